@@ -1,2 +1,19 @@
 //! The only room with unsafe code: the few system calls that nix and rustix lack. Imports nothing of ours.
 #![allow(unsafe_code)]
+
+mod clone;
+mod confine;
+mod exec;
+mod idmap;
+mod net;
+mod tty;
+
+pub use clone::{Clone3, Forked, clone3, exit_now, single_threaded, spawn_sharing_memory};
+pub use confine::{
+    MountAttr, close_from, drop_bounding, join_session_keyring, landlock_abi, landlock_add_path, landlock_restrict_self, mount_setattr,
+    secure_mode,
+};
+pub use exec::{CStrArray, execve};
+pub use idmap::{Extent, IdMapError, MAP_PROGRAMS, format_map, write_maps_with_programs};
+pub use net::loopback_up;
+pub use tty::hide_arguments;

@@ -1,0 +1,111 @@
+//! clone3(2), the memory-sharing clone of vfork(2), and the exit that goes with them.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+/// What [`clone3`] is asked for.
+pub struct Clone3<'a> {
+    /// `CLONE_NEW*` flags.
+    pub namespaces: u64,
+    /// The cgroup v2 directory in which the child is born (`CLONE_INTO_CGROUP`).
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// clone3 returns twice, like fork(2).
+pub enum Forked {
+    Child,
+    Parent { child: Pid, pidfd: OwnedFd },
+}
+
+/// `CLONE_INTO_CGROUP`, `linux/sched.h`; the libc crate has it for glibc only.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Copies this process into new namespaces and, where asked, straight into a cgroup, so that no instant exists in which the child
+/// runs unlimited.
+///
+/// The child is a full copy with its own memory. It may allocate only because the caller has one thread, which is checked here.
+///
+/// # Errors
+/// `EPERM` user namespaces refused (sysctl, LSM, seccomp) · `EACCES` refused by AppArmor, or the cgroup is not ours · `ENOSPC` nesting
+/// or `max_*_namespaces` reached · `EBUSY` the cgroup has domain controllers enabled · `ENOSYS` an outer seccomp filter · `EINVAL` the
+/// process has more than one thread.
+///
+/// # References
+/// clone(2), user_namespaces(7), cgroups(7)
+pub fn clone3(request: &Clone3<'_>) -> Result<Forked, Errno> {
+    if !single_threaded() {
+        return Err(Errno::INVAL);
+    }
+    let mut pidfd: libc::c_int = -1;
+    let mut flags = request.namespaces | libc::CLONE_PIDFD as u64;
+    // SAFETY: clone_args is plain integers, for which all zeroes is a valid value ("not used").
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    if let Some(cgroup) = request.cgroup {
+        flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    arguments.flags = flags;
+    arguments.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: no CLONE_VM and no stack, so the child continues on a copy of this stack like after fork(2). There is one thread (checked
+    // above), so no lock is left held by a thread that the child lacks. `arguments` and `pidfd` outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &arguments, size_of::<libc::clone_args>()) };
+    match result {
+        -1 => Err(last_errno()),
+        0 => Ok(Forked::Child),
+        pid => {
+            let child = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::RANGE)?;
+            // SAFETY: the kernel stored a new descriptor there, and nothing else owns it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Forked::Parent { child, pidfd })
+        }
+    }
+}
+
+/// Whether this process has exactly one thread: `unshare(CLONE_VM)` is a no-op then and `EINVAL` otherwise (unshare(2)).
+pub fn single_threaded() -> bool {
+    // SAFETY: with one thread the call changes nothing; with more it fails and changes nothing.
+    unsafe { libc::unshare(libc::CLONE_VM) == 0 }
+}
+
+/// Runs `body` in a child that shares this process's memory, and waits, as vfork(2) does, until it has exited or called execve(2).
+///
+/// `body` runs on `stack`. It ends by execve or by returning, which ends the child with that status. What it writes to memory is seen
+/// here afterwards.
+///
+/// # Errors
+/// `EAGAIN` process limit · `ENOMEM`.
+///
+/// # References
+/// clone(2) `CLONE_VM | CLONE_VFORK`
+pub fn spawn_sharing_memory(stack: &mut [u8], body: &mut dyn FnMut() -> i32) -> Result<Pid, Errno> {
+    extern "C" fn enter(argument: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: `argument` points to the `&mut dyn FnMut` on the frame of spawn_sharing_memory, which is suspended by CLONE_VFORK until
+        // this child has ended or executed another program, so the reference is live and unique.
+        let body = unsafe { &mut *argument.cast::<&mut dyn FnMut() -> i32>() };
+        exit_now(body())
+    }
+    let mut body = body;
+    let top = stack.as_mut_ptr_range().end;
+    // The ABI wants the stack pointer at a multiple of 16.
+    let top = top.wrapping_sub(top as usize % 16);
+    // SAFETY: `top` is the end of a stack that is exclusively borrowed for the whole call; the caller is suspended (CLONE_VFORK) for as
+    // long as the child uses the shared memory, so the two never run at the same time. `enter` never returns and never unwinds: panics
+    // abort in this program.
+    let result =
+        unsafe { libc::clone(enter, top.cast(), libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD, std::ptr::from_mut(&mut body).cast()) };
+    if result < 0 { Err(last_errno()) } else { Pid::from_raw(result).ok_or(Errno::RANGE) }
+}
+
+/// Ends the process at once: no destructors, no exit handlers, as is right after a fork.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// The errno of the libc call that has just failed.
+pub(super) fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
