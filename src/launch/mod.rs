@@ -1,1 +1,17 @@
-//! See ARCHITECTURE.md.
+//! A plan in, a running sandbox out. The only room that changes the kernel's mind.
+//!
+//! [`lower`] turns the plan into what the child needs, with everything allocated, opened and compiled; [`start`] clones; the child
+//! walks its operations top to bottom, and what fails comes back as `{step, errno}`. The parent owns the words.
+
+mod child;
+mod init;
+mod lower;
+mod parent;
+mod payload;
+mod scratch;
+mod tree;
+pub mod wire;
+
+pub use lower::{Lowered, Resources, lower};
+pub use parent::{LaunchError, Running, start};
+pub use scratch::{Scratch, ScratchError};

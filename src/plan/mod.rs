@@ -1,1 +1,66 @@
-//! See ARCHITECTURE.md.
+//! Profile, image, rootfs and host in, a [`Plan`] out: the ordered steps of a start.
+//!
+//! Pure: no file system, no clock, no environment, no system call. What the machine is like comes in as values. One mechanism a file;
+//! [`build`] is the one place where the order is decided, and [`laws`] states that order as predicates that every plan is checked
+//! against.
+
+mod build;
+mod landlock;
+pub mod laws;
+mod namespaces;
+mod payload;
+mod procfs;
+mod project;
+mod step;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+pub use build::{Image, OpenedMount, Project, Request, SeccompFacts, Tree, User, build, kept_directory};
+pub use landlock::{MINIMUM_ABI, file_rights, handled_access, scoped};
+pub use payload::{Invocation, payload_environment};
+pub use step::{Guard, IdMap, LandlockRule, Lower, MapWriter, Namespace, Node, Over, Root, Step, Upper};
+
+/// The ordered steps of a start, and what the supervisor must know about it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    /// What is asked for and cannot be had on this machine, one sentence each.
+    pub degraded: Vec<Degraded>,
+    /// Sentences that are said and change nothing.
+    pub notes: Vec<String>,
+}
+
+/// A protection that was asked for and is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Degraded {
+    /// The word that `require` takes.
+    pub what: &'static str,
+    pub asked: String,
+    pub got: String,
+}
+
+/// Why there can be no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error("{key} is not available yet: {why}")]
+    NotYet { key: &'static str, why: &'static str },
+    #[error("{what} is required, but {got}")]
+    Required { what: &'static str, got: String },
+    #[error("{key}: {why}")]
+    Impossible { key: &'static str, why: String },
+    #[error("the image has no default command, and none was given")]
+    NoCommand,
+    #[error("the plan breaks an order law: {0}")]
+    Law(&'static str),
+}
+
+/// The directories of the store and of the state that steps refer to, as the parent has opened them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directories {
+    /// `layers` of the store.
+    pub layers: PathBuf,
+    /// Where scratch directories are recycled.
+    pub scratch: PathBuf,
+}

@@ -1,1 +1,309 @@
-//! See ARCHITECTURE.md.
+//! A running sandbox in, its outcome out: signals, terminal, deadline, replaced files, and what is cleaned up afterwards.
+
+mod terminal;
+mod watch;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal as NixSignal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use rustix::process::Signal;
+use rustix::time::Timespec;
+
+use crate::launch::Running;
+use crate::launch::wire::{Message, hear};
+
+pub use terminal::{Side, Terminal, sides};
+pub use watch::{Watch, WatchError};
+
+/// How a sandbox is watched over.
+pub struct Orders {
+    /// The caller's terminal, where the payload has one of its own.
+    pub terminal: Option<Terminal>,
+    /// Ends the sandbox when a protected file is replaced on the host.
+    pub watch: Option<Watch>,
+    /// Wall clock limit.
+    pub limit: Option<Duration>,
+    /// Sent when the limit is reached.
+    pub stop_signal: Signal,
+    /// From the stop signal to SIGKILL.
+    pub stop_timeout: Duration,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The payload exited by itself.
+    Exited(i32),
+    /// A signal ended the payload.
+    Signaled(i32),
+    /// The time limit ended it.
+    TimeLimit,
+    /// A step failed: the payload never ran.
+    Failed { step: u32, errno: Errno },
+    /// The host replaced a guarded file.
+    Replaced(PathBuf),
+    /// Init is gone without a word: somebody killed it.
+    Lost,
+}
+
+/// How it ended, and what was found on the way.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub end: End,
+    /// Tolerated: the step and its errno.
+    pub missed: Vec<(u32, Errno)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {act}")]
+pub struct SuperviseError {
+    pub act: &'static str,
+    pub source: Errno,
+}
+
+fn cannot(act: &'static str) -> impl Fn(Errno) -> SuperviseError {
+    move |source| SuperviseError { act, source }
+}
+
+/// Watches over a sandbox until everything in it is gone.
+///
+/// Signals must be blocked since before the clone.
+///
+/// # Errors
+/// [`SuperviseError`]: the sandbox has been ended.
+pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, SuperviseError> {
+    let signals = signal_fd()?;
+    let mut supervision = Supervision {
+        running,
+        orders,
+        missed: Vec::new(),
+        end: None,
+        stage: Stage::Running,
+        started: Instant::now(),
+    };
+    let end = supervision.run(&signals)?;
+    let Supervision { running, mut orders, missed, .. } = supervision;
+    running.reap().map_err(cannot("wait for the sandbox to end"))?;
+    if let Some(terminal) = &mut orders.terminal {
+        terminal.drain();
+    }
+    Ok(Outcome { end, missed })
+}
+
+/// Every signal but SIGCHLD, which is not needed beside a pidfd and a socket.
+fn signal_fd() -> Result<SignalFd, SuperviseError> {
+    let mut signals = SigSet::all();
+    signals.remove(NixSignal::SIGCHLD);
+    SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(|errno| SuperviseError { act: "make a signalfd", source: Errno::from_raw_os_error(errno as i32) })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// The stop signal was sent at the limit.
+    Stopping,
+    /// SIGKILL was sent.
+    Killed,
+}
+
+struct Supervision<'a> {
+    running: &'a mut Running,
+    orders: Orders,
+    missed: Vec<(u32, Errno)>,
+    end: Option<End>,
+    stage: Stage,
+    started: Instant,
+}
+
+/// Indexes of the descriptors that are always polled; those of terminal and watch follow.
+const SOCKET: usize = 0;
+const SIGNALS: usize = 1;
+
+impl Supervision<'_> {
+    fn run(&mut self, signals: &SignalFd) -> Result<End, SuperviseError> {
+        loop {
+            let ready = self.wait(signals.as_fd())?;
+            if ready.signals {
+                self.take_signals(signals)?;
+            }
+            if let Some(terminal) = &mut self.orders.terminal {
+                terminal.pump();
+            }
+            if ready.watch && self.end.is_none() {
+                self.look_at_watch()?;
+            }
+            if ready.socket && self.take_messages()? {
+                return Ok(self.end.take().unwrap_or(End::Lost));
+            }
+            self.keep_time()?;
+        }
+    }
+
+    fn wait(&self, signals: BorrowedFd<'_>) -> Result<Ready, SuperviseError> {
+        let mut list: Vec<PollFd<'_>> = Vec::with_capacity(5);
+        list.push(PollFd::new(&self.running.socket, PollFlags::IN));
+        list.push(PollFd::from_borrowed_fd(signals, PollFlags::IN));
+        if let Some(watch) = &self.orders.watch {
+            list.push(PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN));
+        }
+        if let Some(terminal) = &self.orders.terminal {
+            terminal.add_to(&mut list);
+        }
+        match poll(&mut list, self.timeout().as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(cannot("wait for events")(errno)),
+        }
+        let is_ready = |index: usize| !list[index].revents().is_empty();
+        Ok(Ready {
+            socket: is_ready(SOCKET),
+            signals: is_ready(SIGNALS),
+            watch: self.orders.watch.is_some() && is_ready(SIGNALS + 1),
+        })
+    }
+
+    fn timeout(&self) -> Option<Timespec> {
+        let left = self.deadline()?.saturating_duration_since(Instant::now());
+        Some(Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(left.subsec_nanos()) })
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let limit = self.orders.limit?;
+        match self.stage {
+            Stage::Running => self.started.checked_add(limit),
+            Stage::Stopping => self.started.checked_add(limit)?.checked_add(self.orders.stop_timeout),
+            Stage::Killed => None,
+        }
+    }
+
+    fn keep_time(&mut self) -> Result<(), SuperviseError> {
+        if self.deadline().is_none_or(|deadline| Instant::now() < deadline) {
+            return Ok(());
+        }
+        self.end = Some(End::TimeLimit);
+        match self.stage {
+            Stage::Running => {
+                self.stage = Stage::Stopping;
+                self.send(self.orders.stop_signal)
+            }
+            Stage::Stopping | Stage::Killed => self.kill(),
+        }
+    }
+
+    fn kill(&mut self) -> Result<(), SuperviseError> {
+        self.stage = Stage::Killed;
+        self.send(Signal::KILL)
+    }
+
+    fn send(&self, signal: Signal) -> Result<(), SuperviseError> {
+        match self.running.signal(signal) {
+            // Gone already; its last message is on the way.
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(cannot("signal the sandbox")(errno)),
+        }
+    }
+
+    fn look_at_watch(&mut self) -> Result<(), SuperviseError> {
+        let replaced = self.orders.watch.as_mut().and_then(Watch::replaced);
+        if let Some(path) = replaced {
+            self.end = Some(End::Replaced(path));
+            self.kill()?;
+        }
+        Ok(())
+    }
+
+    fn take_signals(&mut self, signals: &SignalFd) -> Result<(), SuperviseError> {
+        while let Ok(Some(info)) = signals.read_signal() {
+            let Some(signal) = i32::try_from(info.ssi_signo).ok().and_then(Signal::from_named_raw) else { continue };
+            match signal {
+                Signal::WINCH if self.orders.terminal.is_some() => self.resize(),
+                Signal::CONT => self.resume()?,
+                // The kernel's own word to this process about a terminal that it does not own just now.
+                Signal::TTIN | Signal::TTOU => {}
+                signal => self.send(signal)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn resize(&mut self) {
+        if let Some(terminal) = &mut self.orders.terminal {
+            terminal.resize();
+        }
+    }
+
+    /// Everything that init has said. Returns whether it is gone or has said its last word.
+    fn take_messages(&mut self) -> Result<bool, SuperviseError> {
+        loop {
+            match hear(self.running.socket.as_fd(), RecvFlags::DONTWAIT) {
+                Ok(None) => return Ok(true),
+                Ok(Some((message, fd))) => {
+                    if self.take_message(message, fd)? {
+                        return Ok(true);
+                    }
+                }
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(Errno::CONNRESET) => return Ok(true),
+                Err(errno) => return Err(cannot("hear from the sandbox")(errno)),
+            }
+        }
+    }
+
+    fn take_message(&mut self, message: Message, fd: Option<OwnedFd>) -> Result<bool, SuperviseError> {
+        match message {
+            Message::Failed { step, errno } => {
+                self.end = Some(End::Failed { step, errno: Errno::from_raw_os_error(errno) });
+                return Ok(true);
+            }
+            Message::Missed { step, errno } => self.missed.push((step, Errno::from_raw_os_error(errno))),
+            Message::Terminal => {
+                if let (Some(terminal), Some(fd)) = (&mut self.orders.terminal, fd) {
+                    terminal.connect(fd).map_err(cannot("set the terminal up"))?;
+                }
+            }
+            Message::Stopped { signal } => self.suspend(signal)?,
+            Message::Exited { code } => {
+                self.end.get_or_insert(End::Exited(code));
+                return Ok(true);
+            }
+            Message::Signaled { signal } => {
+                self.end.get_or_insert(End::Signaled(signal));
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The payload was stopped from its terminal: this process stops as well, with the caller's terminal as it was, so that the
+    /// caller's shell takes over. It goes on when the shell continues it.
+    fn suspend(&mut self, signal: i32) -> Result<(), SuperviseError> {
+        if self.orders.terminal.is_none() && signal != Signal::TSTP.as_raw() {
+            return Ok(());
+        }
+        if let Some(terminal) = &mut self.orders.terminal {
+            terminal.release();
+        }
+        rustix::process::kill_process(rustix::process::getpid(), Signal::STOP).map_err(cannot("stop"))?;
+        self.resume()
+    }
+
+    fn resume(&mut self) -> Result<(), SuperviseError> {
+        if let Some(terminal) = &mut self.orders.terminal {
+            terminal.take();
+        }
+        self.send(Signal::CONT)
+    }
+}
+
+struct Ready {
+    socket: bool,
+    signals: bool,
+    watch: bool,
+}

@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 
 /// What [`clone3`] is asked for.
 pub struct Clone3<'a> {
@@ -108,4 +108,61 @@ pub fn exit_now(status: i32) -> ! {
 /// The errno of the libc call that has just failed.
 pub(super) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Sets the signal mask to empty and SIGPIPE, which Rust's start-up ignores, back to its default, as a new program expects it.
+pub fn reset_signals() {
+    // SAFETY: both calls get valid arguments; the handler table is this process's own, even while memory is shared (no CLONE_SIGHAND).
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// Blocks every signal that can be blocked, so that each is taken by [`await_signal`] or a signalfd(2).
+pub fn block_signals() {
+    // SAFETY: the set is filled before it is used.
+    unsafe {
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigfillset(set.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// Takes the next of the blocked signals.
+///
+/// # References
+/// sigwaitinfo(2)
+pub fn await_signal() -> Signal {
+    loop {
+        // SAFETY: the set is filled before it is used, and a null info pointer is allowed.
+        let signal = unsafe {
+            let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+            libc::sigfillset(set.as_mut_ptr());
+            libc::sigwaitinfo(set.as_ptr(), std::ptr::null_mut())
+        };
+        if let Some(signal) = Signal::from_named_raw(signal) {
+            return signal;
+        }
+    }
+}
+
+/// Moves a descriptor to 3 and closes all others, also 0 to 2, which become /dev/null's place: nothing of the host stays open.
+///
+/// # Errors
+/// The errno of dup2(2) or close_range(2).
+pub fn keep_only(fd: BorrowedFd<'_>) -> Result<BorrowedFd<'static>, Errno> {
+    // SAFETY: plain descriptor numbers; descriptor 0 is overwritten on purpose. The caller is init, which uses no other descriptor
+    // from here on and ends by _exit, so no OwnedFd is dropped.
+    unsafe {
+        if libc::dup2(fd.as_raw_fd(), 0) < 0 {
+            return Err(last_errno());
+        }
+        if libc::syscall(libc::SYS_close_range, 1u32, u32::MAX, 0u32) < 0 {
+            return Err(last_errno());
+        }
+        Ok(BorrowedFd::borrow_raw(0))
+    }
 }

@@ -8,7 +8,9 @@ mod idmap;
 mod net;
 mod tty;
 
-pub use clone::{Clone3, Forked, clone3, exit_now, single_threaded, spawn_sharing_memory};
+pub use clone::{
+    Clone3, Forked, await_signal, block_signals, clone3, exit_now, keep_only, reset_signals, single_threaded, spawn_sharing_memory,
+};
 pub use confine::{
     MountAttr, close_from, drop_bounding, join_session_keyring, landlock_abi, landlock_add_path, landlock_restrict_self, mount_setattr,
     secure_mode,

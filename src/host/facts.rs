@@ -1,0 +1,152 @@
+//! Ids, subordinate ids, directories and Landlock of this machine.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::process::{getegid, geteuid, getgid, getuid};
+
+use crate::sys;
+
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("hamper must not be installed setuid, setgid or with file capabilities")]
+    RaisedPrivileges,
+    #[error("HOME is not set to an absolute path")]
+    NoHome,
+}
+
+/// A block of subordinate ids, subuid(5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct SubRange {
+    pub start: u32,
+    pub count: u32,
+}
+
+/// Where hamper keeps things, by the XDG base directory specification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directories {
+    pub home: PathBuf,
+    /// `$XDG_DATA_HOME/hamper`
+    pub data: PathBuf,
+    /// `$XDG_STATE_HOME/hamper`
+    pub state: PathBuf,
+    /// `$XDG_CONFIG_HOME/hamper`
+    pub config: PathBuf,
+}
+
+impl Directories {
+    /// From the environment; a variable that is unset, empty or relative counts as unset, as that specification says.
+    ///
+    /// # Errors
+    /// [`HostError::NoHome`].
+    pub fn from_environment(lookup: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, HostError> {
+        let absolute = |name| lookup(name).filter(|path| path.is_absolute());
+        let home = absolute("HOME").ok_or(HostError::NoHome)?;
+        let directory = |name, fallback| absolute(name).unwrap_or_else(|| home.join(fallback)).join("hamper");
+        Ok(Self {
+            data: directory("XDG_DATA_HOME", ".local/share"),
+            state: directory("XDG_STATE_HOME", ".local/state"),
+            config: directory("XDG_CONFIG_HOME", ".config"),
+            home,
+        })
+    }
+}
+
+/// What a plan must know about this machine.
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub uid: u32,
+    pub gid: u32,
+    /// The Landlock ABI, or why there is none.
+    pub landlock: Result<u32, Errno>,
+    /// Subordinate ranges, where both and the two programs that map them exist; looked up only when asked for.
+    pub ranges: Option<(SubRange, SubRange)>,
+}
+
+impl Host {
+    /// Looks at this process and this kernel.
+    ///
+    /// # Errors
+    /// [`HostError::RaisedPrivileges`]: hamper never runs with more rights than its caller.
+    pub fn probe(want_ranges: bool) -> Result<Self, HostError> {
+        if sys::secure_mode() || getuid() != geteuid() || getgid() != getegid() {
+            return Err(HostError::RaisedPrivileges);
+        }
+        let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
+        let ranges = if want_ranges { subordinate_ranges(uid) } else { None };
+        Ok(Self { uid, gid, landlock: landlock_abi(), ranges })
+    }
+}
+
+/// The Landlock ABI of this kernel.
+///
+/// # Errors
+/// `EOPNOTSUPP` switched off at boot, `ENOSYS` not built in.
+pub fn landlock_abi() -> Result<u32, Errno> {
+    sys::landlock_abi()
+}
+
+/// The first subordinate ranges of a user in subuid(5) and subgid(5), where newuidmap and newgidmap are installed.
+pub fn subordinate_ranges(uid: u32) -> Option<(SubRange, SubRange)> {
+    let installed = sys::MAP_PROGRAMS.iter().all(|program| Path::new(program).exists());
+    if !installed {
+        return None;
+    }
+    let name = user_name(uid);
+    let range = |file| find_range(&read_bounded(Path::new(file))?, name.as_deref(), uid);
+    Some((range("/etc/subuid")?, range("/etc/subgid")?))
+}
+
+/// subuid(5): `name-or-uid:start:count`. The largest block wins, since ids up to 65535 should fit.
+fn find_range(text: &str, name: Option<&str>, uid: u32) -> Option<SubRange> {
+    let number = uid.to_string();
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.trim().splitn(3, ':');
+            let owner = fields.next()?;
+            if Some(owner) != name && owner != number {
+                return None;
+            }
+            let range = SubRange { start: fields.next()?.parse().ok()?, count: fields.next()?.parse().ok()? };
+            let fits = range.count > 0 && range.start.checked_add(range.count).is_some();
+            fits.then_some(range)
+        })
+        .max_by_key(|range| range.count)
+}
+
+fn user_name(uid: u32) -> Option<String> {
+    let passwd = read_bounded(Path::new("/etc/passwd"))?;
+    let number = uid.to_string();
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == number).then(|| name.to_owned())
+    })
+}
+
+/// Files of `/etc` that are read here are small; a larger one is not what it should be.
+const MAX_ETC_FILE: u64 = 4 << 20;
+
+fn read_bounded(path: &Path) -> Option<String> {
+    let fd: OwnedFd = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).ok()?;
+    let mut text = String::new();
+    std::fs::File::from(fd).take(MAX_ETC_FILE).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_by_name_and_by_number() {
+        let text = "root:1:1\nalice:100000:65536\n1000:300000:10\nalice:bad:1\n";
+        assert_eq!(find_range(text, Some("alice"), 1000), Some(SubRange { start: 100_000, count: 65_536 }));
+        assert_eq!(find_range(text, None, 1000), Some(SubRange { start: 300_000, count: 10 }));
+        assert_eq!(find_range(text, Some("bob"), 7), None);
+        assert_eq!(find_range("alice:4294967290:100", Some("alice"), 1), None);
+    }
+}

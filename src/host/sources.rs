@@ -1,0 +1,186 @@
+//! Sources of mounts and the guarded paths of a project, opened before anything is made.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::io::Errno;
+use serde::Serialize;
+
+/// A source that the parent has opened: the child binds it only if it still is this file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Source {
+    pub path: PathBuf,
+    pub directory: bool,
+    #[serde(skip)]
+    pub device: u64,
+    #[serde(skip)]
+    pub inode: u64,
+}
+
+/// A source with the descriptor that keeps its inode from being reused.
+pub struct Opened {
+    pub source: Source,
+    pub fd: OwnedFd,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("cannot open {}", path.display())]
+    Open { path: PathBuf, source: Errno },
+    #[error("cannot list {}", path.display())]
+    List { path: PathBuf, source: Errno },
+    #[error("{} has more than {MAX_SIBLINGS} entries, too many to protect a missing name in it", path.display())]
+    TooManySiblings { path: PathBuf },
+}
+
+/// Entries that a directory with a missing guarded name may have: each becomes a mount, and a namespace holds 100,000 of them
+/// (`fs.mount-max`).
+const MAX_SIBLINGS: usize = 1000;
+
+/// Opens a mount source by `O_PATH`, following links: it names what the caller may reach anyway.
+///
+/// # Errors
+/// `ENOENT` missing · `EACCES` a directory on the way may not be searched.
+pub fn open_source(path: &Path) -> Result<Opened, SourceError> {
+    let open = || -> Result<Opened, Errno> {
+        let fd = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let stat = fstat(&fd)?;
+        let directory = FileType::from_raw_mode(stat.st_mode).is_dir();
+        Ok(Opened { source: Source { path: path.to_owned(), directory, device: stat.st_dev, inode: stat.st_ino }, fd })
+    };
+    open().map_err(|source| SourceError::Open { path: path.to_owned(), source })
+}
+
+/// What there is at a path that the profile guards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Presence {
+    File,
+    Directory,
+    /// Missing, or a symbolic link, which cannot be bound over; its parent is a directory with these entries (name, is a link).
+    Unbindable {
+        link: bool,
+        siblings: Vec<(PathBuf, bool)>,
+    },
+    /// Missing, and its parent as well, or its parent is the project itself.
+    Unprotectable,
+}
+
+/// One guarded path, relative to the project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Guarded {
+    pub path: PathBuf,
+    pub hidden: bool,
+    pub presence: Presence,
+}
+
+/// Looks at every guarded path below the project, without following a link out of it.
+///
+/// A path that runs through a symbolic link yields two entries: the link, whose parent has to be frozen, and what it leads to, where
+/// that lies in the project.
+///
+/// # Errors
+/// [`SourceError`] names the path.
+pub fn survey_guarded(project: BorrowedFd<'_>, root: &Path, protect: &[PathBuf], hide: &[PathBuf]) -> Result<Vec<Guarded>, SourceError> {
+    let mut found = Vec::with_capacity(protect.len() + hide.len());
+    for (paths, hidden) in [(protect, false), (hide, true)] {
+        for path in paths {
+            survey_one(project, root, path, hidden, &mut found)?;
+        }
+    }
+    Ok(found)
+}
+
+fn survey_one(
+    project: BorrowedFd<'_>,
+    root: &Path,
+    path: &Path,
+    hidden: bool,
+    found: &mut Vec<Guarded>,
+) -> Result<(), SourceError> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat2(project, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+        Ok(fd) => {
+            let stat = fstat(&fd).map_err(|source| SourceError::Open { path: root.join(path), source })?;
+            let directory = FileType::from_raw_mode(stat.st_mode).is_dir();
+            let presence = if directory { Presence::Directory } else { Presence::File };
+            found.push(Guarded { path: path.to_owned(), hidden, presence });
+            Ok(())
+        }
+        Err(Errno::LOOP) => survey_link(project, root, path, hidden, found),
+        Err(Errno::NOENT | Errno::NOTDIR) => {
+            let presence = missing(project, root, path)?;
+            found.push(Guarded { path: path.to_owned(), hidden, presence });
+            Ok(())
+        }
+        Err(source) => Err(SourceError::Open { path: root.join(path), source }),
+    }
+}
+
+/// The first component that is a link cannot be bound over, so its parent is frozen; what the whole path leads to is guarded as well.
+fn survey_link(
+    project: BorrowedFd<'_>,
+    root: &Path,
+    path: &Path,
+    hidden: bool,
+    found: &mut Vec<Guarded>,
+) -> Result<(), SourceError> {
+    let link = first_link(project, path);
+    if !hidden {
+        let presence = match missing(project, root, &link)? {
+            Presence::Unbindable { siblings, .. } => Presence::Unbindable { link: true, siblings },
+            other => other,
+        };
+        found.push(Guarded { path: link, hidden, presence });
+    }
+    if let Ok(real) = root.join(path).canonicalize()
+        && let Ok(inside) = real.strip_prefix(root)
+        && !inside.as_os_str().is_empty()
+    {
+        survey_one(project, root, inside, hidden, found)?;
+    }
+    Ok(())
+}
+
+fn first_link(project: BorrowedFd<'_>, path: &Path) -> PathBuf {
+    let mut prefix = PathBuf::new();
+    for component in path.components().filter(|component| matches!(component, Component::Normal(_))) {
+        prefix.push(component);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = openat(project, &prefix, flags, Mode::empty()).and_then(|fd| fstat(&fd));
+        if opened.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_symlink()) {
+            break;
+        }
+    }
+    prefix
+}
+
+fn missing(project: BorrowedFd<'_>, root: &Path, path: &Path) -> Result<Presence, SourceError> {
+    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+        return Ok(Presence::Unprotectable);
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat2(project, parent, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+        Ok(fd) => Ok(Presence::Unbindable { link: false, siblings: siblings(fd.as_fd(), &root.join(parent))? }),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(Presence::Unprotectable),
+        Err(source) => Err(SourceError::Open { path: root.join(parent), source }),
+    }
+}
+
+fn siblings(directory: BorrowedFd<'_>, path: &Path) -> Result<Vec<(PathBuf, bool)>, SourceError> {
+    use std::os::unix::ffi::OsStrExt;
+    let wrap = |source| SourceError::List { path: path.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory).map_err(wrap)? {
+        let entry = entry.map_err(wrap)?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        if names.len() >= MAX_SIBLINGS {
+            return Err(SourceError::TooManySiblings { path: path.to_owned() });
+        }
+        names.push((PathBuf::from(std::ffi::OsStr::from_bytes(name)), entry.file_type() == FileType::Symlink));
+    }
+    Ok(names)
+}

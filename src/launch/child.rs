@@ -1,0 +1,464 @@
+//! The child between clone and the payload: it walks the lowered plan top to bottom.
+//!
+//! Nothing here allocates, prints or panics; a failure goes to the parent as `{step, errno}` and ends the process.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat, openat2, symlinkat};
+use rustix::io::{Errno, write};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, mount, mount_bind, mount_bind_recursive, mount_change, mount_remount, unmount,
+};
+use rustix::process::{DumpableBehavior, Signal, fchdir, pivot_root, set_dumpable_behavior, set_parent_process_death_signal, umask};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set, set_capabilities,
+    set_no_new_privs, set_thread_groups,
+};
+
+use super::lower::{BindSource, Lowered, Op};
+use super::tree::{Missing, attach, clone_tree, clone_tree_at, mount_on, resolve, resolve_or_make, resolve_real, restrict};
+use super::wire::{Message, await_go_ahead, tell, tell_with};
+use super::{init, payload};
+use crate::plan::Guard;
+use crate::sys::{self, MountAttr, exit_now, mount_setattr};
+
+/// What the steps leave for later steps.
+pub(super) struct State<'a> {
+    pub socket: BorrowedFd<'a>,
+    pub lowered: &'a Lowered,
+    /// The new root, once it is mounted.
+    root: Option<OwnedFd>,
+    dev: Option<OwnedFd>,
+    proc: Option<OwnedFd>,
+    project: Option<OwnedFd>,
+    secrets: Option<OwnedFd>,
+    /// The payload's side of its terminal.
+    pub terminal: Option<OwnedFd>,
+    /// Room for the kernel's answer to getcwd(2), allocated before clone.
+    directory: Vec<u8>,
+}
+
+/// Walks the plan; never returns.
+pub(super) fn run(lowered: &Lowered, socket: BorrowedFd<'_>, directory: Vec<u8>) -> ! {
+    let mut state = State {
+        socket,
+        lowered,
+        root: None,
+        dev: None,
+        proc: None,
+        project: None,
+        secrets: None,
+        terminal: None,
+        directory,
+    };
+    umask(Mode::empty());
+    for (step, op) in &lowered.init {
+        let result = match lowered.fault {
+            Some((at, errno)) if at == *step => Err(Errno::from_raw_os_error(errno)),
+            _ => state.perform(*step, op),
+        };
+        if let Err(errno) = result {
+            tell(socket, Message::Failed { step: *step, errno: errno.raw_os_error() });
+            break;
+        }
+    }
+    exit_now(125)
+}
+
+const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+const SAFEST: MountFlags = SAFE.union(MountFlags::NOEXEC);
+
+impl State<'_> {
+    fn perform(&mut self, step: u32, op: &Op) -> Result<(), Errno> {
+        match op {
+            Op::WriteMaps { uid, gid } => write_maps(uid.as_bytes(), gid.as_bytes()),
+            Op::AwaitMaps => await_go_ahead(self.socket).and_then(|()| hide_from_others()),
+            Op::DieWithParent => self.die_with_parent(),
+            Op::SetGroups(groups) => set_thread_groups(groups),
+            Op::SetHostname(name) => rustix::system::sethostname(name),
+            Op::LoopbackUp => sys::loopback_up(),
+            Op::PrivatePropagation => mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
+            Op::OverlayRoot { layers, options, target } => {
+                fchdir(layers)?;
+                mount(c"overlay", target.as_c_str(), c"overlay", SAFE, options.as_c_str())?;
+                self.enter_root(target)
+            }
+            Op::LongOverlayRoot { layers, lower, upper, work, target } => {
+                fchdir(layers)?;
+                mount_long_overlay(lower, upper, work, target)?;
+                self.enter_root(target)
+            }
+            Op::TmpfsRoot { target } => {
+                mount(c"tmpfs", target.as_c_str(), c"tmpfs", SAFE, c"mode=755")?;
+                self.enter_root(target)
+            }
+            Op::Link { path, target } => {
+                let (parent, name) = self.parent_of(path)?;
+                symlinkat(target.as_c_str(), &parent, name)
+            }
+            Op::File { path, mode, content } => {
+                let (parent, name) = self.parent_of(path)?;
+                write_new(parent.as_fd(), name, *mode, content).map(drop)
+            }
+            Op::Directory { path, mode } => {
+                let (parent, name) = self.parent_of(path)?;
+                mkdirat(&parent, name, Mode::from_raw_mode(*mode))
+            }
+            Op::Dev { shm, devices } => self.mount_dev(shm, devices),
+            Op::Proc => self.mount_proc(),
+            Op::Sysctls(sysctls) => self.write_sysctls(sysctls),
+            Op::MaskProc { masked, read_only } => self.mask_proc(masked, read_only),
+            Op::Sys => self.mount_sys(step),
+            Op::Cgroup => self.mount_cgroup(step),
+            Op::Tmpfs { target, options, read_only } => self.mount_tmpfs(target, options, *read_only),
+            Op::Bind { source, target, read_only, project } => self.bind(source, target, *read_only, *project),
+            Op::Over { target, options, project } => self.mount_over(target, options, *project),
+            Op::Guard { path, guard, mask } => self.guard(path, guard, mask),
+            Op::Secret { name, target, content } => self.write_secret(name, target.as_deref(), content),
+            Op::OpenPty => self.open_pty(),
+            Op::PivotRoot => self.pivot(),
+            Op::ReadOnlyRoot => {
+                mount_setattr(self.root()?, false, &MountAttr { set: MountAttr::RDONLY, ..MountAttr::default() })
+            }
+            Op::ChangeDirectory(path) => self.change_directory(path),
+            Op::DropCapabilities { keep, ambient } => drop_capabilities(*keep, *ambient),
+            Op::NoNewPrivileges => set_no_new_privs(true),
+            Op::StartPayload { init: true } => init::run(self, step),
+            Op::StartPayload { init: false } => payload::become_payload(self, step),
+        }
+    }
+
+    fn root(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.root.as_ref().map(AsFd::as_fd).ok_or(Errno::BADF)
+    }
+
+    /// The parent's death must end this process, also when it came before the prctl.
+    fn die_with_parent(&self) -> Result<(), Errno> {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        let mut fds = [PollFd::new(&self.socket, PollFlags::empty())];
+        poll(&mut fds, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        if fds[0].revents().contains(PollFlags::HUP) { exit_now(125) } else { Ok(()) }
+    }
+
+    fn enter_root(&mut self, target: &CStr) -> Result<(), Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.root = Some(openat(CWD, target, flags, Mode::empty())?);
+        Ok(())
+    }
+
+    /// The directory that a new node goes into, and its name there.
+    fn parent_of<'p>(&self, path: &'p CStr) -> Result<(OwnedFd, &'p CStr), Errno> {
+        let bytes = path.to_bytes_with_nul();
+        let Some(slash) = path.to_bytes().iter().rposition(|byte| *byte == b'/') else {
+            return Ok((resolve(self.root()?, c".", OFlags::DIRECTORY)?, path));
+        };
+        let mut parent = [0u8; 256];
+        parent.get_mut(..slash).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(&bytes[..slash]);
+        let parent = CStr::from_bytes_until_nul(&parent).map_err(|_| Errno::INVAL)?;
+        let name = CStr::from_bytes_with_nul(&bytes[slash + 1..]).map_err(|_| Errno::INVAL)?;
+        Ok((resolve_or_make(self.root()?, parent, Missing::Directory)?, name))
+    }
+
+    /// A fresh tmpfs with the few devices that every program expects; nothing of it comes from the image.
+    fn mount_dev(&mut self, shm: &CStr, devices: &[(std::ffi::CString, std::ffi::CString)]) -> Result<(), Errno> {
+        let place = resolve_real(self.root()?, c"dev")?;
+        let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::STRICTATIME;
+        mount_on(place.as_fd(), c"tmpfs", flags, c"mode=755,size=64k")?;
+        let dev = resolve_real(self.root()?, c"dev")?;
+        fchdir(&dev)?;
+        for (host, name) in STANDARD_DEVICES {
+            bind_device(host, name)?;
+        }
+        for (host, name) in devices {
+            make_device_parent(dev.as_fd(), name)?;
+            bind_device(host, name)?;
+        }
+        for (target, name) in DEV_LINKS {
+            symlinkat(target, CWD, name)?;
+        }
+        for name in [c"pts", c"shm", c"mqueue"] {
+            mkdirat(CWD, name, Mode::from_raw_mode(0o755))?;
+        }
+        let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+        mount(c"devpts", c"pts", c"devpts", flags, c"newinstance,ptmxmode=0666,mode=0620")?;
+        mount(c"shm", c"shm", c"tmpfs", SAFEST, shm)?;
+        mount(c"mqueue", c"mqueue", c"mqueue", SAFEST, None)?;
+        self.dev = Some(dev);
+        Ok(())
+    }
+
+    fn mount_proc(&mut self) -> Result<(), Errno> {
+        let place = resolve_real(self.root()?, c"proc")?;
+        mount_on(place.as_fd(), c"proc", SAFEST, c"")?;
+        self.proc = Some(resolve_real(self.root()?, c"proc")?);
+        Ok(())
+    }
+
+    /// Written through our own procfs, so that nothing can stand in for it. A sysctl that this kernel lacks is not needed either.
+    fn write_sysctls(&self, sysctls: &[(std::ffi::CString, Vec<u8>)]) -> Result<(), Errno> {
+        let proc = self.proc.as_ref().ok_or(Errno::BADF)?;
+        for (name, value) in sysctls {
+            match openat(proc, name.as_c_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(file) => write(&file, value).map(drop)?,
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// Masks with devices of the host and a tmpfs of ours, never with anything of the image.
+    fn mask_proc(&self, masked: &[std::ffi::CString], read_only: &[std::ffi::CString]) -> Result<(), Errno> {
+        fchdir(self.proc.as_ref().ok_or(Errno::BADF)?)?;
+        for name in masked {
+            match mount_bind(c"/dev/null", name.as_c_str()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::NOTDIR) => mount(c"tmpfs", name.as_c_str(), c"tmpfs", SAFEST | MountFlags::RDONLY, c"size=0k,mode=555")?,
+                Err(errno) => return Err(errno),
+            }
+        }
+        for name in read_only {
+            match mount_bind_recursive(name.as_c_str(), name.as_c_str()) {
+                Ok(()) => mount_remount(name.as_c_str(), MountFlags::BIND | MountFlags::RDONLY | SAFEST, c"")?,
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the host shows only a part of its sysfs (inside another container) the kernel refuses a new one: then /sys stays empty.
+    fn mount_sys(&self, step: u32) -> Result<(), Errno> {
+        let place = resolve_real(self.root()?, c"sys")?;
+        match mount_on(place.as_fd(), c"sysfs", SAFEST | MountFlags::RDONLY, c"") {
+            Err(Errno::PERM) => self.missed(step, Errno::PERM),
+            result => result?,
+        }
+        for name in [c"sys/firmware", c"sys/devices/virtual/powercap"] {
+            match resolve(self.root()?, name, OFlags::DIRECTORY) {
+                Ok(place) => mount_on(place.as_fd(), c"tmpfs", SAFEST | MountFlags::RDONLY, c"size=0k,mode=555")?,
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// The payload's view of its own cgroup; a host without cgroup v2, or one that shows only a part of it, has none to show.
+    fn mount_cgroup(&self, step: u32) -> Result<(), Errno> {
+        let place = match resolve(self.root()?, c"sys/fs/cgroup", OFlags::DIRECTORY) {
+            Ok(place) => place,
+            Err(errno) => {
+                self.missed(step, errno);
+                return Ok(());
+            }
+        };
+        match mount_on(place.as_fd(), c"cgroup2", SAFEST | MountFlags::RDONLY, c"") {
+            Err(errno @ (Errno::PERM | Errno::BUSY | Errno::NODEV)) => {
+                self.missed(step, errno);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn missed(&self, step: u32, errno: Errno) {
+        tell(self.socket, Message::Missed { step, errno: errno.raw_os_error() });
+    }
+
+    fn mount_tmpfs(&mut self, target: &CStr, options: &CStr, read_only: bool) -> Result<(), Errno> {
+        let place = resolve_or_make(self.root()?, target, Missing::Directory)?;
+        let flags = if read_only { SAFE | MountFlags::RDONLY } else { SAFE };
+        mount_on(place.as_fd(), c"tmpfs", flags, options)?;
+        if target.to_bytes() == b"run/secrets" {
+            self.secrets = Some(resolve(self.root()?, target, OFlags::DIRECTORY)?);
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, source: &BindSource, target: &CStr, read_only: bool, project: bool) -> Result<(), Errno> {
+        let tree = clone_tree(&source.path, source.device, source.inode)?;
+        restrict(tree.as_fd(), read_only)?;
+        let place = resolve_or_make(self.root()?, target, source.missing)?;
+        attach(tree.as_fd(), place.as_fd())?;
+        if project {
+            self.project = Some(tree);
+        }
+        Ok(())
+    }
+
+    /// An overlay whose lower directory is what the tree shows there now.
+    fn mount_over(&mut self, target: &CStr, options: &CStr, project: bool) -> Result<(), Errno> {
+        let place = resolve_or_make(self.root()?, target, Missing::Directory)?;
+        mount_on(place.as_fd(), c"overlay", SAFE, options)?;
+        if project {
+            self.project = Some(resolve(self.root()?, target, OFlags::DIRECTORY)?);
+        }
+        Ok(())
+    }
+
+    /// Each guard is a mount of its own: a mount point can be neither moved nor removed from inside.
+    fn guard(&self, path: &CStr, guard: &Guard, mask: &CStr) -> Result<(), Errno> {
+        let project = self.project.as_ref().ok_or(Errno::BADF)?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let place = openat2(project, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+        let mut attributes = MountAttr { set: MountAttr::NOSUID | MountAttr::NODEV, ..MountAttr::default() };
+        let tree = match guard {
+            Guard::Hide { .. } => {
+                attributes.set |= MountAttr::RDONLY | MountAttr::NOEXEC;
+                let flags = rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                rustix::mount::open_tree(CWD, mask, flags)?
+            }
+            _ => clone_tree_at(place.as_fd())?,
+        };
+        match guard {
+            Guard::Protect => attributes.set |= MountAttr::RDONLY,
+            Guard::Release => attributes.clear |= MountAttr::RDONLY,
+            Guard::Pin | Guard::Hide { .. } => {}
+        }
+        mount_setattr(tree.as_fd(), true, &attributes)?;
+        attach(tree.as_fd(), place.as_fd())
+    }
+
+    fn write_secret(&self, name: &CStr, target: Option<&CStr>, content: &[u8]) -> Result<(), Errno> {
+        let secrets = self.secrets.as_ref().ok_or(Errno::BADF)?;
+        let file = write_new(secrets.as_fd(), name, 0o400, content)?;
+        let Some(target) = target else { return Ok(()) };
+        let tree = clone_tree_at(file.as_fd())?;
+        restrict(tree.as_fd(), true)?;
+        let place = resolve_or_make(self.root()?, target, Missing::File)?;
+        attach(tree.as_fd(), place.as_fd())
+    }
+
+    /// The terminal is made in the sandbox's own devpts, so that it has a name inside; the parent gets the other side.
+    fn open_pty(&mut self) -> Result<(), Errno> {
+        let dev = self.dev.as_ref().ok_or(Errno::BADF)?;
+        let master = openat(dev, c"pts/ptmx", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
+        unlockpt(&master)?;
+        let terminal = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        tell_with(self.socket, Message::Terminal, master.as_fd())?;
+        self.terminal = Some(terminal);
+        Ok(())
+    }
+
+    /// pivot_root(2) with both paths the same puts the old root on top of the new one, where one umount removes it.
+    fn pivot(&self) -> Result<(), Errno> {
+        fchdir(self.root()?)?;
+        pivot_root(c".", c".")?;
+        unmount(c".", UnmountFlags::DETACH)?;
+        rustix::process::chdir(c"/")
+    }
+
+    fn change_directory(&mut self, path: &CStr) -> Result<(), Errno> {
+        let directory = resolve_or_make(self.root()?, path, Missing::Directory)?;
+        fchdir(&directory)?;
+        // A directory outside the root would show here as "(unreachable)…".
+        let cwd = rustix::process::getcwd(std::mem::take(&mut self.directory))?;
+        let inside = cwd.as_bytes().first() == Some(&b'/');
+        // Never freed: this memory belongs to the parent's allocator, which is not touched here.
+        std::mem::forget(cwd);
+        if inside { Ok(()) } else { Err(Errno::XDEV) }
+    }
+}
+
+const STANDARD_DEVICES: [(&CStr, &CStr); 6] = [
+    (c"/dev/null", c"null"),
+    (c"/dev/zero", c"zero"),
+    (c"/dev/full", c"full"),
+    (c"/dev/random", c"random"),
+    (c"/dev/urandom", c"urandom"),
+    (c"/dev/tty", c"tty"),
+];
+
+const DEV_LINKS: [(&CStr, &CStr); 5] = [
+    (c"pts/ptmx", c"ptmx"),
+    (c"/proc/self/fd", c"fd"),
+    (c"/proc/self/fd/0", c"stdin"),
+    (c"/proc/self/fd/1", c"stdout"),
+    (c"/proc/self/fd/2", c"stderr"),
+];
+
+/// In our own tmpfs, which is the working directory: no link can be in the way.
+fn bind_device(host: &CStr, name: &CStr) -> Result<(), Errno> {
+    mknodat(CWD, name, FileType::RegularFile, Mode::from_raw_mode(0o666), 0)?;
+    mount_bind(host, name)
+}
+
+fn make_device_parent(dev: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    let bytes = name.to_bytes();
+    let Some(slash) = bytes.iter().rposition(|byte| *byte == b'/') else { return Ok(()) };
+    let mut parent = [0u8; 256];
+    parent.get_mut(..slash).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(&bytes[..slash]);
+    let parent = CStr::from_bytes_until_nul(&parent).map_err(|_| Errno::INVAL)?;
+    resolve_or_make(dev, parent, Missing::Directory).map(drop)
+}
+
+fn write_new(parent: BorrowedFd<'_>, name: &CStr, mode: u32, content: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(parent, name, flags, Mode::from_raw_mode(mode))?;
+    let mut rest = content;
+    while !rest.is_empty() {
+        let written = write(&file, rest)?;
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    Ok(file)
+}
+
+/// The kernel lets everybody map the own id, once setgroups(2) is denied.
+fn write_maps(uid: &[u8], gid: &[u8]) -> Result<(), Errno> {
+    for (file, content) in
+        [(c"/proc/self/setgroups", b"deny".as_slice()), (c"/proc/self/uid_map", uid), (c"/proc/self/gid_map", gid)]
+    {
+        let file = openat(CWD, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        write(&file, content)?;
+    }
+    hide_from_others()
+}
+
+/// From here on no other process may trace this one or open its files in /proc: its maps needed that, and are written.
+fn hide_from_others() -> Result<(), Errno> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+fn mount_long_overlay(lower: &[std::ffi::CString], upper: &CStr, work: &CStr, target: &CStr) -> Result<(), Errno> {
+    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_flag(&context, c"userxattr")?;
+    for layer in lower {
+        fsconfig_set_string(&context, c"lowerdir+", layer.as_c_str())?;
+    }
+    fsconfig_set_string(&context, c"upperdir", upper)?;
+    fsconfig_set_string(&context, c"workdir", work)?;
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let place = openat(CWD, target, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    attach(tree.as_fd(), place.as_fd())
+}
+
+/// Bounding first, since that needs CAP_SETPCAP; then the other four sets to exactly what is kept.
+fn drop_capabilities(keep: u64, ambient: bool) -> Result<(), Errno> {
+    for capability in 0..64u8 {
+        if keep & 1 << capability == 0 {
+            match sys::drop_bounding(capability) {
+                Ok(()) => {}
+                // The first number that this kernel does not know.
+                Err(Errno::INVAL) if capability > 30 => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+    clear_ambient_capability_set()?;
+    let kept = CapabilitySet::from_bits_truncate(keep);
+    let inheritable = if ambient { kept } else { CapabilitySet::empty() };
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable })?;
+    if ambient {
+        for capability in kept.iter() {
+            configure_capability_in_ambient_set(capability, true)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Our pid 1: starts the payload, reaps, forwards signals, and tells the parent how it ended.
+//!
+//! It holds no host descriptor but the socket, has no capability that the payload lacks, and is not dumpable.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, ioctl_tiocsctty, kill_process, kill_process_group, setsid, wait};
+
+use super::child::State;
+use super::payload::{self, Failure};
+use super::wire::{Message, tell};
+use crate::sys::{self, exit_now};
+
+/// Bytes of stack for the payload between fork and execve.
+const STACK: usize = 64 * 1024;
+
+/// Leaves the caller's session, and takes the new terminal where there is one.
+pub(super) fn own_session(state: &State<'_>) -> Result<(), Errno> {
+    setsid()?;
+    match &state.terminal {
+        Some(terminal) => ioctl_tiocsctty(terminal),
+        None => Ok(()),
+    }
+}
+
+/// Starts the payload and stays as pid 1 until it has ended; never returns but with an error.
+pub(super) fn run(state: &State<'_>, step: u32) -> Result<(), Errno> {
+    own_session(state)?;
+    let mut stack = [0u8; STACK];
+    let mut failure: Option<Failure> = None;
+    let payload = sys::spawn_sharing_memory(&mut stack, &mut || {
+        failure = Some(payload::run(state, step));
+        125
+    })?;
+    if let Some(Failure { step, errno }) = failure {
+        tell(state.socket, Message::Failed { step, errno: errno.raw_os_error() });
+        exit_now(125)
+    }
+    let socket = sys::keep_only(state.socket)?;
+    serve(socket, payload)
+}
+
+/// Reaps and forwards. All signals are blocked and taken one by one; for pid 1 a blocked signal is kept even where its default would
+/// have the kernel drop it (pid_namespaces(7)).
+fn serve(socket: BorrowedFd<'_>, payload: Pid) -> ! {
+    debug_assert!(socket.as_raw_fd() >= 0);
+    loop {
+        match sys::await_signal() {
+            Signal::CHILD => reap(socket, payload),
+            signal => forward(signal, payload),
+        }
+    }
+}
+
+fn reap(socket: BorrowedFd<'_>, payload: Pid) {
+    loop {
+        match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+            Ok(Some((pid, status))) if pid == payload => report(socket, status),
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+fn report(socket: BorrowedFd<'_>, status: WaitStatus) {
+    if status.stopped() {
+        tell(socket, Message::Stopped { signal: status.stopping_signal().unwrap_or(0) });
+        return;
+    }
+    let message = match status.terminating_signal() {
+        Some(signal) => Message::Signaled { signal },
+        None => Message::Exited { code: status.exit_status().unwrap_or(0) },
+    };
+    tell(socket, message);
+    // The kernel ends whatever else still runs in this pid namespace.
+    exit_now(0)
+}
+
+/// Keyboard signals go to the payload's process group, as a terminal sends them; the others to the payload alone.
+fn forward(signal: Signal, payload: Pid) {
+    let to_group = [Signal::INT, Signal::QUIT, Signal::TSTP, Signal::CONT, Signal::HUP, Signal::WINCH].contains(&signal);
+    // Ignoring: the payload may be gone already, and its end is on the way.
+    let _ = if to_group { kill_process_group(payload, signal) } else { kill_process(payload, signal) };
+}

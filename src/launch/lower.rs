@@ -1,0 +1,467 @@
+//! Plan to [`Lowered`]: C strings, opened descriptors, compiled filter, Landlock ruleset. Everything that allocates or that may fail
+//! politely happens here, before clone.
+
+use std::ffi::{CString, NulError};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use ::landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr};
+use rustix::io::Errno;
+use rustix::process::Resource;
+use seccompiler::BpfProgram;
+
+use super::scratch::Scratch;
+use super::tree::Missing;
+use crate::plan::{self, Guard, Lower, MapWriter, Node, Over, Plan, Root, Step, Upper};
+use crate::profile::Rlimit;
+use crate::sys::{CStrArray, Extent, format_map};
+
+/// What the steps of a plan refer to, as the parent has made or opened it.
+pub struct Resources {
+    /// The store's `layers` directory.
+    pub layers: PathBuf,
+    /// The directory taken for this run, where the plan asks for one.
+    pub scratch: Option<Scratch>,
+    /// An empty file and an empty directory of mode 0000, for what is hidden.
+    pub masks: (PathBuf, PathBuf),
+    /// The compiled filter.
+    pub seccomp: Option<BpfProgram>,
+    /// Contents of secrets by name.
+    pub secrets: Vec<(String, Vec<u8>)>,
+    /// Descriptors 0, 1, 2: whether each becomes the payload's terminal.
+    pub terminal: [bool; 3],
+    /// The file mode creation mask of the payload.
+    pub umask: u32,
+    /// Stop at this step with this errno, in builds for tests only.
+    pub fault: Option<(u32, i32)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LowerError {
+    #[error("{what} holds a zero byte")]
+    Nul { what: String, source: NulError },
+    #[error("cannot open {}", path.display())]
+    Open { path: PathBuf, source: Errno },
+    #[error("cannot make the Landlock ruleset")]
+    Landlock { source: ::landlock::RulesetError },
+    #[error("the plan takes {0}, which was not made ready")]
+    Missing(&'static str),
+    #[error("the mount options of the root need {length} bytes; the kernel takes 4095")]
+    TooManyLayers { length: usize },
+}
+
+/// An operation of the child, with the index of the step that it belongs to.
+pub(super) type Indexed<T> = (u32, T);
+
+/// A file or directory that is bound.
+pub(super) struct BindSource {
+    pub path: CString,
+    pub device: u64,
+    pub inode: u64,
+    pub missing: Missing,
+}
+
+/// What init does, one entry a step.
+pub(super) enum Op {
+    WriteMaps { uid: String, gid: String },
+    AwaitMaps,
+    DieWithParent,
+    SetGroups(Vec<rustix::process::Gid>),
+    SetHostname(Vec<u8>),
+    LoopbackUp,
+    PrivatePropagation,
+    OverlayRoot { layers: OwnedFd, options: CString, target: CString },
+    /// More layers than fit into one page of options.
+    LongOverlayRoot { layers: OwnedFd, lower: Vec<CString>, upper: CString, work: CString, target: CString },
+    TmpfsRoot { target: CString },
+    Link { path: CString, target: CString },
+    File { path: CString, mode: u32, content: Vec<u8> },
+    Directory { path: CString, mode: u32 },
+    Dev { shm: CString, devices: Vec<(CString, CString)> },
+    Proc,
+    Sysctls(Vec<(CString, Vec<u8>)>),
+    MaskProc { masked: Vec<CString>, read_only: Vec<CString> },
+    Sys,
+    Cgroup,
+    Tmpfs { target: CString, options: CString, read_only: bool },
+    Bind { source: BindSource, target: CString, read_only: bool, project: bool },
+    Over { target: CString, options: CString, project: bool },
+    Guard { path: CString, guard: Guard, mask: CString },
+    Secret { name: CString, target: Option<CString>, content: Vec<u8> },
+    OpenPty,
+    PivotRoot,
+    ReadOnlyRoot,
+    ChangeDirectory(CString),
+    DropCapabilities { keep: u64, ambient: bool },
+    NoNewPrivileges,
+    StartPayload { init: bool },
+}
+
+/// What the payload does before execve.
+pub(super) enum PayloadOp {
+    Rlimits(Vec<(Resource, u64)>),
+    Landlock { ruleset: OwnedFd, rules: Vec<LandlockRule> },
+    CloseDescriptors,
+    Seccomp(BpfProgram),
+    Execute { candidates: Vec<CString>, argv: CStrArray, environment: CStrArray },
+}
+
+pub(super) struct LandlockRule {
+    pub path: CString,
+    pub access: u64,
+    /// The rights that remain where the path is no directory.
+    pub file_access: u64,
+    pub optional: bool,
+}
+
+/// A plan made ready: the child only walks it.
+pub struct Lowered {
+    pub(super) init: Vec<Indexed<Op>>,
+    pub(super) payload: Vec<Indexed<PayloadOp>>,
+    pub(super) namespaces: u64,
+    pub(super) clone_step: u32,
+    pub(super) maps: Option<(u32, Vec<Extent>, Vec<Extent>)>,
+    pub(super) terminal: [bool; 3],
+    pub(super) pty: bool,
+    pub(super) umask: u32,
+    pub(super) fault: Option<(u32, i32)>,
+    pub(super) scratch: Option<Scratch>,
+}
+
+/// Makes a plan ready.
+///
+/// # Errors
+/// [`LowerError`]: nothing has been started.
+pub fn lower(plan: &Plan, mut resources: Resources) -> Result<Lowered, LowerError> {
+    let mut lowering = Lowering {
+        lowered: Lowered {
+            init: Vec::with_capacity(plan.steps.len()),
+            payload: Vec::with_capacity(6),
+            namespaces: 0,
+            clone_step: 0,
+            maps: None,
+            terminal: resources.terminal,
+            pty: resources.terminal.contains(&true),
+            umask: resources.umask,
+            fault: resources.fault,
+            scratch: None,
+        },
+        ruleset: None,
+        project: plan.steps.iter().find_map(|step| match step {
+            Step::Guard { project, .. } => Some(project.clone()),
+            _ => None,
+        }),
+    };
+    for (index, step) in plan.steps.iter().enumerate() {
+        lowering.step(u32::try_from(index).unwrap_or(u32::MAX), step, &mut resources)?;
+    }
+    lowering.lowered.scratch = resources.scratch;
+    Ok(lowering.lowered)
+}
+
+struct Lowering {
+    lowered: Lowered,
+    ruleset: Option<OwnedFd>,
+    /// The target of the project, where something in it is guarded.
+    project: Option<String>,
+}
+
+impl Lowering {
+    fn step(&mut self, index: u32, step: &Step, resources: &mut Resources) -> Result<(), LowerError> {
+        match step {
+            Step::JoinSessionKeyring
+            | Step::OpenSource { .. }
+            | Step::WatchReplaced { .. }
+            | Step::TakeScratch
+            | Step::CompileSeccomp { .. } => {}
+            Step::CreateLandlock { abi } => self.ruleset = Some(ruleset(*abi)?),
+            Step::Clone { namespaces } => {
+                self.lowered.clone_step = index;
+                self.lowered.namespaces = namespaces.iter().fold(0, |flags, namespace| flags | namespace.flag());
+            }
+            Step::SetRlimits { .. }
+            | Step::EnterLandlock { .. }
+            | Step::CloseDescriptors
+            | Step::InstallSeccomp { .. }
+            | Step::Execute { .. } => {
+                let op = self.payload_op(step, resources)?;
+                self.lowered.payload.push((index, op));
+            }
+            Step::WriteIdMaps { uid, gid, by, .. } => {
+                let (uid, gid) = (extents(uid), extents(gid));
+                let op = match by {
+                    MapWriter::Init => Op::WriteMaps { uid: format_map(&uid), gid: format_map(&gid) },
+                    MapWriter::Newidmap => {
+                        self.lowered.maps = Some((index, uid, gid));
+                        Op::AwaitMaps
+                    }
+                };
+                self.lowered.init.push((index, op));
+            }
+            Step::Guard { path, guard, .. } => {
+                let mask = match guard {
+                    Guard::Hide { directory: true } => &resources.masks.1,
+                    _ => &resources.masks.0,
+                };
+                let op = Op::Guard { path: c_string(path, "a guarded path")?, guard: guard.clone(), mask: c_path(mask)? };
+                self.lowered.init.push((index, op));
+            }
+            Step::Bind { source, target, read_only } => {
+                let missing = if source.directory { Missing::Directory } else { Missing::File };
+                let path = c_path(&source.path)?;
+                let source = BindSource { path, device: source.device, inode: source.inode, missing };
+                let project = self.project.as_ref() == Some(target);
+                self.lowered.init.push((index, Op::Bind { source, target: inside(target)?, read_only: *read_only, project }));
+            }
+            Step::MountOver { target, over } => {
+                let project = self.project.as_ref() == Some(target);
+                let options = over_options(over, resources.scratch.as_mut())?;
+                self.lowered.init.push((index, Op::Over { target: inside(target)?, options, project }));
+            }
+            Step::MountRoot { root } => {
+                let op = root_op(root, resources)?;
+                self.lowered.init.push((index, op));
+            }
+            Step::WriteSecret { name, target, .. } => {
+                let op = secret_op(name, target, resources)?;
+                self.lowered.init.push((index, op));
+            }
+            other => {
+                let op = plain_op(other)?;
+                self.lowered.init.push((index, op));
+            }
+        }
+        Ok(())
+    }
+
+    fn payload_op(&mut self, step: &Step, resources: &mut Resources) -> Result<PayloadOp, LowerError> {
+        Ok(match step {
+            Step::SetRlimits { rlimits } => {
+                PayloadOp::Rlimits(rlimits.iter().map(|(resource, value)| (rlimit(*resource), *value)).collect())
+            }
+            Step::EnterLandlock { rules, .. } => {
+                let ruleset = self.ruleset.take().ok_or(LowerError::Missing("a Landlock ruleset"))?;
+                let rules = rules.iter().map(landlock_rule).collect::<Result<_, _>>()?;
+                PayloadOp::Landlock { ruleset, rules }
+            }
+            Step::InstallSeccomp { .. } => {
+                PayloadOp::Seccomp(resources.seccomp.take().ok_or(LowerError::Missing("a seccomp filter"))?)
+            }
+            Step::Execute { argv, environment } => execute(argv, environment)?,
+            _ => PayloadOp::CloseDescriptors,
+        })
+    }
+}
+
+/// Steps that need nothing but their own data.
+fn plain_op(step: &Step) -> Result<Op, LowerError> {
+    Ok(match step {
+        Step::DieWithParent => Op::DieWithParent,
+        Step::SetGroups { groups } => Op::SetGroups(groups.iter().map(|group| rustix::process::Gid::from_raw(*group)).collect()),
+        Step::SetHostname { hostname } => Op::SetHostname(hostname.clone().into_bytes()),
+        Step::LoopbackUp => Op::LoopbackUp,
+        Step::PrivatePropagation => Op::PrivatePropagation,
+        Step::MakeNode { path, node } => match node {
+            Node::Link { target } => Op::Link { path: inside(path)?, target: c_string(target, "a link")? },
+            Node::File { mode, content } => Op::File { path: inside(path)?, mode: *mode, content: content.clone().into_bytes() },
+            Node::Directory { mode } => Op::Directory { path: inside(path)?, mode: *mode },
+        },
+        Step::MountDev { shm, devices, .. } => Op::Dev {
+            shm: c_string(&format!("mode=1777,size={shm}"), "the size of /dev/shm")?,
+            devices: devices.iter().map(|path| device(path)).collect::<Result<_, _>>()?,
+        },
+        Step::MountProc => Op::Proc,
+        Step::WriteSysctls { sysctls } => Op::Sysctls(
+            sysctls
+                .iter()
+                .map(|(name, value)| Ok((c_string(&format!("sys/{name}"), "a sysctl")?, value.clone().into_bytes())))
+                .collect::<Result<_, LowerError>>()?,
+        ),
+        Step::MaskProc { masked, read_only } => {
+            let names = |list: &[String]| list.iter().map(|name| c_string(name, "a name in /proc")).collect::<Result<Vec<_>, _>>();
+            Op::MaskProc { masked: names(masked)?, read_only: names(read_only)? }
+        }
+        Step::MountSys => Op::Sys,
+        Step::MountCgroup => Op::Cgroup,
+        Step::MountTmpfs { target, size, mode, read_only } => {
+            let size = size.map_or(String::new(), |size| format!(",size={size}"));
+            let options = c_string(&format!("mode={mode:o}{size}"), "a tmpfs")?;
+            Op::Tmpfs { target: inside(target)?, options, read_only: *read_only }
+        }
+        Step::OpenPty => Op::OpenPty,
+        Step::PivotRoot => Op::PivotRoot,
+        Step::ReadOnlyRoot => Op::ReadOnlyRoot,
+        Step::ChangeDirectory { path } => Op::ChangeDirectory(inside(path)?),
+        Step::DropCapabilities { keep, ambient } => Op::DropCapabilities {
+            keep: keep.iter().fold(0, |set, capability| set | 1 << capability.number()),
+            ambient: *ambient,
+        },
+        Step::NoNewPrivileges => Op::NoNewPrivileges,
+        Step::StartPayload { init } => Op::StartPayload { init: *init },
+        _ => return Err(LowerError::Missing("an operation")),
+    })
+}
+
+fn extents(maps: &[plan::IdMap]) -> Vec<Extent> {
+    maps.iter().map(|map| Extent { inside: map.container_id, outside: map.host_id, count: map.size }).collect()
+}
+
+fn ruleset(abi: u32) -> Result<OwnedFd, LowerError> {
+    let make = || -> Result<_, ::landlock::RulesetError> {
+        let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+        let ruleset = ruleset.handle_access(plan::handled_access(abi))?;
+        let scoped = plan::scoped(abi);
+        if scoped.is_empty() { ruleset.create() } else { ruleset.scope(scoped)?.create() }
+    };
+    let created = make().map_err(|source| LowerError::Landlock { source })?;
+    Option::<OwnedFd>::from(created).ok_or(LowerError::Missing("a Landlock ruleset"))
+}
+
+fn landlock_rule(rule: &plan::LandlockRule) -> Result<LandlockRule, LowerError> {
+    Ok(LandlockRule {
+        path: c_string(&rule.path, "a Landlock rule")?,
+        access: rule.access,
+        file_access: rule.access & plan::file_rights().bits(),
+        optional: rule.optional,
+    })
+}
+
+fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
+    let Root::Overlay { lower, upper } = root else {
+        return Ok(Op::TmpfsRoot { target: c_path(&resources.layers)? });
+    };
+    let layers = open_directory(&resources.layers)?;
+    let (upper_base, target) = match upper {
+        Upper::Scratch => {
+            let scratch = resources.scratch.as_ref().ok_or(LowerError::Missing("a scratch directory"))?;
+            (scratch.relative(), scratch.path().to_owned())
+        }
+        Upper::Keep(path) => (escape(path), path.clone()),
+    };
+    let names: Vec<String> = lower
+        .iter()
+        .rev()
+        .map(|lower| match lower {
+            Lower::Layer(name) => name.clone(),
+            Lower::Directory(path) => escape(path),
+        })
+        .collect();
+    let options = format!("userxattr,lowerdir={},upperdir={upper_base}/u,workdir={upper_base}/w", names.join(":"));
+    if options.len() < OPTIONS_MAX {
+        return Ok(Op::OverlayRoot { layers, options: c_string(&options, "the layers")?, target: c_path(&target)? });
+    }
+    Ok(Op::LongOverlayRoot {
+        layers,
+        lower: names.iter().map(|name| c_string(name, "a layer")).collect::<Result<_, _>>()?,
+        upper: c_string(&format!("{upper_base}/u"), "the upper directory")?,
+        work: c_string(&format!("{upper_base}/w"), "the work directory")?,
+        target: c_path(&target)?,
+    })
+}
+
+/// mount(2) copies one page of options, the last byte of which is the terminator.
+const OPTIONS_MAX: usize = 4096;
+
+fn over_options(over: &Over, scratch: Option<&mut Scratch>) -> Result<CString, LowerError> {
+    let base = match over {
+        Over::Keep(path) => path.clone(),
+        Over::Scratch(name) => {
+            let scratch = scratch.ok_or(LowerError::Missing("a scratch directory"))?;
+            scratch.also(name).map_err(|source| LowerError::Open { path: scratch.path().join(name), source })?
+        }
+    };
+    let base = escape(&base);
+    c_string(&format!("userxattr,lowerdir=.,upperdir={base}/u,workdir={base}/w"), "an overlay")
+}
+
+/// In overlay options a comma ends an option, a colon a lower directory, and a backslash protects both.
+fn escape(path: &Path) -> String {
+    let mut text = String::with_capacity(path.as_os_str().len());
+    for character in path.to_string_lossy().chars() {
+        if matches!(character, '\\' | ',' | ':') {
+            text.push('\\');
+        }
+        text.push(character);
+    }
+    text
+}
+
+fn secret_op(name: &str, target: &str, resources: &mut Resources) -> Result<Op, LowerError> {
+    let position = resources.secrets.iter().position(|(known, _)| known == name).ok_or(LowerError::Missing("a secret"))?;
+    let (_, content) = resources.secrets.swap_remove(position);
+    let own_place = target.strip_prefix("/run/secrets/").is_some_and(|rest| rest == name);
+    let target = if own_place { None } else { Some(inside(target)?) };
+    Ok(Op::Secret { name: c_string(name, "a secret")?, target, content })
+}
+
+/// A device by its path on the host and its name below `/dev`.
+fn device(path: &str) -> Result<(CString, CString), LowerError> {
+    let name = path.strip_prefix("/dev/").unwrap_or(path);
+    Ok((c_string(path, "a device")?, c_string(name, "a device")?))
+}
+
+/// The candidates of execvp(3): the name itself where it has a slash, else one in each directory of the payload's PATH.
+fn execute(argv: &[String], environment: &[String]) -> Result<PayloadOp, LowerError> {
+    let program = argv.first().ok_or(LowerError::Missing("a command"))?;
+    let candidates = if program.contains('/') {
+        vec![c_string(program, "the command")?]
+    } else {
+        let path = environment.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
+        path.split(':')
+            .map(|directory| if directory.is_empty() { "." } else { directory })
+            .map(|directory| c_string(&format!("{}/{program}", directory.trim_end_matches('/')), "the command"))
+            .collect::<Result<_, _>>()?
+    };
+    let array = |list: &[String], what: &str| -> Result<CStrArray, LowerError> {
+        Ok(CStrArray::new(list.iter().map(|entry| c_string(entry, what)).collect::<Result<_, _>>()?))
+    };
+    Ok(PayloadOp::Execute {
+        candidates,
+        argv: array(argv, "the command")?,
+        environment: array(environment, "the environment")?,
+    })
+}
+
+fn rlimit(resource: Rlimit) -> Resource {
+    match resource {
+        Rlimit::As => Resource::As,
+        Rlimit::Core => Resource::Core,
+        Rlimit::Cpu => Resource::Cpu,
+        Rlimit::Data => Resource::Data,
+        Rlimit::Fsize => Resource::Fsize,
+        Rlimit::Locks => Resource::Locks,
+        Rlimit::Memlock => Resource::Memlock,
+        Rlimit::Msgqueue => Resource::Msgqueue,
+        Rlimit::Nice => Resource::Nice,
+        Rlimit::Nofile => Resource::Nofile,
+        Rlimit::Nproc => Resource::Nproc,
+        Rlimit::Rss => Resource::Rss,
+        Rlimit::Rtprio => Resource::Rtprio,
+        Rlimit::Rttime => Resource::Rttime,
+        Rlimit::Sigpending => Resource::Sigpending,
+        Rlimit::Stack => Resource::Stack,
+    }
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, LowerError> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = openat(CWD, path, flags, Mode::empty()).map_err(|source| LowerError::Open { path: path.to_owned(), source })?;
+    debug_assert!(fd.as_raw_fd() > 2);
+    Ok(fd)
+}
+
+/// A path inside, relative to the root.
+fn inside(path: &str) -> Result<CString, LowerError> {
+    let relative = path.trim_start_matches('/');
+    c_string(if relative.is_empty() { "." } else { relative }, path)
+}
+
+fn c_string(text: &str, what: &str) -> Result<CString, LowerError> {
+    CString::new(text).map_err(|source| LowerError::Nul { what: what.to_owned(), source })
+}
+
+fn c_path(path: &Path) -> Result<CString, LowerError> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|source| LowerError::Nul { what: path.display().to_string(), source })
+}

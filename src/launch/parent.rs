@@ -1,0 +1,91 @@
+//! The parent's part of a start: clone, id maps, and the handle on what runs.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+
+use super::child;
+use super::lower::Lowered;
+use super::scratch::Scratch;
+use super::wire;
+use crate::sys::{self, Clone3, Forked, IdMapError, write_maps_with_programs};
+
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// A step of the plan, by its index.
+    #[error("step {step} failed")]
+    Step { step: u32, source: Errno },
+    #[error("cannot write the id maps")]
+    Maps { step: u32, source: IdMapError },
+}
+
+/// A sandbox that has been started. Dropping it ends it.
+pub struct Running {
+    pub child: Pid,
+    pub pidfd: OwnedFd,
+    pub socket: OwnedFd,
+    pub scratch: Option<Scratch>,
+    reaped: bool,
+}
+
+impl Running {
+    /// Waits for init, which by then has ended or been killed, and with it everything in its pid namespace.
+    pub fn reap(&mut self) -> Result<(), Errno> {
+        while !self.reaped {
+            match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+                Ok(_) => self.reaped = true,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        pidfd_send_signal(&self.pidfd, signal)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.reaped {
+            // Ignoring: it is gone already, which is what is wanted.
+            let _ = self.signal(Signal::KILL);
+            let _ = self.reap();
+        }
+    }
+}
+
+/// Longest answer of getcwd(2).
+const PATH_MAX: usize = 4096;
+
+/// Clones the child, writes its maps where that is the parent's part, and returns the handle.
+///
+/// All signals must be blocked by the caller: the child inherits that, and so loses none.
+///
+/// # Errors
+/// [`LaunchError`]; the child is gone by then.
+pub fn start(mut lowered: Lowered) -> Result<Running, LaunchError> {
+    let clone_step = lowered.clone_step;
+    let step = |source| LaunchError::Step { step: clone_step, source };
+    if let Some((at, errno)) = lowered.fault.filter(|(at, _)| *at <= clone_step) {
+        return Err(LaunchError::Step { step: at, source: Errno::from_raw_os_error(errno) });
+    }
+    let (ours, theirs) = wire::pair().map_err(step)?;
+    let directory = Vec::with_capacity(PATH_MAX);
+    let (child, pidfd) = match sys::clone3(&Clone3 { namespaces: lowered.namespaces, cgroup: None }).map_err(step)? {
+        Forked::Child => {
+            drop(ours);
+            child::run(&lowered, theirs.as_fd(), directory)
+        }
+        Forked::Parent { child, pidfd } => (child, pidfd),
+    };
+    drop(theirs);
+    let running = Running { child, pidfd, socket: ours, scratch: lowered.scratch.take(), reaped: false };
+    if let Some((step, uids, gids)) = &lowered.maps {
+        write_maps_with_programs(child, uids, gids).map_err(|source| LaunchError::Maps { step: *step, source })?;
+        wire::go_ahead(&running.socket).map_err(|source| LaunchError::Step { step: *step, source })?;
+    }
+    Ok(running)
+}

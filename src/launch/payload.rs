@@ -1,0 +1,121 @@
+//! The payload's own steps, from the fork to execve.
+//!
+//! Runs while init's memory is shared with it: nothing here allocates, prints or panics.
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::io::Errno;
+use rustix::process::{Rlimit, setpgid, setrlimit, umask};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::termios::tcsetpgrp;
+
+use super::child::State;
+use super::lower::{LandlockRule, PayloadOp};
+use super::wire::{Message, tell};
+use crate::sys::{self, CStrArray, close_from, exit_now, landlock_add_path, landlock_restrict_self};
+
+/// Where a payload failed.
+pub(super) struct Failure {
+    pub step: u32,
+    pub errno: Errno,
+}
+
+/// Confines this process and executes the payload; returns only when that failed.
+pub(super) fn run(state: &State<'_>, start_step: u32) -> Failure {
+    if let Err(errno) = take_terminal(state) {
+        return Failure { step: start_step, errno };
+    }
+    umask(Mode::from_raw_mode(state.lowered.umask));
+    sys::reset_signals();
+    for (step, op) in &state.lowered.payload {
+        let result = match state.lowered.fault {
+            Some((at, errno)) if at == *step => Err(Errno::from_raw_os_error(errno)),
+            _ => perform(op),
+        };
+        if let Err(errno) = result {
+            return Failure { step: *step, errno };
+        }
+    }
+    Failure { step: start_step, errno: Errno::NOEXEC }
+}
+
+/// Without an init of ours the payload is pid 1 itself.
+pub(super) fn become_payload(state: &State<'_>, step: u32) -> Result<(), Errno> {
+    super::init::own_session(state)?;
+    let failure = run(state, step);
+    tell(state.socket, Message::Failed { step: failure.step, errno: failure.errno.raw_os_error() });
+    exit_now(125)
+}
+
+/// A process group of its own in the foreground of its terminal, as a shell would give it, so that Ctrl-C and Ctrl-Z reach it.
+fn take_terminal(state: &State<'_>) -> Result<(), Errno> {
+    match setpgid(None, None) {
+        // A session leader, as without init, has its group already.
+        Ok(()) | Err(Errno::PERM) => {}
+        Err(errno) => return Err(errno),
+    }
+    let Some(terminal) = &state.terminal else { return Ok(()) };
+    let own = rustix::process::getpid();
+    tcsetpgrp(terminal, own)?;
+    let [stdin, stdout, stderr] = state.lowered.terminal;
+    if stdin {
+        dup2_stdin(terminal)?;
+    }
+    if stdout {
+        dup2_stdout(terminal)?;
+    }
+    if stderr {
+        dup2_stderr(terminal)?;
+    }
+    Ok(())
+}
+
+fn perform(op: &PayloadOp) -> Result<(), Errno> {
+    match op {
+        PayloadOp::Rlimits(rlimits) => rlimits.iter().try_for_each(|(resource, value)| {
+            let value = (*value != u64::MAX).then_some(*value);
+            setrlimit(*resource, Rlimit { current: value, maximum: value })
+        }),
+        PayloadOp::Landlock { ruleset, rules } => {
+            for rule in rules {
+                add_rule(ruleset.as_fd(), rule)?;
+            }
+            landlock_restrict_self(ruleset.as_fd())
+        }
+        PayloadOp::CloseDescriptors => close_from(3),
+        PayloadOp::Seccomp(program) => {
+            seccompiler::apply_filter(program).map_err(|_| Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+        }
+        PayloadOp::Execute { candidates, argv, environment } => Err(execute(candidates, argv, environment)),
+    }
+}
+
+fn add_rule(ruleset: std::os::fd::BorrowedFd<'_>, rule: &LandlockRule) -> Result<(), Errno> {
+    let path = match openat(CWD, rule.path.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(path) => path,
+        Err(Errno::NOENT) if rule.optional => return Ok(()),
+        Err(errno) => return Err(errno),
+    };
+    let access = if rule.access == rule.file_access || FileType::from_raw_mode(fstat(&path)?.st_mode).is_dir() {
+        rule.access
+    } else {
+        rule.file_access
+    };
+    landlock_add_path(ruleset, path.as_fd(), access)
+}
+
+/// execvp(3): the first candidate that can be executed; EACCES on the way is remembered over ENOENT.
+fn execute(candidates: &[CString], argv: &CStrArray, environment: &CStrArray) -> Errno {
+    let mut result = Errno::NOENT;
+    for candidate in candidates {
+        match sys::execve(candidate, argv, environment) {
+            Errno::NOENT | Errno::NOTDIR => {}
+            Errno::ACCESS => result = Errno::ACCESS,
+            errno => return errno,
+        }
+    }
+    result
+}
+

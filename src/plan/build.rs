@@ -1,0 +1,523 @@
+//! The one place where the order of a start is decided.
+
+use std::path::{Path, PathBuf};
+
+use super::landlock::{MINIMUM_ABI, Writable, rules};
+use super::namespaces::{maps, namespaces};
+use super::payload::{Invocation, argv, inside_home, workdir};
+use super::{Degraded, Guard, Lower, Node, Over, Plan, PlanError, Root, Step, Upper, laws, procfs, project};
+use crate::host::{Guarded, Host, Source, SubRange};
+use crate::profile::{
+    HomeMode, LandlockMode, MapMode, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource,
+};
+
+/// The image, as far as a start needs it.
+#[derive(Clone, Debug)]
+pub struct Image {
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    pub environment: Vec<(String, String)>,
+    pub workdir: String,
+    pub volumes: Vec<String>,
+    pub user: User,
+    pub tree: Tree,
+    /// Whether there is nothing in the user's home in the image, so that a bind serves instead of an overlay.
+    pub home_is_empty: bool,
+}
+
+impl Image {
+    pub fn is_host(&self) -> bool {
+        matches!(self.tree, Tree::Host { .. })
+    }
+}
+
+/// The user inside.
+#[derive(Clone, Debug)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub home: String,
+}
+
+/// What the root file system is made of.
+#[derive(Clone, Debug)]
+pub enum Tree {
+    /// Lowest first; the last one is the skeleton with what hamper generates.
+    Layers(Vec<Lower>),
+    /// Parts of the host, and what is generated beside them.
+    Host { binds: Vec<Source>, nodes: Vec<(String, Node)> },
+}
+
+/// The project as the parent found it.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// Resolved.
+    pub path: PathBuf,
+    /// Absent where there is none to mount.
+    pub source: Option<Source>,
+    pub target: String,
+    pub mode: ProjectMode,
+    pub guarded: Vec<Guarded>,
+}
+
+/// The compiled filter, as far as the plan tells about it.
+#[derive(Clone, Debug)]
+pub struct SeccompFacts {
+    pub name: String,
+    pub allowed: usize,
+    pub instructions: usize,
+}
+
+/// One of `[[mounts]]` or `-v`, its source opened where it has one.
+#[derive(Clone, Debug)]
+pub struct OpenedMount {
+    pub target: String,
+    pub read_only: bool,
+    /// Absent for a tmpfs.
+    pub source: Option<Source>,
+    pub size: Option<u64>,
+}
+
+/// Everything that a plan is made from.
+pub struct Request<'a> {
+    pub profile: &'a Profile,
+    pub host: &'a Host,
+    pub image: &'a Image,
+    pub project: &'a Project,
+    pub invocation: &'a Invocation,
+    /// The environment of the payload.
+    pub environment: &'a [(String, String)],
+    pub mounts: &'a [OpenedMount],
+    /// The kept home directory, opened.
+    pub home: Option<&'a Source>,
+    /// Where a kept root lives.
+    pub keep: Option<&'a Path>,
+    /// Name, target and length of each secret.
+    pub secrets: &'a [(String, String, usize)],
+    pub seccomp: Option<&'a SeccompFacts>,
+    /// `/etc/resolv.conf` of the host, for its network.
+    pub resolv_conf: Option<&'a Source>,
+}
+
+/// Decides every step of a start, in order.
+///
+/// # Errors
+/// [`PlanError::NotYet`] for a key whose mechanism is missing, [`PlanError::Required`] where something that may degrade is required,
+/// [`PlanError::Impossible`] where the profile asks for what cannot be had together.
+pub fn build(request: &Request<'_>) -> Result<Plan, PlanError> {
+    refuse_what_is_missing(request.profile)?;
+    let mut plan = Plan { steps: Vec::with_capacity(48), degraded: Vec::new(), notes: Vec::new() };
+    let ranges = choose_map(request, &mut plan)?;
+    let landlock = choose_landlock(request, &mut plan)?;
+    parent_steps(request, landlock, &mut plan);
+    identity_steps(request, ranges, &mut plan);
+    let writable = tree_steps(request, &mut plan)?;
+    entering_steps(request, &mut plan);
+    payload_steps(request, landlock, &writable, &mut plan)?;
+    laws::check(&plan.steps)?;
+    Ok(plan)
+}
+
+fn refuse_what_is_missing(profile: &Profile) -> Result<(), PlanError> {
+    let network = &profile.network;
+    if matches!(network.mode, NetworkMode::Filtered | NetworkMode::Nat) {
+        return Err(PlanError::NotYet { key: "network.mode", why: "only \"none\" and \"host\" are there so far" });
+    }
+    if !network.ports.is_empty() || !network.host_services.is_empty() {
+        return Err(PlanError::NotYet { key: "network.ports and network.host_services", why: "they need the filtered network" });
+    }
+    if network.host_ca {
+        return Err(PlanError::NotYet { key: "network.host_ca", why: "it comes with the filtered network" });
+    }
+    if profile.limits.needs_cgroup() {
+        return Err(PlanError::NotYet {
+            key: "limits",
+            why: "memory, swap, cpus, cpu_weight, pids, io_weight and cpuset need a delegated cgroup; time and ulimits work",
+        });
+    }
+    if profile.require.contains(&Requirement::Cgroup) {
+        return Err(PlanError::NotYet { key: "require = [\"cgroup\"]", why: "limits by cgroup are not there so far" });
+    }
+    if !profile.expose.is_empty() {
+        return Err(PlanError::NotYet { key: "expose.commands", why: "shims on the host's PATH are not there so far" });
+    }
+    Ok(())
+}
+
+fn choose_map(request: &Request<'_>, plan: &mut Plan) -> Result<Option<(SubRange, SubRange)>, PlanError> {
+    let identity = &request.profile.identity;
+    let required = identity.map == MapMode::Range || request.profile.require.contains(&Requirement::Subuid);
+    match (identity.map, request.host.ranges) {
+        (MapMode::Single, _) if !required => Ok(None),
+        (_, Some(ranges)) => Ok(Some(ranges)),
+        _ if required => Err(PlanError::Required {
+            what: "identity.map = \"range\"",
+            got: "this user has no range in /etc/subuid and /etc/subgid, or newuidmap is not installed".into(),
+        }),
+        _ => {
+            let caps = &request.profile.security.caps;
+            if !caps.is_empty() {
+                return Err(PlanError::Impossible {
+                    key: "security.caps",
+                    why: "they need the range map, and this user has no range in /etc/subuid and /etc/subgid".into(),
+                });
+            }
+            plan.degraded.push(Degraded { what: "subuid", asked: "a range of ids".into(), got: "your own id alone".into() });
+            Ok(None)
+        }
+    }
+}
+
+fn choose_landlock(request: &Request<'_>, plan: &mut Plan) -> Result<Option<u32>, PlanError> {
+    let security = &request.profile.security;
+    let required = security.landlock == LandlockMode::Required || request.profile.require.contains(&Requirement::Landlock);
+    if security.landlock == LandlockMode::Off || security.nested_userns {
+        return if required {
+            Err(PlanError::Impossible { key: "security.landlock", why: "required and switched off at once".into() })
+        } else {
+            Ok(None)
+        };
+    }
+    let got = match request.host.landlock {
+        Ok(abi) if abi >= MINIMUM_ABI => return Ok(Some(abi)),
+        Ok(abi) => format!("this kernel has Landlock ABI {abi}, which forbids renames between directories"),
+        Err(errno) => format!("this kernel has no Landlock ({errno})"),
+    };
+    if required {
+        return Err(PlanError::Required { what: "landlock", got });
+    }
+    plan.degraded.push(Degraded { what: "landlock", asked: "a Landlock domain".into(), got });
+    Ok(None)
+}
+
+fn parent_steps(request: &Request<'_>, landlock: Option<u32>, plan: &mut Plan) {
+    let steps = &mut plan.steps;
+    steps.push(Step::JoinSessionKeyring);
+    let mounts = request.mounts.iter().filter_map(|mount| mount.source.as_ref());
+    let host = match &request.image.tree {
+        Tree::Host { binds, .. } => binds.as_slice(),
+        Tree::Layers(_) => &[],
+    };
+    let sources = request.project.source.iter().chain(request.home).chain(request.resolv_conf).chain(host).chain(mounts);
+    steps.extend(sources.map(|source| Step::OpenSource { source: source.clone() }));
+    let watched: Vec<PathBuf> = request.project.guarded.iter().map(|guarded| guarded.path.clone()).collect();
+    if !watched.is_empty() {
+        steps.push(Step::WatchReplaced { paths: watched });
+    }
+    if needs_scratch(request) {
+        steps.push(Step::TakeScratch);
+    }
+    if let Some(seccomp) = request.seccomp {
+        steps.push(Step::CompileSeccomp {
+            filter: seccomp.name.clone(),
+            allowed: seccomp.allowed,
+            instructions: seccomp.instructions,
+        });
+    }
+    if let Some(abi) = landlock {
+        steps.push(Step::CreateLandlock { abi });
+    }
+    steps.push(Step::Clone { namespaces: namespaces(request.profile.network.mode) });
+}
+
+fn needs_scratch(request: &Request<'_>) -> bool {
+    let layered = matches!(request.image.tree, Tree::Layers(_)) && request.profile.root.mode != RootMode::Keep;
+    layered || request.project.mode == ProjectMode::Scratch && request.project.source.is_some()
+}
+
+fn identity_steps(request: &Request<'_>, ranges: Option<(SubRange, SubRange)>, plan: &mut Plan) {
+    let user = &request.image.user;
+    let maps = maps(request.host, user.uid, user.gid, ranges);
+    let steps = &mut plan.steps;
+    steps.push(Step::WriteIdMaps { uid: maps.uid, gid: maps.gid, deny_setgroups: ranges.is_none(), by: maps.writer });
+    steps.push(Step::DieWithParent);
+    if ranges.is_some() {
+        steps.push(Step::SetGroups { groups: user.groups.clone() });
+    }
+    steps.push(Step::SetHostname { hostname: request.profile.hostname.clone() });
+    if request.profile.network.mode != NetworkMode::Host {
+        steps.push(Step::LoopbackUp);
+    }
+    steps.push(Step::PrivatePropagation);
+}
+
+/// Default sizes of the tmpfs mounts that a read-only root needs, in bytes.
+const READ_ONLY_TMP: u64 = 256 << 20;
+const READ_ONLY_RUN: u64 = 64 << 20;
+
+/// Everything that is mounted; returns the targets that the payload may write.
+fn tree_steps(request: &Request<'_>, plan: &mut Plan) -> Result<Vec<String>, PlanError> {
+    let profile = request.profile;
+    root_steps(request, &mut plan.steps)?;
+    plan.steps.push(Step::MountDev { shm: profile.root.shm, devices: profile.security.devices.clone(), mqueue: true });
+    plan.steps.push(Step::MountProc);
+    let own_network = profile.network.mode != NetworkMode::Host;
+    if own_network {
+        plan.steps.push(Step::WriteSysctls { sysctls: procfs::network_sysctls(request.image.user.gid) });
+    }
+    plan.steps.push(Step::MaskProc {
+        masked: procfs::MASKED.map(str::to_owned).to_vec(),
+        read_only: procfs::READ_ONLY.map(str::to_owned).to_vec(),
+    });
+    if own_network {
+        plan.steps.push(Step::MountSys);
+        plan.steps.push(Step::MountCgroup);
+    }
+    let mut mounts = Mounts::default();
+    temporary_mounts(request, &mut mounts);
+    if let Some(source) = request.resolv_conf {
+        mounts.push("/etc/resolv.conf", false, Step::Bind {
+            source: source.clone(),
+            target: "/etc/resolv.conf".into(),
+            read_only: true,
+        });
+    }
+    home_mount(request, &mut mounts);
+    project_mounts(request, &mut mounts, plan)?;
+    profile_mounts(request, &mut mounts);
+    let writable = mounts.finish(&mut plan.steps);
+    let home = &request.image.user.home;
+    plan.steps.extend(request.secrets.iter().map(|(name, target, length)| Step::WriteSecret {
+        name: name.clone(),
+        target: inside_home(target, home),
+        length: *length,
+    }));
+    Ok(writable)
+}
+
+/// Mounts by target, put into an order in which no mount covers one that came before it.
+#[derive(Default)]
+struct Mounts {
+    list: Vec<(usize, Step, Vec<Step>)>,
+    writable: Vec<String>,
+}
+
+impl Mounts {
+    fn push(&mut self, target: &str, writable: bool, step: Step) {
+        self.push_with(target, writable, step, Vec::new());
+    }
+
+    fn push_with(&mut self, target: &str, writable: bool, step: Step, after: Vec<Step>) {
+        let depth = Path::new(target).components().count();
+        self.list.push((depth, step, after));
+        if writable {
+            self.writable.push(target.to_owned());
+        }
+    }
+
+    fn finish(mut self, steps: &mut Vec<Step>) -> Vec<String> {
+        self.list.sort_by_key(|(depth, ..)| *depth);
+        for (_, step, after) in self.list {
+            steps.push(step);
+            steps.extend(after);
+        }
+        self.writable
+    }
+}
+
+fn root_steps(request: &Request<'_>, steps: &mut Vec<Step>) -> Result<(), PlanError> {
+    match &request.image.tree {
+        Tree::Layers(lower) => {
+            let upper = match (request.profile.root.mode, request.keep) {
+                (RootMode::Keep, Some(path)) => Upper::Keep(path.to_owned()),
+                _ => Upper::Scratch,
+            };
+            steps.push(Step::MountRoot { root: Root::Overlay { lower: lower.clone(), upper } });
+        }
+        Tree::Host { .. } if request.profile.root.mode == RootMode::Keep => {
+            return Err(PlanError::Impossible {
+                key: "root.mode",
+                why: "\"keep\" needs an image of its own; the image \"host\" has only what the host has".into(),
+            });
+        }
+        Tree::Host { binds, nodes } => {
+            steps.push(Step::MountRoot { root: Root::Tmpfs });
+            steps.extend(nodes.iter().map(|(path, node)| Step::MakeNode { path: path.clone(), node: node.clone() }));
+            steps.extend(binds.iter().map(|source| Step::Bind {
+                source: source.clone(),
+                target: source.path.to_string_lossy().into_owned(),
+                read_only: true,
+            }));
+        }
+    }
+    Ok(())
+}
+
+fn temporary_mounts(request: &Request<'_>, mounts: &mut Mounts) {
+    let root = &request.profile.root;
+    let tmpfs = |target: &str, size, mode| Step::MountTmpfs { target: target.into(), size, mode, read_only: false };
+    let read_only = root.mode == RootMode::Ro;
+    if root.tmp.is_some() || read_only || request.image.is_host() {
+        let size = root.tmp.or(read_only.then_some(READ_ONLY_TMP));
+        mounts.push("/tmp", true, tmpfs("/tmp", size, 0o1777));
+    }
+    if read_only {
+        mounts.push("/run", true, tmpfs("/run", Some(READ_ONLY_RUN), 0o755));
+        for volume in &request.image.volumes {
+            mounts.push(volume, true, Step::MountOver { target: volume.clone(), over: Over::Scratch(scratch_name(volume)) });
+        }
+    }
+}
+
+fn home_mount(request: &Request<'_>, mounts: &mut Mounts) {
+    let home = &request.image.user.home;
+    if home == "/" {
+        return;
+    }
+    match (request.profile.identity.home, request.home) {
+        (HomeMode::Private, Some(source)) if request.image.home_is_empty => {
+            mounts.push(home, true, Step::Bind { source: source.clone(), target: home.clone(), read_only: false });
+        }
+        (HomeMode::Private, Some(source)) => {
+            mounts.push(home, true, Step::MountOver { target: home.clone(), over: Over::Keep(source.path.clone()) });
+        }
+        (HomeMode::Tmp, _) => {
+            mounts.push(home, true, Step::MountTmpfs { target: home.clone(), size: None, mode: 0o700, read_only: false });
+        }
+        _ => {}
+    }
+}
+
+fn project_mounts(request: &Request<'_>, mounts: &mut Mounts, plan: &mut Plan) -> Result<(), PlanError> {
+    let project = request.project;
+    let Some(source) = project.source.as_ref().filter(|_| project.mode != ProjectMode::None) else {
+        return Ok(());
+    };
+    let (mut guards, unprotected) = project::guards(&project.target, &project.guarded);
+    if project.mode != ProjectMode::Rw {
+        // What cannot be written needs no protection; what is hidden stays hidden.
+        guards.retain(|step| matches!(step, Step::Guard { guard: Guard::Hide { .. } | Guard::Pin, .. }));
+    } else if let Some(path) = unprotected.first() {
+        if request.profile.require.contains(&Requirement::Protect) {
+            return Err(PlanError::Required { what: "protect", got: format!("{} does not exist", path.display()) });
+        }
+        for path in &unprotected {
+            plan.notes.push(format!("not protected: {} does not exist", path.display()));
+            plan.degraded.push(Degraded {
+                what: "protect",
+                asked: path.display().to_string(),
+                got: "not protected: it does not exist".into(),
+            });
+        }
+    }
+    let target = project.target.clone();
+    let step = match project.mode {
+        ProjectMode::Scratch => Step::MountOver { target: target.clone(), over: Over::Scratch("project".into()) },
+        mode => Step::Bind { source: source.clone(), target: target.clone(), read_only: mode == ProjectMode::Ro },
+    };
+    let mut steps = vec![];
+    if project.mode == ProjectMode::Scratch {
+        steps.push(step);
+        let bind = Step::Bind { source: source.clone(), target: target.clone(), read_only: true };
+        steps.extend(guards);
+        mounts.push_with(&target, true, bind, steps);
+    } else {
+        mounts.push_with(&target, project.mode == ProjectMode::Rw, step, guards);
+    }
+    Ok(())
+}
+
+fn profile_mounts(request: &Request<'_>, mounts: &mut Mounts) {
+    let home = &request.image.user.home;
+    for mount in request.mounts {
+        let target = inside_home(&mount.target, home);
+        let step = match &mount.source {
+            Some(source) => Step::Bind { source: source.clone(), target: target.clone(), read_only: mount.read_only },
+            None => Step::MountTmpfs { target: target.clone(), size: mount.size, mode: 0o1777, read_only: mount.read_only },
+        };
+        mounts.push(&target, !mount.read_only, step);
+    }
+}
+
+fn scratch_name(path: &str) -> String {
+    format!("volume{}", path.replace('/', "-"))
+}
+
+fn entering_steps(request: &Request<'_>, plan: &mut Plan) {
+    if request.invocation.pty {
+        plan.steps.push(Step::OpenPty);
+    }
+    plan.steps.push(Step::PivotRoot);
+    if request.profile.root.mode == RootMode::Ro {
+        plan.steps.push(Step::ReadOnlyRoot);
+    }
+    let path = workdir(request.profile, request.image, request.invocation, request.project);
+    plan.steps.push(Step::ChangeDirectory { path });
+    let keep = request.profile.security.caps.clone();
+    let ambient = !keep.is_empty() && request.image.user.uid != 0;
+    plan.steps.push(Step::DropCapabilities { keep, ambient });
+    plan.steps.push(Step::NoNewPrivileges);
+    plan.steps.push(Step::StartPayload { init: request.profile.lifecycle.init });
+}
+
+fn payload_steps(request: &Request<'_>, landlock: Option<u32>, writable: &[String], plan: &mut Plan) -> Result<(), PlanError> {
+    let profile = request.profile;
+    if !profile.limits.ulimits.is_empty() {
+        plan.steps.push(Step::SetRlimits { rlimits: profile.limits.ulimits.clone() });
+    }
+    if let Some(abi) = landlock {
+        let writable = Writable { root: profile.root.mode != RootMode::Ro, targets: writable };
+        plan.steps.push(Step::EnterLandlock { abi, rules: rules(abi, &writable) });
+    }
+    plan.steps.push(Step::CloseDescriptors);
+    match request.seccomp {
+        Some(seccomp) => plan.steps.push(Step::InstallSeccomp { instructions: seccomp.instructions }),
+        None if profile.security.seccomp == SeccompSource::None && profile.security.preset != Preset::Untrusted => {}
+        None => return Err(PlanError::Impossible { key: "security.seccomp", why: "the filter is missing".into() }),
+    }
+    let argv = argv(profile, request.image, request.invocation)?;
+    let environment = request.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    plan.steps.push(Step::Execute { argv, environment });
+    Ok(())
+}
+
+/// The kinds of mounts that need a directory of the store or the state.
+pub fn kept_directory(kind: &MountKind) -> Option<PathBuf> {
+    match kind {
+        MountKind::Volume { name } => Some(Path::new("volumes").join(name)),
+        MountKind::Cache { name, shared: true } => Some(Path::new("caches").join(name)),
+        MountKind::Cache { .. } | MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+    }
+}
+
+#[cfg(test)]
+pub mod tests_support {
+    use super::*;
+    use crate::plan::MapWriter;
+
+    /// One of each step, with little in it.
+    pub fn every_step() -> Vec<Step> {
+        let source = Source { path: "/x".into(), directory: true, device: 0, inode: 0 };
+        vec![
+            Step::JoinSessionKeyring,
+            Step::OpenSource { source: source.clone() },
+            Step::TakeScratch,
+            Step::Clone { namespaces: vec![] },
+            Step::WriteIdMaps { uid: vec![], gid: vec![], deny_setgroups: true, by: MapWriter::Init },
+            Step::DieWithParent,
+            Step::SetGroups { groups: vec![] },
+            Step::SetHostname { hostname: "x".into() },
+            Step::LoopbackUp,
+            Step::PrivatePropagation,
+            Step::MountRoot { root: Root::Tmpfs },
+            Step::MountDev { shm: 0, devices: vec![], mqueue: true },
+            Step::MountProc,
+            Step::WriteSysctls { sysctls: vec![] },
+            Step::MaskProc { masked: vec![], read_only: vec![] },
+            Step::MountSys,
+            Step::Bind { source, target: "/x".into(), read_only: true },
+            Step::PivotRoot,
+            Step::ReadOnlyRoot,
+            Step::ChangeDirectory { path: "/".into() },
+            Step::DropCapabilities { keep: vec![], ambient: false },
+            Step::NoNewPrivileges,
+            Step::StartPayload { init: true },
+            Step::SetRlimits { rlimits: vec![] },
+            Step::EnterLandlock { abi: 7, rules: vec![] },
+            Step::CloseDescriptors,
+            Step::InstallSeccomp { instructions: 0 },
+            Step::Execute { argv: vec![], environment: vec![] },
+        ]
+    }
+}

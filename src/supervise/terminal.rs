@@ -1,0 +1,199 @@
+//! The caller's terminal on one side, the payload's on the other.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::{Errno, read, write};
+use rustix::termios::{
+    InputModes, LocalModes, OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
+
+/// Which of the descriptors 0, 1, 2 are terminals.
+pub fn sides() -> [bool; 3] {
+    [isatty(rustix::stdio::stdin()), isatty(rustix::stdio::stdout()), isatty(rustix::stdio::stderr())]
+}
+
+/// What a descriptor of the payload is.
+pub type Side = bool;
+
+/// Bytes that are moved at once.
+const BUFFER: usize = 8192;
+
+/// The caller's terminal, and what it was like before.
+pub struct Terminal {
+    sides: [Side; 3],
+    saved: Option<Termios>,
+    raw: bool,
+    master: Option<OwnedFd>,
+    /// Typed, and not yet taken by the payload's terminal.
+    pending: Vec<u8>,
+    input_open: bool,
+}
+
+impl Terminal {
+    /// `sides` are the descriptors that the payload gets its own terminal for.
+    pub fn new(sides: [Side; 3]) -> Self {
+        Self { sides, saved: None, raw: false, master: None, pending: Vec::new(), input_open: sides[0] }
+    }
+
+    /// Keyboard and screen are both the terminal: then every key goes to the payload as it is.
+    fn wants_raw(&self) -> bool {
+        self.sides[0] && self.sides[1]
+    }
+
+    /// A descriptor of the caller's terminal.
+    fn own(&self) -> BorrowedFd<'static> {
+        if self.sides[0] {
+            rustix::stdio::stdin()
+        } else if self.sides[1] {
+            rustix::stdio::stdout()
+        } else {
+            rustix::stdio::stderr()
+        }
+    }
+
+    /// Takes the payload's side into service: settings and size of the caller's terminal go to it.
+    pub fn connect(&mut self, master: OwnedFd) -> Result<(), Errno> {
+        rustix::io::ioctl_fionbio(&master, true)?;
+        if let Ok(mut settings) = tcgetattr(self.own()) {
+            if !self.wants_raw() {
+                // The caller's terminal stays as it is: it echoes and translates already.
+                settings.local_modes.remove(LocalModes::ECHO);
+                settings.output_modes.remove(OutputModes::OPOST);
+            }
+            tcsetattr(&master, OptionalActions::Now, &settings)?;
+        }
+        self.master = Some(master);
+        self.take();
+        Ok(())
+    }
+
+    /// Raw mode, where this process is in the foreground; in the background the terminal belongs to somebody else.
+    pub fn take(&mut self) {
+        self.resize();
+        let foreground = tcgetpgrp(self.own()).is_ok_and(|group| group == rustix::process::getpgrp());
+        if !foreground || !self.wants_raw() || self.raw {
+            return;
+        }
+        let Ok(settings) = tcgetattr(self.own()) else { return };
+        let mut raw = settings.clone();
+        raw.make_raw();
+        // UTF-8 erasing is the inner terminal's business.
+        raw.input_modes.remove(InputModes::IUTF8);
+        if tcsetattr(self.own(), OptionalActions::Drain, &raw).is_ok() {
+            self.saved = Some(settings);
+            self.raw = true;
+        }
+    }
+
+    /// Gives the caller's terminal back as it was.
+    pub fn release(&mut self) {
+        if let Some(saved) = self.saved.take() {
+            // Ignoring: a terminal that is gone needs no restoring.
+            let _ = tcsetattr(self.own(), OptionalActions::Drain, &saved);
+        }
+        self.raw = false;
+    }
+
+    pub fn resize(&mut self) {
+        if let (Some(master), Ok(size)) = (&self.master, tcgetwinsize(self.own())) {
+            // Ignoring: a wrong size is no reason to end anything.
+            let _ = tcsetwinsize(master, size);
+        }
+    }
+
+    fn reads(&self) -> bool {
+        self.input_open && self.pending.is_empty() && (self.raw || !self.wants_raw())
+    }
+
+    /// What to wait for.
+    pub fn add_to<'a>(&'a self, list: &mut Vec<PollFd<'a>>) {
+        let Some(master) = &self.master else { return };
+        let wanted = if self.pending.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
+        list.push(PollFd::new(master, wanted));
+        if self.reads() {
+            list.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
+        }
+    }
+
+    /// Moves what there is, in both directions, without waiting.
+    pub fn pump(&mut self) {
+        self.pump_out();
+        self.pump_in();
+    }
+
+    /// Returns whether more may come at once.
+    fn pump_out(&mut self) -> bool {
+        let Some(master) = &self.master else { return false };
+        let mut buffer = [0u8; BUFFER];
+        match read(master, &mut buffer) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.show(&buffer[..count]);
+                true
+            }
+            Err(Errno::INTR) => true,
+            // EIO: nobody has the payload's side open.
+            Err(_) => false,
+        }
+    }
+
+    fn show(&self, mut bytes: &[u8]) {
+        let screen = match self.sides {
+            [_, true, _] => rustix::stdio::stdout(),
+            [_, _, true] => rustix::stdio::stderr(),
+            _ => return,
+        };
+        while !bytes.is_empty() {
+            match write(screen, bytes) {
+                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => wait_writable(screen),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn pump_in(&mut self) {
+        if self.reads() && is_readable(rustix::stdio::stdin()) {
+            let mut buffer = [0u8; BUFFER];
+            match read(rustix::stdio::stdin(), &mut buffer) {
+                Ok(0) => self.input_open = false,
+                Ok(count) => self.pending.extend_from_slice(&buffer[..count]),
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(_) => self.input_open = false,
+            }
+        }
+        let Some(master) = &self.master else { return };
+        while !self.pending.is_empty() {
+            match write(master, &self.pending) {
+                Ok(count) => drop(self.pending.drain(..count)),
+                Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Shows what the payload's terminal still holds after everything inside has ended.
+    pub fn drain(&mut self) {
+        while self.pump_out() {}
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0)
+}
+
+fn wait_writable(fd: BorrowedFd<'_>) {
+    let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::OUT)];
+    // Ignoring: the write that follows tells what is wrong.
+    let _ = rustix::event::poll(&mut fds, None);
+}

@@ -1,0 +1,70 @@
+//! Guarded files that the host replaces by rename lose their mounts: the parent sees that and ends the sandbox.
+
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
+use rustix::io::Errno;
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot watch {}", path.display())]
+pub struct WatchError {
+    pub path: PathBuf,
+    pub source: Errno,
+}
+
+/// An inotify(7) instance on the directories that hold guarded names.
+pub struct Watch {
+    fd: OwnedFd,
+    project: PathBuf,
+    /// Guarded names by watch descriptor.
+    names: HashMap<i32, Vec<PathBuf>>,
+}
+
+impl Watch {
+    /// Watches every component of each path, relative to `project`.
+    ///
+    /// # Errors
+    /// `ENOSPC` the user's `fs.inotify.max_user_watches` are used up · `EMFILE` `max_user_instances`.
+    pub fn new(project: &Path, paths: &[PathBuf]) -> Result<Self, WatchError> {
+        let wrap = |path: &Path| {
+            let path = path.to_owned();
+            move |source| WatchError { path, source }
+        };
+        let fd = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(wrap(project))?;
+        let mut watch = Self { fd, project: project.to_owned(), names: HashMap::new() };
+        for path in paths {
+            for guarded in path.ancestors().filter(|part| !part.as_os_str().is_empty()) {
+                let directory = project.join(guarded.parent().unwrap_or(Path::new("")));
+                let flags = WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::ONLYDIR;
+                let descriptor = add_watch(&watch.fd, &directory, flags).map_err(wrap(&directory))?;
+                let names = watch.names.entry(descriptor).or_default();
+                if !names.iter().any(|known| known == guarded) {
+                    names.push(guarded.to_owned());
+                }
+            }
+        }
+        Ok(watch)
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The first guarded path that something has happened to since the last call.
+    pub fn replaced(&mut self) -> Option<PathBuf> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = Reader::new(&self.fd, &mut buffer);
+        while let Ok(event) = reader.next() {
+            let name = event.file_name().map(|name| Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())));
+            let guarded = self.names.get(&event.wd()).into_iter().flatten();
+            if let Some(path) = guarded.into_iter().find(|path| path.file_name() == name.map(Path::as_os_str)) {
+                return Some(self.project.join(path));
+            }
+        }
+        None
+    }
+}
