@@ -130,7 +130,7 @@ fn user_name(uid: u32) -> Option<String> {
 /// Files of `/etc` that are read here are small; a larger one is not what it should be.
 const MAX_ETC_FILE: u64 = 4 << 20;
 
-fn read_bounded(path: &Path) -> Option<String> {
+pub(super) fn read_bounded(path: &Path) -> Option<String> {
     let fd: OwnedFd = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).ok()?;
     let mut text = String::new();
     std::fs::File::from(fd).take(MAX_ETC_FILE).read_to_string(&mut text).ok()?;

@@ -91,13 +91,7 @@ pub fn survey_guarded(project: BorrowedFd<'_>, root: &Path, protect: &[PathBuf],
     Ok(found)
 }
 
-fn survey_one(
-    project: BorrowedFd<'_>,
-    root: &Path,
-    path: &Path,
-    hidden: bool,
-    found: &mut Vec<Guarded>,
-) -> Result<(), SourceError> {
+fn survey_one(project: BorrowedFd<'_>, root: &Path, path: &Path, hidden: bool, found: &mut Vec<Guarded>) -> Result<(), SourceError> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat2(project, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
         Ok(fd) => {
@@ -118,13 +112,7 @@ fn survey_one(
 }
 
 /// The first component that is a link cannot be bound over, so its parent is frozen; what the whole path leads to is guarded as well.
-fn survey_link(
-    project: BorrowedFd<'_>,
-    root: &Path,
-    path: &Path,
-    hidden: bool,
-    found: &mut Vec<Guarded>,
-) -> Result<(), SourceError> {
+fn survey_link(project: BorrowedFd<'_>, root: &Path, path: &Path, hidden: bool, found: &mut Vec<Guarded>) -> Result<(), SourceError> {
     let link = first_link(project, path);
     if !hidden {
         let presence = match missing(project, root, &link)? {

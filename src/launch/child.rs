@@ -15,8 +15,8 @@ use rustix::mount::{
 use rustix::process::{DumpableBehavior, Signal, fchdir, pivot_root, set_dumpable_behavior, set_parent_process_death_signal, umask};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set, set_capabilities,
-    set_no_new_privs, set_thread_groups,
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set, set_capabilities, set_no_new_privs,
+    set_thread_groups,
 };
 
 use super::lower::{BindSource, Lowered, Op};
@@ -44,17 +44,7 @@ pub(super) struct State<'a> {
 
 /// Walks the plan; never returns.
 pub(super) fn run(lowered: &Lowered, socket: BorrowedFd<'_>, directory: Vec<u8>) -> ! {
-    let mut state = State {
-        socket,
-        lowered,
-        root: None,
-        dev: None,
-        proc: None,
-        project: None,
-        secrets: None,
-        terminal: None,
-        directory,
-    };
+    let mut state = State { socket, lowered, root: None, dev: None, proc: None, project: None, secrets: None, terminal: None, directory };
     umask(Mode::empty());
     for (step, op) in &lowered.init {
         let result = match lowered.fault {
@@ -121,9 +111,7 @@ impl State<'_> {
             Op::Secret { name, target, content } => self.write_secret(name, target.as_deref(), content),
             Op::OpenPty => self.open_pty(),
             Op::PivotRoot => self.pivot(),
-            Op::ReadOnlyRoot => {
-                mount_setattr(self.root()?, false, &MountAttr { set: MountAttr::RDONLY, ..MountAttr::default() })
-            }
+            Op::ReadOnlyRoot => mount_setattr(self.root()?, false, &MountAttr { set: MountAttr::RDONLY, ..MountAttr::default() }),
             Op::ChangeDirectory(path) => self.change_directory(path),
             Op::DropCapabilities { keep, ambient } => drop_capabilities(*keep, *ambient),
             Op::NoNewPrivileges => set_no_new_privs(true),
@@ -410,9 +398,7 @@ fn write_new(parent: BorrowedFd<'_>, name: &CStr, mode: u32, content: &[u8]) -> 
 
 /// The kernel lets everybody map the own id, once setgroups(2) is denied.
 fn write_maps(uid: &[u8], gid: &[u8]) -> Result<(), Errno> {
-    for (file, content) in
-        [(c"/proc/self/setgroups", b"deny".as_slice()), (c"/proc/self/uid_map", uid), (c"/proc/self/gid_map", gid)]
-    {
+    for (file, content) in [(c"/proc/self/setgroups", b"deny".as_slice()), (c"/proc/self/uid_map", uid), (c"/proc/self/gid_map", gid)] {
         let file = openat(CWD, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
         write(&file, content)?;
     }

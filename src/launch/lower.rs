@@ -64,38 +64,95 @@ pub(super) struct BindSource {
 
 /// What init does, one entry a step.
 pub(super) enum Op {
-    WriteMaps { uid: String, gid: String },
+    WriteMaps {
+        uid: String,
+        gid: String,
+    },
     AwaitMaps,
     DieWithParent,
     SetGroups(Vec<rustix::process::Gid>),
     SetHostname(Vec<u8>),
     LoopbackUp,
     PrivatePropagation,
-    OverlayRoot { layers: OwnedFd, options: CString, target: CString },
+    OverlayRoot {
+        layers: OwnedFd,
+        options: CString,
+        target: CString,
+    },
     /// More layers than fit into one page of options.
-    LongOverlayRoot { layers: OwnedFd, lower: Vec<CString>, upper: CString, work: CString, target: CString },
-    TmpfsRoot { target: CString },
-    Link { path: CString, target: CString },
-    File { path: CString, mode: u32, content: Vec<u8> },
-    Directory { path: CString, mode: u32 },
-    Dev { shm: CString, devices: Vec<(CString, CString)> },
+    LongOverlayRoot {
+        layers: OwnedFd,
+        lower: Vec<CString>,
+        upper: CString,
+        work: CString,
+        target: CString,
+    },
+    TmpfsRoot {
+        target: CString,
+    },
+    Link {
+        path: CString,
+        target: CString,
+    },
+    File {
+        path: CString,
+        mode: u32,
+        content: Vec<u8>,
+    },
+    Directory {
+        path: CString,
+        mode: u32,
+    },
+    Dev {
+        shm: CString,
+        devices: Vec<(CString, CString)>,
+    },
     Proc,
     Sysctls(Vec<(CString, Vec<u8>)>),
-    MaskProc { masked: Vec<CString>, read_only: Vec<CString> },
+    MaskProc {
+        masked: Vec<CString>,
+        read_only: Vec<CString>,
+    },
     Sys,
     Cgroup,
-    Tmpfs { target: CString, options: CString, read_only: bool },
-    Bind { source: BindSource, target: CString, read_only: bool, project: bool },
-    Over { target: CString, options: CString, project: bool },
-    Guard { path: CString, guard: Guard, mask: CString },
-    Secret { name: CString, target: Option<CString>, content: Vec<u8> },
+    Tmpfs {
+        target: CString,
+        options: CString,
+        read_only: bool,
+    },
+    Bind {
+        source: BindSource,
+        target: CString,
+        read_only: bool,
+        project: bool,
+    },
+    Over {
+        target: CString,
+        options: CString,
+        project: bool,
+    },
+    Guard {
+        path: CString,
+        guard: Guard,
+        mask: CString,
+    },
+    Secret {
+        name: CString,
+        target: Option<CString>,
+        content: Vec<u8>,
+    },
     OpenPty,
     PivotRoot,
     ReadOnlyRoot,
     ChangeDirectory(CString),
-    DropCapabilities { keep: u64, ambient: bool },
+    DropCapabilities {
+        keep: u64,
+        ambient: bool,
+    },
     NoNewPrivileges,
-    StartPayload { init: bool },
+    StartPayload {
+        init: bool,
+    },
 }
 
 /// What the payload does before execve.
@@ -245,9 +302,7 @@ impl Lowering {
                 let rules = rules.iter().map(landlock_rule).collect::<Result<_, _>>()?;
                 PayloadOp::Landlock { ruleset, rules }
             }
-            Step::InstallSeccomp { .. } => {
-                PayloadOp::Seccomp(resources.seccomp.take().ok_or(LowerError::Missing("a seccomp filter"))?)
-            }
+            Step::InstallSeccomp { .. } => PayloadOp::Seccomp(resources.seccomp.take().ok_or(LowerError::Missing("a seccomp filter"))?),
             Step::Execute { argv, environment } => execute(argv, environment)?,
             _ => PayloadOp::CloseDescriptors,
         })
@@ -293,10 +348,9 @@ fn plain_op(step: &Step) -> Result<Op, LowerError> {
         Step::PivotRoot => Op::PivotRoot,
         Step::ReadOnlyRoot => Op::ReadOnlyRoot,
         Step::ChangeDirectory { path } => Op::ChangeDirectory(inside(path)?),
-        Step::DropCapabilities { keep, ambient } => Op::DropCapabilities {
-            keep: keep.iter().fold(0, |set, capability| set | 1 << capability.number()),
-            ambient: *ambient,
-        },
+        Step::DropCapabilities { keep, ambient } => {
+            Op::DropCapabilities { keep: keep.iter().fold(0, |set, capability| set | 1 << capability.number()), ambient: *ambient }
+        }
         Step::NoNewPrivileges => Op::NoNewPrivileges,
         Step::StartPayload { init } => Op::StartPayload { init: *init },
         _ => return Err(LowerError::Missing("an operation")),
@@ -416,11 +470,7 @@ fn execute(argv: &[String], environment: &[String]) -> Result<PayloadOp, LowerEr
     let array = |list: &[String], what: &str| -> Result<CStrArray, LowerError> {
         Ok(CStrArray::new(list.iter().map(|entry| c_string(entry, what)).collect::<Result<_, _>>()?))
     };
-    Ok(PayloadOp::Execute {
-        candidates,
-        argv: array(argv, "the command")?,
-        environment: array(environment, "the environment")?,
-    })
+    Ok(PayloadOp::Execute { candidates, argv: array(argv, "the command")?, environment: array(environment, "the environment")? })
 }
 
 fn rlimit(resource: Rlimit) -> Resource {

@@ -12,6 +12,6 @@ mod scratch;
 mod tree;
 pub mod wire;
 
-pub use lower::{Lowered, Resources, lower};
+pub use lower::{LowerError, Lowered, Resources, lower};
 pub use parent::{LaunchError, Running, start};
-pub use scratch::{Scratch, ScratchError};
+pub use scratch::{RootAttributes, Scratch, ScratchError};

@@ -118,4 +118,3 @@ fn execute(candidates: &[CString], argv: &CStrArray, environment: &CStrArray) ->
     }
     result
 }
-

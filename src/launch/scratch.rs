@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, fstat, mkdirat, openat,
-    renameat, statat, utimensat,
+    AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, fstat, mkdirat, openat, renameat,
+    statat, utimensat,
 };
 use rustix::io::Errno;
 use rustix::time::Timespec;
@@ -145,10 +145,7 @@ fn prepare(slot: &OwnedFd, base: &Path, root: RootAttributes) -> Result<(), Errn
 fn set_root(slot: &OwnedFd, root: RootAttributes) -> Result<(), Errno> {
     chmodat(slot, "u", Mode::from_raw_mode(root.mode), AtFlags::empty())?;
     let (tv_sec, tv_nsec) = root.modified;
-    let times = Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec, tv_nsec },
-    };
+    let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: Timespec { tv_sec, tv_nsec } };
     utimensat(slot, "u", &times, AtFlags::empty())
 }
 

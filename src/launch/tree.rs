@@ -74,13 +74,7 @@ fn make_parents(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Result<O
     Ok(parent)
 }
 
-fn resolve_or_make_one(
-    root: BorrowedFd<'_>,
-    prefix: &CStr,
-    parent: BorrowedFd<'_>,
-    name: &CStr,
-    kind: Missing,
-) -> Result<OwnedFd, Errno> {
+fn resolve_or_make_one(root: BorrowedFd<'_>, prefix: &CStr, parent: BorrowedFd<'_>, name: &CStr, kind: Missing) -> Result<OwnedFd, Errno> {
     match resolve(root, prefix, OFlags::empty()) {
         Err(Errno::NOENT) => {
             match kind {
@@ -116,10 +110,8 @@ pub fn clone_tree(path: &CStr, device: u64, inode: u64) -> Result<OwnedFd, Errno
 
 /// A copy of the mount subtree below a descriptor of this mount namespace.
 pub fn clone_tree_at(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE
-        | OpenTreeFlags::AT_EMPTY_PATH;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::AT_EMPTY_PATH;
     open_tree(fd, c"", flags)
 }
 

@@ -209,11 +209,7 @@ fn parent_steps(request: &Request<'_>, landlock: Option<u32>, plan: &mut Plan) {
         steps.push(Step::TakeScratch);
     }
     if let Some(seccomp) = request.seccomp {
-        steps.push(Step::CompileSeccomp {
-            filter: seccomp.name.clone(),
-            allowed: seccomp.allowed,
-            instructions: seccomp.instructions,
-        });
+        steps.push(Step::CompileSeccomp { filter: seccomp.name.clone(), allowed: seccomp.allowed, instructions: seccomp.instructions });
     }
     if let Some(abi) = landlock {
         steps.push(Step::CreateLandlock { abi });
@@ -267,11 +263,7 @@ fn tree_steps(request: &Request<'_>, plan: &mut Plan) -> Result<Vec<String>, Pla
     let mut mounts = Mounts::default();
     temporary_mounts(request, &mut mounts);
     if let Some(source) = request.resolv_conf {
-        mounts.push("/etc/resolv.conf", false, Step::Bind {
-            source: source.clone(),
-            target: "/etc/resolv.conf".into(),
-            read_only: true,
-        });
+        mounts.push("/etc/resolv.conf", false, Step::Bind { source: source.clone(), target: "/etc/resolv.conf".into(), read_only: true });
     }
     home_mount(request, &mut mounts);
     project_mounts(request, &mut mounts, plan)?;

@@ -26,11 +26,7 @@ const LAWS: &[Law] = &[
         },
         after: |step| matches!(step, Step::Clone { .. }),
     },
-    Law {
-        words: "the id maps are written before the first mount",
-        before: |step| matches!(step, Step::WriteIdMaps { .. }),
-        after: mounts,
-    },
+    Law { words: "the id maps are written before the first mount", before: |step| matches!(step, Step::WriteIdMaps { .. }), after: mounts },
     Law {
         words: "the child dies with its parent before it sets anything up",
         before: |step| matches!(step, Step::DieWithParent),
@@ -51,11 +47,7 @@ const LAWS: &[Law] = &[
         before: |step| matches!(step, Step::MountRoot { .. }),
         after: |step| mounts(step) && !matches!(step, Step::MountRoot { .. }),
     },
-    Law {
-        words: "every mount is made before the old root is gone",
-        before: mounts,
-        after: |step| matches!(step, Step::PivotRoot),
-    },
+    Law { words: "every mount is made before the old root is gone", before: mounts, after: |step| matches!(step, Step::PivotRoot) },
     Law {
         words: "sysctls are written before /proc/sys becomes read-only",
         before: |step| matches!(step, Step::WriteSysctls { .. }),
@@ -88,9 +80,7 @@ const LAWS: &[Law] = &[
     },
     Law {
         words: "seccomp comes last, since it forbids what the other steps do",
-        before: |step| {
-            matches!(step, Step::EnterLandlock { .. } | Step::SetRlimits { .. } | Step::CloseDescriptors) || mounts(step)
-        },
+        before: |step| matches!(step, Step::EnterLandlock { .. } | Step::SetRlimits { .. } | Step::CloseDescriptors) || mounts(step),
         after: |step| matches!(step, Step::InstallSeccomp { .. }),
     },
 ];

@@ -11,6 +11,7 @@ mod namespaces;
 mod payload;
 mod procfs;
 mod project;
+pub mod seccomp;
 mod step;
 
 use std::path::PathBuf;

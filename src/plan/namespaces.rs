@@ -24,9 +24,7 @@ pub struct Maps {
 pub fn maps(host: &Host, uid: u32, gid: u32, ranges: Option<(SubRange, SubRange)>) -> Maps {
     match ranges {
         None => Maps { uid: single(uid, host.uid), gid: single(gid, host.gid), writer: MapWriter::Init },
-        Some((uids, gids)) => {
-            Maps { uid: range(uid, host.uid, uids), gid: range(gid, host.gid, gids), writer: MapWriter::Newidmap }
-        }
+        Some((uids, gids)) => Maps { uid: range(uid, host.uid, uids), gid: range(gid, host.gid, gids), writer: MapWriter::Newidmap },
     }
 }
 

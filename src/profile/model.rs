@@ -495,6 +495,8 @@ pub struct Lifecycle {
     /// Signal number; absent: the image's STOPSIGNAL, else SIGTERM.
     pub stop_signal: Option<i32>,
     pub stop_timeout: Duration,
+    /// The payload's file mode creation mask; absent: the caller's.
+    pub umask: Option<u32>,
     pub tty: TtyMode,
 }
 

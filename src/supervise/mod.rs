@@ -79,14 +79,7 @@ fn cannot(act: &'static str) -> impl Fn(Errno) -> SuperviseError {
 /// [`SuperviseError`]: the sandbox has been ended.
 pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, SuperviseError> {
     let signals = signal_fd()?;
-    let mut supervision = Supervision {
-        running,
-        orders,
-        missed: Vec::new(),
-        end: None,
-        stage: Stage::Running,
-        started: Instant::now(),
-    };
+    let mut supervision = Supervision { running, orders, missed: Vec::new(), end: None, stage: Stage::Running, started: Instant::now() };
     let end = supervision.run(&signals)?;
     let Supervision { running, mut orders, missed, .. } = supervision;
     running.reap().map_err(cannot("wait for the sandbox to end"))?;
@@ -161,11 +154,7 @@ impl Supervision<'_> {
             Err(errno) => return Err(cannot("wait for events")(errno)),
         }
         let is_ready = |index: usize| !list[index].revents().is_empty();
-        Ok(Ready {
-            socket: is_ready(SOCKET),
-            signals: is_ready(SIGNALS),
-            watch: self.orders.watch.is_some() && is_ready(SIGNALS + 1),
-        })
+        Ok(Ready { socket: is_ready(SOCKET), signals: is_ready(SIGNALS), watch: self.orders.watch.is_some() && is_ready(SIGNALS + 1) })
     }
 
     fn timeout(&self) -> Option<Timespec> {

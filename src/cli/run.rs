@@ -1,0 +1,213 @@
+//! `hamper run`: start the image's default command, or COMMAND, in a sandbox.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::error::{CliError, StepKind};
+use super::output::{say, talk};
+use super::start::{Assembled, Effects, assemble, terminal_sides};
+use super::which::{self, Chosen};
+use crate::host::Directories;
+use crate::launch::{self, LaunchError, lower};
+use crate::plan::{Invocation, Step};
+use crate::supervise::{self, End, Orders, Outcome, Terminal, Watch};
+use crate::{report, sys};
+
+/// Run the default command of a profile's image, or COMMAND, in a sandbox
+#[derive(Args, Debug, Default)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// What to run instead of the image's CMD; appended to its entrypoint
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// What every command that starts a sandbox takes.
+#[derive(Args, Debug, Default)]
+pub struct CommonArgs {
+    /// A profile's path or name; the nearest hamper.toml upwards where absent
+    pub profile: Option<String>,
+    /// Set a variable of the payload's environment
+    #[arg(short = 'e', long = "env", value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Read variables from a file of NAME=VALUE lines
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Mount SRC on DST, read-write unless :ro
+    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro]")]
+    pub volume: Vec<String>,
+    /// Working directory inside
+    #[arg(short = 'w', long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// User inside, by name or number
+    #[arg(short = 'u', long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Replace the image's entrypoint; an empty one drops it
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+    /// Network of the sandbox: none or host
+    #[arg(long, value_name = "MODE")]
+    pub network: Option<String>,
+    /// Use this image; no profile is needed then
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// The project directory
+    #[arg(long, value_name = "DIR")]
+    pub project: Option<PathBuf>,
+    /// Name of the sandbox
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Keep the root's changes for the next run
+    #[arg(long)]
+    pub keep: bool,
+    /// Set any key of the profile
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Never ask a registry
+    #[arg(long)]
+    pub offline: bool,
+    /// Refuse anything that the lock file does not name
+    #[arg(long)]
+    pub locked: bool,
+    /// Write what was asked for and what was got as JSON
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Print the steps, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Say more
+    #[arg(long)]
+    pub verbose: bool,
+}
+
+pub fn run(args: &RunArgs) -> ExitCode {
+    let invocation = Invocation { command: args.command.clone(), ..Invocation::default() };
+    exit(start(&args.common, invocation, args.common.dry_run))
+}
+
+fn exit(result: Result<u8, CliError>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            talk(&error.render());
+            ExitCode::from(error.run_code())
+        }
+    }
+}
+
+/// Everything from the command line to the payload's exit code.
+pub fn start(args: &CommonArgs, mut invocation: Invocation, dry_run: bool) -> Result<u8, CliError> {
+    let directories = Directories::from_environment(|name| std::env::var_os(name).map(PathBuf::from))?;
+    let Chosen { profile, project } = which::choose(args, &directories)?;
+    complete(&mut invocation, args, &profile)?;
+    let effects = if dry_run { Effects::None } else { Effects::All };
+    let assembled = assemble(&profile, &project, &directories, &invocation, args.offline, effects)?;
+    if dry_run {
+        say(&super::plan::human(&assembled.plan));
+        return Ok(0);
+    }
+    for note in &assembled.plan.notes {
+        talk(&format!("hamper: {}", super::error::escape(note)));
+    }
+    let result = launch_and_wait(&profile, assembled, args);
+    result.map(u8::try_from).map(|code| code.unwrap_or(125))
+}
+
+fn complete(invocation: &mut Invocation, args: &CommonArgs, profile: &crate::profile::Profile) -> Result<(), CliError> {
+    invocation.directory =
+        std::env::current_dir().map_err(|source| CliError::Io { act: "find", path: PathBuf::from("the current directory"), source })?;
+    invocation.workdir.clone_from(&args.workdir);
+    invocation.entrypoint = args.entrypoint.as_ref().map(|entry| if entry.is_empty() { vec![] } else { vec![entry.clone()] });
+    invocation.pty = terminal_sides(profile.lifecycle.tty).contains(&true);
+    for pair in &args.env {
+        let (name, value) = match pair.split_once('=') {
+            Some((name, value)) => (name.to_owned(), value.to_owned()),
+            None => match std::env::var(pair) {
+                Ok(value) => (pair.clone(), value),
+                Err(_) => continue,
+            },
+        };
+        if name.is_empty() {
+            return Err(CliError::Usage(format!("-e {pair}: a variable needs a name")));
+        }
+        invocation.environment.push((name, value));
+    }
+    Ok(())
+}
+
+fn launch_and_wait(profile: &crate::profile::Profile, assembled: Assembled, args: &CommonArgs) -> Result<i32, CliError> {
+    let Assembled { plan, resources, opened, watched, stop_signal, image, host } = assembled;
+    let Some(mut resources) = resources else { return Ok(0) };
+    let sides = resources.terminal;
+    let watch = watched.map(|(project, paths)| Watch::new(&project, &paths)).transpose()?;
+    let scratch = resources.scratch.take();
+    resources.scratch = scratch;
+    let lowered = lower(&plan, resources)?;
+    sys::block_signals();
+    // Ignoring: a kernel without keyrings has none to leave.
+    let _ = sys::join_session_keyring();
+    let mut running = launch::start(lowered).map_err(|error| step_error(&plan.steps, error))?;
+    let orders = Orders {
+        terminal: sides.contains(&true).then(|| Terminal::new(sides)),
+        watch,
+        limit: profile.limits.time,
+        stop_signal,
+        stop_timeout: profile.lifecycle.stop_timeout,
+    };
+    let outcome = supervise::supervise(&mut running, orders)?;
+    drop(opened);
+    if let Some(scratch) = running.scratch.take() {
+        match scratch.give_back() {
+            Ok(false) => {}
+            Ok(true) => super::trash::sweep(&image),
+            Err(errno) => talk(&format!("hamper: ignoring: cannot clean up the scratch directory: {errno}")),
+        }
+    }
+    if let Some(path) = &args.report {
+        report::write(path, &report::Report::new(profile, &plan, &outcome, &host)).map_err(|source| CliError::Io {
+            act: "write the report",
+            path: path.clone(),
+            source,
+        })?;
+    }
+    code(&plan.steps, &outcome)
+}
+
+fn step_error(steps: &[Step], error: LaunchError) -> CliError {
+    match error {
+        LaunchError::Step { step, source } => failed_step(steps, step, source),
+        LaunchError::Maps { step, source } => CliError::Maps { step: words(steps, step), source },
+    }
+}
+
+fn words(steps: &[Step], index: u32) -> String {
+    match steps.get(index as usize) {
+        Some(step) => format!("cannot {step}"),
+        None => "a step failed".into(),
+    }
+}
+
+fn failed_step(steps: &[Step], index: u32, source: rustix::io::Errno) -> CliError {
+    let kind = steps.get(index as usize).map_or(StepKind::Other, StepKind::of);
+    CliError::Step { step: words(steps, index), kind, source }
+}
+
+fn code(steps: &[Step], outcome: &Outcome) -> Result<i32, CliError> {
+    match &outcome.end {
+        End::Exited(code) => Ok(*code),
+        End::Signaled(signal) => Ok(128 + signal),
+        End::TimeLimit => {
+            talk("hamper: the time limit was reached");
+            Ok(124)
+        }
+        End::Failed { step, errno } => Err(failed_step(steps, *step, *errno)),
+        End::Replaced(path) => Err(CliError::Told {
+            words: format!("{} was replaced on the host, which undoes its protection: the sandbox was ended", path.display()),
+            hint: Some("[project] on_replace = \"warn\" lets it go on".into()),
+        }),
+        End::Lost => Err(CliError::Told { words: "the sandbox was killed".into(), hint: None }),
+    }
+}

@@ -1,0 +1,453 @@
+//! What `run`, `shell` and `plan` have in common: everything from a profile to a plan that can be started.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::process::Signal;
+
+use super::error::CliError;
+use super::image_facts::{ImageFacts, image_facts};
+use crate::host::{Directories, Host, Opened, open_source, survey_guarded};
+use crate::launch::{Resources, RootAttributes, Scratch};
+use crate::plan::{self, Invocation, OpenedMount, Plan, Step};
+use crate::profile::{
+    HomeMode, ImageSource, MapMode, Missing, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource,
+    SecretSource, TtyMode,
+};
+use crate::supervise;
+
+/// Whether anything may be made on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effects {
+    /// `plan`: look, do not touch.
+    None,
+    /// `run`.
+    All,
+}
+
+/// The project directory as the profile room has chosen it.
+pub struct ProjectChoice {
+    /// Resolved; `None` where there is none to mount.
+    pub path: Option<PathBuf>,
+    pub notes: Vec<String>,
+}
+
+/// A plan, and everything that it refers to.
+pub struct Assembled {
+    pub plan: Plan,
+    pub resources: Option<Resources>,
+    /// Sources stay open until the child has bound them, so that no inode is used again.
+    pub opened: Vec<OwnedFd>,
+    /// The project and the guarded paths in it that exist.
+    pub watched: Option<(PathBuf, Vec<PathBuf>)>,
+    pub stop_signal: Signal,
+    pub image: ImageFacts,
+    pub host: Host,
+}
+
+/// Brings profile, image, project and machine together.
+///
+/// # Errors
+/// [`CliError`] with the act, the object and a hint; nothing has been started.
+pub fn assemble(
+    profile: &Profile,
+    choice: &ProjectChoice,
+    directories: &Directories,
+    invocation: &Invocation,
+    offline: bool,
+    effects: Effects,
+) -> Result<Assembled, CliError> {
+    let host = Host::probe(profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid))?;
+    let state = ProjectState::new(directories, profile, choice.path.as_deref());
+    let mut opened = Opening { fds: Vec::with_capacity(8), effects };
+    let image = image_facts(profile, directories, &host, offline, effects)?;
+    opened.fds.extend(image.opened.iter().map(|fd| fd.try_clone()).collect::<Result<Vec<_>, _>>().unwrap_or_default());
+    let project = open_project(profile, choice, &mut opened)?;
+    let mounts = open_mounts(profile, directories, &state, &mut opened)?;
+    let home = match (profile.identity.home, image.image.user.home.as_str()) {
+        (HomeMode::Private, home) if home != "/" => Some(open_home(&state, image.image.home_is_empty, &mut opened)?),
+        _ => None,
+    };
+    let keep = (profile.root.mode == RootMode::Keep && !image.image.is_host()).then(|| state.keep(&image.digest, &host));
+    if let (Some(keep), Effects::All) = (&keep, effects) {
+        make_directory(&keep.join("u"))?;
+        make_directory(&keep.join("w"))?;
+    }
+    let secrets = read_secrets(profile)?;
+    let secret_facts: Vec<_> = profile
+        .secrets
+        .iter()
+        .zip(&secrets)
+        .map(|(secret, (name, content))| (name.clone(), secret.target.clone(), content.len()))
+        .collect();
+    let filter = compile_seccomp(profile)?;
+    let facts = filter.as_ref().map(|(name, filter)| plan::SeccompFacts {
+        name: name.clone(),
+        allowed: filter.allowed,
+        instructions: filter.program.len(),
+    });
+    let resolv_conf = match profile.network.mode {
+        NetworkMode::Host => open_source(Path::new("/etc/resolv.conf")).ok(),
+        _ => None,
+    };
+    let environment = environment(profile, &image, invocation)?;
+    let mut plan = plan::build(&plan::Request {
+        profile,
+        host: &host,
+        image: &image.image,
+        project: &project,
+        invocation,
+        environment: &environment,
+        mounts: &mounts,
+        home: home.as_ref(),
+        keep: keep.as_deref(),
+        secrets: &secret_facts,
+        seccomp: facts.as_ref(),
+        resolv_conf: resolv_conf.as_ref().map(|opened| &opened.source),
+    })?;
+    plan.notes.extend(choice.notes.iter().chain(&image.notes).cloned());
+    if let Some((_, filter)) = &filter {
+        plan.notes.extend(filter.notes.iter().cloned());
+    }
+    opened.fds.extend(resolv_conf.map(|opened| opened.fd));
+    let resources = match effects {
+        Effects::None => None,
+        Effects::All => Some(resources(&plan, profile, directories, &image, filter.map(|(_, filter)| filter.program), secrets)?),
+    };
+    let watched = watched(profile, &project);
+    Ok(Assembled { plan, resources, opened: opened.fds, watched, stop_signal: stop_signal(profile, &image), image, host })
+}
+
+/// What exists and is guarded in a writable project is watched for replacement.
+fn watched(profile: &Profile, project: &plan::Project) -> Option<(PathBuf, Vec<PathBuf>)> {
+    let _ = profile;
+    let present =
+        |guarded: &&crate::host::Guarded| matches!(guarded.presence, crate::host::Presence::File | crate::host::Presence::Directory);
+    let paths: Vec<PathBuf> = project.guarded.iter().filter(present).map(|guarded| guarded.path.clone()).collect();
+    (!paths.is_empty() && project.source.is_some()).then(|| (project.path.clone(), paths))
+}
+
+fn stop_signal(profile: &Profile, image: &ImageFacts) -> Signal {
+    let number = profile.lifecycle.stop_signal.or(image.stop_signal);
+    number.and_then(Signal::from_named_raw).unwrap_or(Signal::TERM)
+}
+
+/// Opens sources and keeps them open.
+struct Opening {
+    fds: Vec<OwnedFd>,
+    effects: Effects,
+}
+
+impl Opening {
+    fn add(&mut self, opened: Opened) -> crate::host::Source {
+        self.fds.push(opened.fd);
+        opened.source
+    }
+
+    /// A directory of ours, made where it is missing.
+    fn own(&mut self, path: &Path) -> Result<crate::host::Source, CliError> {
+        match open_source(path) {
+            Err(crate::host::SourceError::Open { source: Errno::NOENT, .. }) if self.effects == Effects::All => {
+                make_directory(path)?;
+                Ok(self.add(open_source(path)?))
+            }
+            Err(crate::host::SourceError::Open { source: Errno::NOENT, .. }) => {
+                Ok(crate::host::Source { path: path.to_owned(), directory: true, device: 0, inode: 0 })
+            }
+            result => Ok(self.add(result?)),
+        }
+    }
+}
+
+/// Makes a directory of ours, and its parents, for the caller alone.
+pub fn make_directory(path: &Path) -> Result<(), CliError> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| CliError::Io {
+        act: "make the directory",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn open_project(profile: &Profile, choice: &ProjectChoice, opening: &mut Opening) -> Result<plan::Project, CliError> {
+    let none = |mode| plan::Project { path: PathBuf::from("/"), source: None, target: "/".into(), mode, guarded: Vec::new() };
+    let Some(path) = choice.path.as_ref().filter(|_| profile.project.mode != ProjectMode::None) else {
+        return Ok(none(ProjectMode::None));
+    };
+    let opened = open_source(path)?;
+    let protect = protected_paths(profile, path);
+    let guarded = survey_guarded(opened.fd.as_fd(), path, &protect, &profile.project.hide)?;
+    let target = profile.project.target.clone().unwrap_or_else(|| path.to_string_lossy().into_owned());
+    Ok(plan::Project { path: path.clone(), source: Some(opening.add(opened)), target, mode: profile.project.mode, guarded })
+}
+
+/// What the profile protects, and every file that this run has read.
+fn protected_paths(profile: &Profile, project: &Path) -> Vec<PathBuf> {
+    let mut paths = profile.project.protect.clone();
+    let read = profile.files.iter().chain(&profile.env_file);
+    for path in read.filter_map(|file| file.strip_prefix(project).ok()) {
+        if !paths.iter().any(|known| known == path) {
+            paths.push(path.to_owned());
+        }
+    }
+    // A repository that is not there needs no protection of its hooks.
+    if !project.join(".git").exists() {
+        paths.retain(|path| !path.starts_with(".git"));
+    }
+    paths
+}
+
+fn open_mounts(
+    profile: &Profile,
+    directories: &Directories,
+    state: &ProjectState,
+    opening: &mut Opening,
+) -> Result<Vec<OpenedMount>, CliError> {
+    let mut mounts = Vec::with_capacity(profile.mounts.len());
+    for mount in &profile.mounts {
+        let (source, size) = match &mount.kind {
+            MountKind::Tmpfs { size } => (None, *size),
+            MountKind::Bind { source, missing } => match (open_source(source), missing) {
+                (Ok(opened), _) => (Some(opening.add(opened)), None),
+                (Err(crate::host::SourceError::Open { source: Errno::NOENT, .. }), Missing::Skip) => continue,
+                (Err(crate::host::SourceError::Open { source: Errno::NOENT, .. }), Missing::Create) => (Some(opening.own(source)?), None),
+                (Err(error), _) => return Err(CliError::Mount { origin: mount.origin.clone(), source: error }),
+            },
+            MountKind::Cache { name, shared: false } => (Some(opening.own(&state.directory.join("caches").join(name))?), None),
+            kind => match plan::kept_directory(kind) {
+                Some(below) => (Some(opening.own(&directories.data.join(below))?), None),
+                None => continue,
+            },
+        };
+        mounts.push(OpenedMount { target: mount.target.clone(), read_only: mount.read_only, source, size });
+    }
+    Ok(mounts)
+}
+
+/// The kept home: its files are in `u`, whether it is bound or the upper directory of an overlay.
+fn open_home(state: &ProjectState, bound: bool, opening: &mut Opening) -> Result<crate::host::Source, CliError> {
+    let home = state.directory.join("home");
+    let upper = opening.own(&home.join("u"))?;
+    if bound {
+        return Ok(upper);
+    }
+    opening.own(&home.join("w"))?;
+    opening.own(&home)
+}
+
+/// Where a project's own things are kept: by its resolved path, never by its name.
+pub struct ProjectState {
+    pub directory: PathBuf,
+}
+
+impl ProjectState {
+    pub fn new(directories: &Directories, profile: &Profile, project: Option<&Path>) -> Self {
+        use std::os::unix::ffi::OsStrExt;
+        let key = match project {
+            Some(path) => path.as_os_str().as_bytes().to_vec(),
+            None => [b"profile:", profile.name.as_bytes()].concat(),
+        };
+        let digest = ring::digest::digest(&ring::digest::SHA256, &key);
+        let hash: String = digest.as_ref().iter().take(10).map(|byte| format!("{byte:02x}")).collect();
+        Self { directory: directories.state.join("projects").join(hash) }
+    }
+
+    /// A kept root belongs to one image and one map.
+    fn keep(&self, digest: &str, host: &Host) -> PathBuf {
+        let short: String = digest.rsplit(':').next().unwrap_or(digest).chars().take(16).collect();
+        let map = if host.ranges.is_some() { "range" } else { "single" };
+        self.directory.join("root").join(format!("{short}-{map}"))
+    }
+}
+
+/// A secret is a file of at most this many bytes.
+const MAX_SECRET: u64 = 1 << 20;
+
+fn read_secrets(profile: &Profile) -> Result<Vec<(String, Vec<u8>)>, CliError> {
+    use std::io::Read;
+    use std::os::unix::ffi::OsStringExt;
+    profile
+        .secrets
+        .iter()
+        .map(|secret| {
+            let content = match &secret.from {
+                SecretSource::Env(name) => std::env::var_os(name)
+                    .map(OsStringExt::into_vec)
+                    .ok_or_else(|| CliError::SecretUnset { secret: secret.name.clone(), variable: name.clone() })?,
+                SecretSource::File(path) => {
+                    let wrap = |source| CliError::Io { act: "read the secret", path: path.clone(), source };
+                    let mut content = Vec::new();
+                    std::fs::File::open(path).and_then(|file| file.take(MAX_SECRET).read_to_end(&mut content)).map_err(wrap)?;
+                    content
+                }
+            };
+            Ok((secret.name.clone(), content))
+        })
+        .collect()
+}
+
+fn compile_seccomp(profile: &Profile) -> Result<Option<(String, plan::seccomp::Filter)>, CliError> {
+    use plan::seccomp::{Arch, Request, Source, compile, parse};
+    let security = &profile.security;
+    let parsed;
+    let (name, source) = match &security.seccomp {
+        SeccompSource::Default => ("default".to_owned(), Source::Default),
+        SeccompSource::Strict => ("strict".to_owned(), Source::Strict),
+        SeccompSource::None => return Ok(None),
+        SeccompSource::File(path) => {
+            let text = read_text(path)?;
+            parsed = parse(&text).map_err(|source| CliError::SeccompProfile { path: path.clone(), source })?;
+            (path.display().to_string(), Source::Oci(&parsed))
+        }
+    };
+    let caps: Vec<&str> = security.caps.iter().map(|capability| capability.name()).collect();
+    let request = Request {
+        source,
+        allow: &security.seccomp_allow,
+        ptrace: security.preset == Preset::Dev,
+        nested_userns: security.nested_userns,
+        no_inet: false,
+        caps: &caps,
+        kernel: (6, 0),
+        arch: Arch::HOST,
+    };
+    Ok(Some((name, compile(&request).map_err(|source| CliError::Seccomp { source })?)))
+}
+
+/// Files that a profile refers to, other than images, are small.
+const MAX_TEXT: u64 = 1 << 20;
+
+fn read_text(path: &Path) -> Result<String, CliError> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path).and_then(|file| file.take(MAX_TEXT).read_to_string(&mut text)).map_err(|source| CliError::Io {
+        act: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(text)
+}
+
+fn environment(profile: &Profile, image: &ImageFacts, invocation: &Invocation) -> Result<Vec<(String, String)>, CliError> {
+    let mut files = Vec::new();
+    for path in &profile.env_file {
+        env_file(path, &read_text(path)?, &mut files)?;
+    }
+    let mut passed = Vec::new();
+    if !profile.env_pass.is_empty() {
+        for (name, value) in std::env::vars() {
+            let matches = |pattern: &String| pattern.strip_suffix('*').map_or(*pattern == name, |prefix| name.starts_with(prefix));
+            if profile.env_pass.iter().any(matches) {
+                passed.push((name, value));
+            }
+        }
+    }
+    Ok(plan::payload_environment(profile, &image.image, invocation, &files, &passed))
+}
+
+/// `NAME=value` lines as `docker run --env-file` takes them: no quoting, `#` starts a comment line.
+fn env_file(path: &Path, text: &str, into: &mut Vec<(String, String)>) -> Result<(), CliError> {
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let broken = || CliError::EnvFile { path: path.to_owned(), line: number + 1 };
+        let (name, value) = line.split_once('=').ok_or_else(broken)?;
+        let sound = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if name.is_empty() || !name.bytes().all(sound) || value.contains('\0') {
+            return Err(broken());
+        }
+        into.push((name.to_owned(), value.to_owned()));
+    }
+    Ok(())
+}
+
+fn resources(
+    plan: &Plan,
+    profile: &Profile,
+    directories: &Directories,
+    image: &ImageFacts,
+    seccomp: Option<seccompiler::BpfProgram>,
+    secrets: Vec<(String, Vec<u8>)>,
+) -> Result<Resources, CliError> {
+    let layers = directories.data.join("layers");
+    let scratch_base = directories.data.join("scratch");
+    let scratch = if plan.steps.iter().any(|step| matches!(step, Step::TakeScratch)) {
+        let root = match &image.top_layer {
+            Some(path) => {
+                RootAttributes::of(path).map_err(|source| CliError::Io { act: "look at", path: path.clone(), source: source.into() })?
+            }
+            None => RootAttributes { mode: 0o755, modified: (0, 0) },
+        };
+        Some(Scratch::take(&scratch_base, root)?)
+    } else {
+        None
+    };
+    let hides = plan.steps.iter().any(|step| matches!(step, Step::Guard { guard: plan::Guard::Hide { .. }, .. }));
+    let masks = masks(directories, hides)?;
+    if image.image.is_host() && !layers.exists() {
+        make_directory(&layers)?;
+    }
+    Ok(Resources {
+        layers,
+        scratch,
+        masks,
+        seccomp,
+        secrets,
+        terminal: terminal_sides(profile.lifecycle.tty),
+        umask: profile_umask(profile),
+        fault: fault(),
+    })
+}
+
+fn profile_umask(profile: &Profile) -> u32 {
+    let own = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077)).as_raw_mode();
+    profile.lifecycle.umask.unwrap_or(own)
+}
+
+/// Which of 0, 1, 2 the payload gets its own terminal for.
+pub fn terminal_sides(mode: TtyMode) -> [bool; 3] {
+    match mode {
+        TtyMode::Auto | TtyMode::Never => supervise::sides(),
+        TtyMode::Always => [true; 3],
+    }
+}
+
+/// An empty file and an empty directory that nobody may read, for what is hidden.
+fn masks(directories: &Directories, needed: bool) -> Result<(PathBuf, PathBuf), CliError> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let base = directories.data.join("masks");
+    let (file, directory) = (base.join("file"), base.join("directory"));
+    if needed && !(file.exists() && directory.exists()) {
+        make_directory(&directory)?;
+        let wrap = |path: &Path| {
+            let path = path.to_owned();
+            move |source| CliError::Io { act: "make", path, source }
+        };
+        std::fs::OpenOptions::new().create(true).append(true).mode(0o000).open(&file).map_err(wrap(&file))?;
+        for path in [&file, &directory] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0)).map_err(wrap(path))?;
+        }
+    }
+    Ok((file, directory))
+}
+
+/// `HAMPER_FAIL_AT=STEP:ERRNO` makes a step fail, in builds for tests only.
+#[cfg(debug_assertions)]
+fn fault() -> Option<(u32, i32)> {
+    let text = std::env::var("HAMPER_FAIL_AT").ok()?;
+    let (step, errno) = text.split_once(':')?;
+    Some((step.parse().ok()?, errno.parse().ok()?))
+}
+
+#[cfg(not(debug_assertions))]
+fn fault() -> Option<(u32, i32)> {
+    None
+}
+
+/// Only an image of the host can be had without a store.
+pub fn is_host(profile: &Profile) -> bool {
+    profile.image == ImageSource::Host
+}
