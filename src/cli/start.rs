@@ -13,7 +13,7 @@ use crate::host::{Directories, Host, Opened, open_source, survey_guarded};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, OpenedMount, Plan, Step};
 use crate::profile::{
-    HomeMode, ImageSource, MapMode, Missing, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource,
+    HomeMode, MapMode, Missing, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource,
     SecretSource, TtyMode,
 };
 use crate::supervise;
@@ -116,13 +116,12 @@ pub fn assemble(
         Effects::None => None,
         Effects::All => Some(resources(&plan, profile, directories, &image, filter.map(|(_, filter)| filter.program), secrets)?),
     };
-    let watched = watched(profile, &project);
+    let watched = watched(&project);
     Ok(Assembled { plan, resources, opened: opened.fds, watched, stop_signal: stop_signal(profile, &image), image, host })
 }
 
 /// What exists and is guarded in a writable project is watched for replacement.
-fn watched(profile: &Profile, project: &plan::Project) -> Option<(PathBuf, Vec<PathBuf>)> {
-    let _ = profile;
+fn watched(project: &plan::Project) -> Option<(PathBuf, Vec<PathBuf>)> {
     let present =
         |guarded: &&crate::host::Guarded| matches!(guarded.presence, crate::host::Presence::File | crate::host::Presence::Directory);
     let paths: Vec<PathBuf> = project.guarded.iter().filter(present).map(|guarded| guarded.path.clone()).collect();
@@ -445,9 +444,4 @@ fn fault() -> Option<(u32, i32)> {
 #[cfg(not(debug_assertions))]
 fn fault() -> Option<(u32, i32)> {
     None
-}
-
-/// Only an image of the host can be had without a store.
-pub fn is_host(profile: &Profile) -> bool {
-    profile.image == ImageSource::Host
 }

@@ -9,7 +9,7 @@ use super::child;
 use super::lower::Lowered;
 use super::scratch::Scratch;
 use super::wire;
-use crate::sys::{self, Clone3, Forked, IdMapError, write_maps_with_programs};
+use crate::sys::{self, ArgumentStrings, Clone3, Forked, IdMapError, write_maps_with_programs};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
@@ -74,9 +74,13 @@ pub fn start(mut lowered: Lowered) -> Result<Running, LaunchError> {
     }
     let (ours, theirs) = wire::pair().map_err(step)?;
     let directory = Vec::with_capacity(PATH_MAX);
+    let arguments = ArgumentStrings::find();
     let (child, pidfd) = match sys::clone3(&Clone3 { namespaces: lowered.namespaces, cgroup: None }).map_err(step)? {
         Forked::Child => {
             drop(ours);
+            if let Some(arguments) = arguments {
+                arguments.clear();
+            }
             child::run(&lowered, theirs.as_fd(), directory)
         }
         Forked::Parent { child, pidfd } => (child, pidfd),

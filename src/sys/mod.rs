@@ -18,4 +18,4 @@ pub use confine::{
 pub use exec::{CStrArray, execve};
 pub use idmap::{Extent, IdMapError, MAP_PROGRAMS, format_map, write_maps_with_programs};
 pub use net::loopback_up;
-pub use tty::hide_arguments;
+pub use tty::ArgumentStrings;

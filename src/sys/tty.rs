@@ -5,30 +5,35 @@ unsafe extern "C" {
     static environ: *const *const libc::c_char;
 }
 
-/// Overwrites this process's argument strings, so that `/proc/PID/cmdline` of our init shows nothing of the caller's command line.
-///
-/// The kernel puts the argument strings right before the environment strings; they are cleared only where they are found to be there.
-pub fn hide_arguments() {
-    let arguments: Vec<_> = std::env::args_os().collect();
-    let total: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
-    // SAFETY: environ is set by the C runtime before main; it is read in a process with one thread.
-    let first = unsafe { environ.as_ref().copied().unwrap_or(std::ptr::null()) };
-    let end = if first.is_null() { execfn() } else { first };
-    if end.is_null() || total == 0 {
-        return;
+/// Where the kernel has put this process's argument strings.
+#[derive(Clone, Copy, Debug)]
+pub struct ArgumentStrings {
+    start: usize,
+    length: usize,
+}
+
+impl ArgumentStrings {
+    /// Finds the argument strings, which lie right before the environment strings; `None` where something else is found there.
+    pub fn find() -> Option<Self> {
+        let arguments: Vec<_> = std::env::args_os().collect();
+        let length: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
+        // SAFETY: environ is set by the C runtime before main, and read here in a process with one thread.
+        let first = unsafe { environ.as_ref().copied().unwrap_or(std::ptr::null()) };
+        let end = if first.is_null() { execfn() } else { first } as usize;
+        let start = end.checked_sub(length).filter(|_| end != 0 && length > 0)?;
+        let mut expected = arguments.iter().flat_map(|argument| argument.as_encoded_bytes().iter().chain(std::iter::once(&0)));
+        // SAFETY: the strings at the top of the initial stack are mapped without a gap for the life of the process, and what lies below
+        // the environment strings are the argument strings and then the pointer arrays (fs/exec.c), so all of it can be read.
+        let same = (start..end).all(|address| expected.next() == Some(unsafe { &*(address as *const u8) }));
+        same.then_some(Self { start, length })
     }
-    let start = end.cast::<u8>().wrapping_sub(total).cast_mut();
-    let mut expected = arguments.iter().flat_map(|argument| argument.as_encoded_bytes().iter().chain(std::iter::once(&0)));
-    for offset in 0..total {
-        // SAFETY: the strings at the top of the initial stack are mapped without a gap for the life of the process, and the argument
-        // strings lie right below `end` (fs/exec.c copies file name, environment, arguments downwards).
-        let byte = unsafe { *start.add(offset) };
-        if expected.next() != Some(&byte) {
-            return;
-        }
+
+    /// Overwrites them, so that `/proc/PID/cmdline` of this process shows nothing of the caller's command line.
+    pub fn clear(self) {
+        // SAFETY: the bytes that `find` has verified; they stay mapped and writable for the life of the process, and nobody keeps a
+        // reference into them (std copies arguments on each call).
+        unsafe { std::ptr::write_bytes(self.start as *mut u8, 0, self.length) };
     }
-    // SAFETY: the same bytes, just verified; nobody keeps references into them (std copies arguments on each call).
-    unsafe { std::ptr::write_bytes(start, 0, total) };
 }
 
 fn execfn() -> *const libc::c_char {
