@@ -12,7 +12,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, mount, mount_bind, mount_bind_recursive, mount_change, mount_remount, unmount,
 };
-use rustix::process::{DumpableBehavior, Signal, fchdir, pivot_root, set_dumpable_behavior, set_parent_process_death_signal, umask};
+use rustix::process::{DumpableBehavior, Signal, chdir, fchdir, pivot_root, set_dumpable_behavior, set_parent_process_death_signal, umask};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set, set_capabilities, set_no_new_privs,
@@ -73,12 +73,14 @@ impl State<'_> {
             Op::LoopbackUp => sys::loopback_up(),
             Op::PrivatePropagation => mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
             Op::OverlayRoot { layers, options, target } => {
-                fchdir(layers)?;
+                // By its path: a descriptor from before the clone belongs to the mounts of the parent's namespace.
+                chdir(layers.as_c_str())?;
                 mount(c"overlay", target.as_c_str(), c"overlay", SAFE, options.as_c_str())?;
                 self.enter_root(target)
             }
             Op::LongOverlayRoot { layers, lower, upper, work, target } => {
-                fchdir(layers)?;
+                // By its path: a descriptor from before the clone belongs to the mounts of the parent's namespace.
+                chdir(layers.as_c_str())?;
                 mount_long_overlay(lower, upper, work, target)?;
                 self.enter_root(target)
             }

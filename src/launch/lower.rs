@@ -2,7 +2,7 @@
 //! politely happens here, before clone.
 
 use std::ffi::{CString, NulError};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -75,13 +75,13 @@ pub(super) enum Op {
     LoopbackUp,
     PrivatePropagation,
     OverlayRoot {
-        layers: OwnedFd,
+        layers: CString,
         options: CString,
         target: CString,
     },
     /// More layers than fit into one page of options.
     LongOverlayRoot {
-        layers: OwnedFd,
+        layers: CString,
         lower: Vec<CString>,
         upper: CString,
         work: CString,
@@ -383,7 +383,7 @@ fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
     let Root::Overlay { lower, upper } = root else {
         return Ok(Op::TmpfsRoot { target: c_path(&resources.layers)? });
     };
-    let layers = open_directory(&resources.layers)?;
+    let layers = c_path(&resources.layers)?;
     let (upper_base, target) = match upper {
         Upper::Scratch => {
             let scratch = resources.scratch.as_ref().ok_or(LowerError::Missing("a scratch directory"))?;
@@ -490,14 +490,6 @@ fn rlimit(resource: Rlimit) -> Resource {
         Rlimit::Sigpending => Resource::Sigpending,
         Rlimit::Stack => Resource::Stack,
     }
-}
-
-fn open_directory(path: &Path) -> Result<OwnedFd, LowerError> {
-    use rustix::fs::{CWD, Mode, OFlags, openat};
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = openat(CWD, path, flags, Mode::empty()).map_err(|source| LowerError::Open { path: path.to_owned(), source })?;
-    debug_assert!(fd.as_raw_fd() > 2);
-    Ok(fd)
 }
 
 /// A path inside, relative to the root.

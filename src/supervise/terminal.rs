@@ -71,7 +71,8 @@ impl Terminal {
     /// Raw mode, where this process is in the foreground; in the background the terminal belongs to somebody else.
     pub fn take(&mut self) {
         self.resize();
-        let foreground = tcgetpgrp(self.own()).is_ok_and(|group| group == rustix::process::getpgrp());
+        // A terminal that does not control this session has no foreground to be in.
+        let foreground = tcgetpgrp(self.own()).map_or(true, |group| group == rustix::process::getpgrp());
         if !foreground || !self.wants_raw() || self.raw {
             return;
         }
