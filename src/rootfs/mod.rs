@@ -1,1 +1,27 @@
-//! See ARCHITECTURE.md.
+//! Layers to a tree: unpacking, whiteouts, lookups through a stack of layers, who the payload's user is.
+//!
+//! In: a [`Store`](crate::store::Store) and a [`Request`]. Out: a [`Prepared`] image: a config, a stack of layer names, a resolved
+//! user. Mounts nothing, and looks nothing up on the host. No entry of a layer touches anything outside of its tree, by
+//! construction: see `directory.rs`. Follows the image spec's "layer" and "config" chapters; where they are silent, podman.
+
+mod bounds;
+mod directory;
+mod error;
+mod extract;
+mod late;
+mod layer;
+mod owner;
+mod prepare;
+mod record;
+mod stack;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod user;
+
+pub use error::Error;
+pub use owner::{Ownership, SubRange};
+pub use prepare::{Lease, Prepared, Progress, Request, Tree, prepare};
+pub use record::ImageRecord;
+pub use stack::{Found, Stack};
+pub use user::{ResolvedUser, parse as parse_user, resolve as resolve_user};

@@ -1,0 +1,74 @@
+//! Why an image cannot be made into a root file system.
+
+use std::io;
+
+use crate::image::tar::TarError;
+use crate::image::{self, Digest};
+use crate::store;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("cannot read {layer}")]
+    Read { layer: String, source: io::Error },
+    #[error("{layer} cannot be decompressed as {compression}")]
+    Decompress { layer: String, compression: &'static str, source: io::Error },
+    #[error("{layer} is compressed as {found}, its media type says {stated}")]
+    Compression { layer: String, stated: &'static str, found: &'static str },
+    #[error("{layer} has digest {found}")]
+    BlobDigest { layer: String, found: Digest },
+    #[error("{layer} unpacks to diff ID {found}, the config says {expected}")]
+    DiffId { layer: String, expected: Digest, found: Digest },
+    #[error("{layer} is malformed at byte {offset} of its tar, after entry `{after}`")]
+    Tar { layer: String, offset: u64, after: String, source: TarError },
+    #[error("{layer}: entry `{entry}` is refused: {reason}")]
+    Entry { layer: String, entry: String, reason: &'static str },
+    #[error("{layer}: cannot {act} entry `{entry}`")]
+    Unpack { layer: String, entry: String, act: &'static str, source: io::Error },
+    #[error("{layer} is beyond bounds: {reason}")]
+    Bounds { layer: String, reason: String },
+    #[error("`{path}` of the image {reason}")]
+    Lookup { path: String, reason: &'static str },
+    #[error("cannot look `{path}` up in the image")]
+    LookupIo { path: String, source: io::Error },
+    #[error("user `{text}` is not valid: {reason}")]
+    BadUser { text: String, reason: &'static str },
+    #[error("the image has no user `{0}`")]
+    NoUser(String),
+    #[error("the image has no group `{0}`")]
+    NoGroup(String),
+    #[error("cannot open `{path}`")]
+    Open { path: String, source: io::Error },
+    #[error("image `{0}` is not in the store, and pulling from registries comes later")]
+    NotPulled(String),
+    #[error("a thread that unpacked {0} ended unexpectedly")]
+    Thread(String),
+    #[error("cannot start a process in a user namespace of the range {range}")]
+    Namespace { range: String, source: io::Error },
+    #[error("{0}")]
+    Child(String),
+}
+
+impl Error {
+    /// What the caller can do about it, for the end of the message.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NotPulled(_) => {
+                Some("use `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`, for example of `skopeo copy docker://… oci:DIR`")
+            }
+            Self::BlobDigest { .. } | Self::DiffId { .. } => Some("the image is damaged or was tampered with: fetch it again"),
+            Self::Unpack { source, .. } if source.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) => {
+                Some("free some space, or set XDG_DATA_HOME to a larger file system")
+            }
+            Self::Compression { .. } => Some("the tool that made the image wrote a wrong media type: make it again"),
+            Self::NoUser(_) | Self::NoGroup(_) | Self::BadUser { .. } => Some("set `identity.user` in the profile, by number if need be"),
+            Self::Image(image::Error::NoPlatform { .. }) => Some("set `platform` in the profile"),
+            Self::Image(image::Error::Several { .. }) => Some("append `:TAG` or `@DIGEST` to the source"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The layers of an image become trees in the store, side by side, the largest first.
+
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+
+use rustix::fs::Mode;
+
+use super::bounds::Bounds;
+use super::directory::Directories;
+use super::extract::Unpacker;
+use super::late::Late;
+use super::owner::{OwnerIds, OwnerLog, OwnerMap, You};
+use super::stream::{BUFFERS, TarStream, decompress};
+use super::{Error, Progress};
+use crate::image::tar::Reader;
+use crate::image::{Algorithm, Digest, Layer};
+use crate::store::{LayerName, PendingTree, Store, ThreadIds, TreeFacts};
+
+/// Layers that are unpacked at once. Each has two threads and about 2 MiB, 18 MiB where its zstd window is large.
+const MAX_WORKERS: usize = 3;
+
+/// A layer whose tree is in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub diff_id: Digest,
+    pub name: LayerName,
+    pub facts: TreeFacts,
+}
+
+/// Everything that the layers of one load share.
+pub(crate) struct Load<'a> {
+    pub store: &'a Store,
+    pub map: OwnerMap,
+    pub progress: Option<&'a (dyn Fn(Progress<'_>) + Sync)>,
+}
+
+/// Loads `layers`; the result is in their order.
+pub(crate) fn load_all(load: &Load<'_>, layers: &[Layer]) -> Result<Vec<Loaded>, Error> {
+    let order = largest_first(layers);
+    let results: Mutex<Vec<Option<Loaded>>> = Mutex::new(vec![None; layers.len()]);
+    let failure: Mutex<Option<Error>> = Mutex::new(None);
+    let (next, stop, bounds) = (AtomicUsize::new(0), AtomicBool::new(false), Bounds::default());
+    let work = || {
+        // Modes of the image are set as files are made; the mask of the process is not for them, and is not ours to change.
+        if nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).is_ok() {
+            rustix::process::umask(Mode::empty());
+        }
+        while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let layer = &layers[*index];
+            match load_one(load, layer, &bounds) {
+                Ok(loaded) => {
+                    if let Some(progress) = load.progress {
+                        progress(Progress::Layer { name: &layer.name, facts: &loaded.facts });
+                    }
+                    results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[*index] = Some(loaded);
+                }
+                Err(error) => {
+                    stop.store(true, Ordering::Relaxed);
+                    failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..workers(layers.len()) {
+            scope.spawn(work);
+        }
+    });
+    if let Some(error) = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+        return Err(error);
+    }
+    let results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let missing = |index: usize| Error::Thread(layers[index].name.clone());
+    results.into_iter().enumerate().map(|(index, loaded)| loaded.ok_or_else(|| missing(index))).collect()
+}
+
+fn workers(layers: usize) -> usize {
+    std::thread::available_parallelism().map_or(2, NonZero::get).min(MAX_WORKERS).min(layers)
+}
+
+/// The longest work first, so that no thread is left alone with it at the end. One layer may stand in an image twice.
+fn largest_first(layers: &[Layer]) -> Vec<usize> {
+    let size = |layer: &Layer| layer.size.or_else(|| layer.blob.open(&layer.name).ok().map(|blob| blob.left())).unwrap_or(0);
+    let mut order: Vec<(usize, u64)> = layers.iter().enumerate().map(|(index, layer)| (index, size(layer))).collect();
+    order.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+    order.into_iter().map(|(index, _)| index).collect()
+}
+
+fn load_one(load: &Load<'_>, layer: &Layer, bounds: &Bounds) -> Result<Loaded, Error> {
+    let Some(diff_id) = &layer.diff_id else { return unpack(load, layer, bounds, None) };
+    if let Some(loaded) = known(load, diff_id)? {
+        return Ok(loaded);
+    }
+    let _lock = load.store.lock_layer(layer_name(diff_id, load.map, You::default()).as_str())?;
+    // Somebody else may have made it while we waited.
+    match known(load, diff_id)? {
+        Some(loaded) => Ok(loaded),
+        None => unpack(load, layer, bounds, Some(diff_id)),
+    }
+}
+
+/// The tree of `diff_id` for this map, if the store has it.
+pub(crate) fn known(load: &Load<'_>, diff_id: &Digest) -> Result<Option<Loaded>, Error> {
+    let you = match load.map.ownership {
+        super::Ownership::Single => You::default(),
+        super::Ownership::Range { .. } => match read_ids(load.store, diff_id)? {
+            Some(ids) => ids.relevant(load.map.you),
+            None => return Ok(None),
+        },
+    };
+    let name = layer_name(diff_id, load.map, you);
+    Ok(load.store.tree_facts(&name)?.map(|facts| Loaded { diff_id: diff_id.clone(), name, facts }))
+}
+
+fn layer_name(diff_id: &Digest, map: OwnerMap, you: You) -> LayerName {
+    LayerName::new(diff_id, &OwnerMap::describe(map.ownership, you))
+}
+
+fn ids_path(diff_id: &Digest) -> String {
+    format!("owners/{}.json", diff_id.hex())
+}
+
+pub(crate) fn read_ids(store: &Store, diff_id: &Digest) -> Result<Option<OwnerIds>, Error> {
+    Ok(store.read(&ids_path(diff_id))?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+fn unpack(load: &Load<'_>, layer: &Layer, bounds: &Bounds, expected: Option<&Digest>) -> Result<Loaded, Error> {
+    let tree = load.store.new_tree(load.map.process_ids())?;
+    let (diff_id, mut facts, ids) = fill(load, layer, bounds, &tree, expected)?;
+    if let Some(expected) = expected.filter(|expected| **expected != diff_id) {
+        return Err(Error::DiffId { layer: layer.name.clone(), expected: expected.clone(), found: diff_id });
+    }
+    let you = ids.relevant(load.map.you);
+    let name = layer_name(&diff_id, load.map, you);
+    facts.diff_id = diff_id.to_string();
+    facts.owners = OwnerMap::describe(load.map.ownership, you);
+    load.store.write(&ids_path(&diff_id), &crate::store::to_json(&ids))?;
+    tree.publish(&name, &mut facts)?;
+    Ok(Loaded { diff_id, name, facts })
+}
+
+/// Runs both halves of the pipe over one blob.
+fn fill(
+    load: &Load<'_>,
+    layer: &Layer,
+    bounds: &Bounds,
+    tree: &PendingTree<'_>,
+    expected: Option<&Digest>,
+) -> Result<(Digest, TreeFacts, OwnerIds), Error> {
+    let (full_sender, full) = sync_channel(BUFFERS);
+    let (free_sender, free) = sync_channel(BUFFERS);
+    let algorithm = expected.map_or(Algorithm::Sha256, Digest::algorithm);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(move || decompress(layer, &full_sender, &free));
+        let mut reader = Reader::new(TarStream::new(full, free_sender, algorithm));
+        let second = extract(load, layer, bounds, tree, &mut reader);
+        let stream = reader.into_inner();
+        // On a failure of ours the other half must not wait for a reader that will not come.
+        let sum = match &second {
+            Ok(_) => Some(stream.finish()),
+            Err(_) => {
+                drop(stream);
+                None
+            }
+        };
+        let first = first.join().map_err(|_| Error::Thread(layer.name.clone()))?;
+        // A stream that broke off is told by the half that saw why.
+        let blob = first?;
+        let (facts, ids) = second?;
+        let (Some((diff_id, tar_bytes)), Some(blob)) = (sum, blob) else { return Err(Error::Thread(layer.name.clone())) };
+        if let Some(stated) = layer.digest.as_ref().filter(|stated| **stated != blob.digest) {
+            let layer = format!("{} (expected {stated})", layer.name);
+            return Err(Error::BlobDigest { layer, found: blob.digest });
+        }
+        Ok((diff_id, TreeFacts { tar_bytes, ..facts }, ids))
+    })
+}
+
+fn extract(
+    load: &Load<'_>,
+    layer: &Layer,
+    bounds: &Bounds,
+    tree: &PendingTree<'_>,
+    reader: &mut Reader<TarStream>,
+) -> Result<(TreeFacts, OwnerIds), Error> {
+    let mut unpacker = Unpacker {
+        directories: Directories::new(tree.root()),
+        bounds,
+        map: load.map,
+        facts: TreeFacts::default(),
+        ids: OwnerIds::default(),
+        owners: OwnerLog::new(tree.create_owners()?),
+        late: Late::new(tree.unnamed()),
+    };
+    let _ids = ThreadIds::enter(tree.owner());
+    unpacker.prepare_root(&layer.name)?;
+    unpacker.unpack(reader, &layer.name)?;
+    unpacker.finish(&layer.name)
+}

@@ -1,0 +1,255 @@
+//! The way from an image source to what a start needs.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::layer::{Load, Loaded, load_all};
+use super::owner::{OwnerMap, You};
+use super::record::{self, ImageRecord, ReferenceRecord, reference_path};
+use super::user::{self, ResolvedUser};
+use super::{Error, Ownership, Stack};
+use crate::image::{self, Digest, Image, ImageConfig, Reference};
+use crate::profile::{IdOrName, ImageSource, Platform, Pull, UserSpec};
+use crate::store::{LayerName, Store, TreeFacts};
+
+/// What is to be prepared.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    pub source: &'a ImageSource,
+    pub platform: &'a Platform,
+    pub pull: Pull,
+    pub ownership: Ownership,
+    /// Instead of the image's USER.
+    pub user: Option<&'a UserSpec>,
+    pub progress: Option<&'a (dyn Fn(Progress<'_>) + Sync)>,
+}
+
+/// What happened in a load, for whoever watches.
+pub enum Progress<'p> {
+    /// A layer is in the store, new or from before.
+    Layer { name: &'p str, facts: &'p TreeFacts },
+}
+
+/// An image that can be started.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Prepared {
+    /// Of the manifest; where the source has none, of one that describes it.
+    pub digest: Digest,
+    pub config: ImageConfig,
+    pub tree: Tree,
+    pub user: ResolvedUser,
+    /// What is worth saying about the load; empty when nothing was loaded.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+    /// Held for as long as the trees are in use.
+    #[serde(skip)]
+    pub lease: Option<Lease>,
+}
+
+/// Keeps the layers of an image from being removed until it is dropped. Its descriptor is closed on exec.
+#[derive(Debug)]
+pub struct Lease {
+    pub(super) _file: File,
+}
+
+/// Where the files are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tree {
+    /// Names below the store's directory of layers, lowest first; at least one.
+    Layers { names: Vec<LayerName> },
+    /// A directory that is used as it is.
+    Directory(PathBuf),
+    /// The host's own files.
+    Host,
+}
+
+/// Makes the image of `request` ready: finds it, loads what the store does not have, resolves the user.
+pub fn prepare(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
+    match request.source {
+        ImageSource::Host => return of_directory(request, PathBuf::from("/"), Tree::Host, b"host"),
+        ImageSource::Rootfs { path } => {
+            let name = format!("rootfs:{}", path.display());
+            return of_directory(request, path.clone(), Tree::Directory(path.clone()), name.as_bytes());
+        }
+        ImageSource::Registry(text) => return of_reference(store, request, text),
+        _ => {}
+    }
+    let key = record::key(request)?;
+    if let Some(prepared) = key.as_deref().map(|key| record::read(store, key)).transpose()?.flatten() {
+        return Ok(prepared);
+    }
+    let mut prepared = load(store, request)?;
+    if let Some(key) = key {
+        record::write(store, &key, &prepared)?;
+        prepared.lease = record::read(store, &key)?.and_then(|again| again.lease);
+    }
+    Ok(prepared)
+}
+
+/// A tree that is there already; nobody promised that it stays the same, so nothing is recorded.
+fn of_directory(request: &Request<'_>, path: PathBuf, tree: Tree, name: &[u8]) -> Result<Prepared, Error> {
+    let stack = Stack::of_directory(&path)?;
+    let caller = UserSpec {
+        user: IdOrName::Id(rustix::process::geteuid().as_raw()),
+        group: Some(IdOrName::Id(rustix::process::getegid().as_raw())),
+    };
+    let root = UserSpec { user: IdOrName::Id(0), group: None };
+    let default = if tree == Tree::Host { caller } else { root };
+    let user = user::resolve(&stack, request.user.unwrap_or(&default))?;
+    let config =
+        ImageConfig { os: request.platform.os.clone(), architecture: request.platform.architecture.clone(), ..ImageConfig::default() };
+    Ok(Prepared { digest: Digest::of(name), config, tree, user, notes: Vec::new(), lease: None })
+}
+
+fn of_reference(store: &Store, request: &Request<'_>, text: &str) -> Result<Prepared, Error> {
+    let reference: Reference = text.parse()?;
+    let missing = || Error::NotPulled(reference.to_string());
+    let digest = match &reference.digest {
+        Some(digest) => digest.clone(),
+        None => {
+            let bytes = store.read(&reference_path(&reference))?.ok_or_else(missing)?;
+            serde_json::from_slice::<ReferenceRecord>(&bytes).map_err(|_| missing())?.digest
+        }
+    };
+    let record = ImageRecord::read(store, &digest)?.ok_or_else(missing)?;
+    let config = match &record.config_digest {
+        Some(digest) => ImageConfig::parse(&store.blob(digest)?.ok_or_else(missing)?, &format!("config {digest}"))?,
+        None => ImageConfig { diff_ids: record.diff_ids.clone(), ..ImageConfig::default() },
+    };
+    let load = Load { store, map: OwnerMap { ownership: request.ownership, you: You::default() }, progress: None };
+    let known = record.diff_ids.iter().map(|diff_id| super::layer::known(&load, diff_id)?.ok_or_else(missing));
+    let loaded: Vec<Loaded> = known.collect::<Result<_, Error>>()?;
+    let user = resolve_user(store, &config, request.user, &loaded)?;
+    Ok(Prepared { digest, config, tree: Tree::Layers { names: names(&loaded) }, user, notes: Vec::new(), lease: None })
+}
+
+fn load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
+    let mut image = image::open(request.source, request.platform)?;
+    let _load = store.begin_load()?;
+    let map = OwnerMap { ownership: request.ownership, you: You::default() };
+    let loaded = load_all(&Load { store, map, progress: request.progress }, &image.layers)?;
+    complete(&mut image, &loaded);
+    let user = resolve_user(store, &image.config, request.user, &loaded)?;
+    let digest = keep(store, request, &image, &loaded)?;
+    let notes = notes(&loaded);
+    Ok(Prepared { digest, config: image.config, tree: Tree::Layers { names: names(&loaded) }, user, notes, lease: None })
+}
+
+/// Fills in what the source did not say and the layers have told.
+fn complete(image: &mut Image, loaded: &[Loaded]) {
+    image.config.diff_ids = loaded.iter().map(|layer| layer.diff_id.clone()).collect();
+    if image.config_bytes.is_empty() {
+        let config = &image.config;
+        let document = json!({
+            "architecture": config.architecture,
+            "os": config.os,
+            "rootfs": { "type": "layers", "diff_ids": config.diff_ids },
+        });
+        image.config_bytes = document.to_string().into_bytes();
+    }
+    if image.manifest.is_none() {
+        let manifest = synthetic_manifest(image, loaded);
+        image.digest = Some(Digest::of(&manifest));
+        image.manifest = Some(manifest);
+    }
+}
+
+/// Docker's archives and plain tars have no manifest: this is the one that an OCI layout with the uncompressed layers would have.
+fn synthetic_manifest(image: &Image, loaded: &[Loaded]) -> Vec<u8> {
+    let layers: Vec<_> = loaded
+        .iter()
+        .map(|layer| json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer.diff_id, "size": layer.facts.tar_bytes }))
+        .collect();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": Digest::of(&image.config_bytes),
+            "size": image.config_bytes.len(),
+        },
+        "layers": layers,
+    });
+    manifest.to_string().into_bytes()
+}
+
+/// The names of a stack, lowest first; what an opaque root hides is left out, since overlayfs does not look for one there.
+fn names(loaded: &[Loaded]) -> Vec<LayerName> {
+    let first = loaded.iter().rposition(|layer| layer.facts.opaque_root).unwrap_or(0);
+    loaded[first.min(loaded.len())..].iter().map(|layer| layer.name.clone()).collect()
+}
+
+fn resolve_user(store: &Store, config: &ImageConfig, wanted: Option<&UserSpec>, loaded: &[Loaded]) -> Result<ResolvedUser, Error> {
+    let spec = match wanted {
+        Some(spec) => spec.clone(),
+        None => user::parse(config.user.as_deref().unwrap_or(""))?,
+    };
+    user::resolve(&Stack::of_layers(store.layers()?, &names(loaded))?, &spec)
+}
+
+/// Keeps documents and records. The trees are on the disk before a record calls them whole.
+fn keep(store: &Store, request: &Request<'_>, image: &Image, loaded: &[Loaded]) -> Result<Digest, Error> {
+    let manifest = image.manifest.as_deref().unwrap_or_default();
+    let digest = image.digest.clone().unwrap_or_else(|| Digest::of(manifest));
+    let config_digest = Digest::of(&image.config_bytes);
+    store.put_blob(&digest, manifest)?;
+    store.put_blob(&config_digest, &image.config_bytes)?;
+    if loaded.iter().any(|layer| layer.facts.boot.is_some()) {
+        store.sync()?;
+        for layer in loaded.iter().filter(|layer| layer.facts.boot.is_some()) {
+            store.put_facts(&layer.name, &TreeFacts { boot: None, ..layer.facts.clone() })?;
+        }
+    }
+    let record = ImageRecord {
+        digest: digest.clone(),
+        config_digest: Some(config_digest),
+        names: image.names.clone(),
+        source: describe(request.source),
+        platform: request.platform.to_string(),
+        diff_ids: image.config.diff_ids.clone(),
+        size: loaded.iter().map(|layer| layer.facts.bytes).sum(),
+        loaded: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+    };
+    record.write(store)?;
+    for name in &image.names {
+        if let Ok(reference) = name.parse::<Reference>() {
+            let record = ReferenceRecord { reference: reference.to_string(), digest: digest.clone() };
+            store.write(&reference_path(&reference), &crate::store::to_json(&record))?;
+        }
+    }
+    Ok(digest)
+}
+
+/// A source in the words of the profile.
+fn describe(source: &ImageSource) -> String {
+    match source {
+        ImageSource::Registry(text) => text.clone(),
+        ImageSource::OciDir { path, .. } => format!("oci:{}", path.display()),
+        ImageSource::OciArchive { path, .. } => format!("oci-archive:{}", path.display()),
+        ImageSource::DockerArchive { path, .. } => format!("docker-archive:{}", path.display()),
+        ImageSource::Tar { path } => format!("tar:{}", path.display()),
+        ImageSource::Rootfs { path } => format!("rootfs:{}", path.display()),
+        ImageSource::Host => "host".to_owned(),
+    }
+}
+
+fn notes(loaded: &[Loaded]) -> Vec<String> {
+    let sum = |pick: fn(&TreeFacts) -> u64| loaded.iter().map(|layer| pick(&layer.facts)).sum::<u64>();
+    let mut notes = Vec::new();
+    for (count, text) in [
+        (sum(|facts| facts.devices), "device nodes were not created"),
+        (sum(|facts| facts.outside), "entries have owners outside of the id map; they are yours"),
+        (sum(|facts| facts.capabilities), "files have capabilities, which never take effect in a sandbox"),
+        (sum(|facts| facts.dropped_xattrs - facts.capabilities), "extended attributes were left out"),
+    ] {
+        if count > 0 {
+            notes.push(format!("{count} {text}"));
+        }
+    }
+    notes
+}

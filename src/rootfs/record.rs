@@ -1,0 +1,217 @@
+//! Records that let a second start do next to nothing.
+//!
+//! A `prepared/` record begins with everything that decided it, which is compared byte by byte: the hash in its name is short and
+//! needs no strength.
+
+use std::fs::File;
+use std::hash::{DefaultHasher, Hasher};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use super::prepare::{Lease, Prepared, Request};
+use super::{Error, Ownership};
+use crate::image::{Digest, MAX_MANIFEST, Reference};
+use crate::profile::{IdOrName, ImageSource, Select};
+use crate::store::{Store, to_json};
+
+const MAGIC: &[u8] = b"hamper prepared 1\n";
+
+/// An image that was loaded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ImageRecord {
+    pub digest: Digest,
+    pub config_digest: Option<Digest>,
+    pub names: Vec<String>,
+    /// Where it was loaded from.
+    pub source: String,
+    pub platform: String,
+    /// Lowest first.
+    pub diff_ids: Vec<Digest>,
+    /// Bytes of the layers' files.
+    pub size: u64,
+    /// Seconds since 1970.
+    pub loaded: u64,
+}
+
+impl ImageRecord {
+    pub fn path(digest: &Digest) -> String {
+        format!("images/{}.json", digest.hex())
+    }
+
+    pub fn read(store: &Store, digest: &Digest) -> Result<Option<Self>, Error> {
+        Ok(store.read(&Self::path(digest))?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    pub fn write(&self, store: &Store) -> Result<(), Error> {
+        Ok(store.write(&Self::path(&self.digest), &to_json(self))?)
+    }
+}
+
+/// Everything that a prepared image depends on, as bytes; `None`: such a source is not recorded.
+pub(crate) fn key(request: &Request<'_>) -> Result<Option<Vec<u8>>, Error> {
+    let mut key = Vec::with_capacity(1024);
+    match request.source {
+        ImageSource::OciDir { path, select } => {
+            key.extend_from_slice(b"oci\n");
+            push_select(&mut key, select);
+            key.extend_from_slice(&read_index(path)?);
+        }
+        ImageSource::OciArchive { path, select } => {
+            key.extend_from_slice(b"oci-archive\n");
+            push_select(&mut key, select);
+            push_file(&mut key, path)?;
+        }
+        ImageSource::DockerArchive { path, select } => {
+            key.extend_from_slice(b"docker-archive\n");
+            push_select(&mut key, select);
+            push_file(&mut key, path)?;
+        }
+        ImageSource::Tar { path } => {
+            key.extend_from_slice(b"tar\n");
+            push_file(&mut key, path)?;
+        }
+        ImageSource::Registry(_) | ImageSource::Rootfs { .. } | ImageSource::Host => return Ok(None),
+    }
+    push(&mut key, &request.platform.os);
+    push(&mut key, &request.platform.architecture);
+    push(&mut key, request.platform.variant.as_deref().unwrap_or(""));
+    match request.ownership {
+        Ownership::Single => push(&mut key, "single"),
+        Ownership::Range { uids, gids } => {
+            push(&mut key, "range");
+            for number in [uids.start, uids.count, gids.start, gids.count] {
+                key.extend_from_slice(&number.to_le_bytes());
+            }
+        }
+    }
+    if let Some(spec) = request.user {
+        push_id(&mut key, Some(&spec.user));
+        push_id(&mut key, spec.group.as_ref());
+    }
+    Ok(Some(key))
+}
+
+/// With its length before it, so that no two lists of parts make the same bytes.
+fn push(key: &mut Vec<u8>, part: &str) {
+    key.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    key.extend_from_slice(part.as_bytes());
+}
+
+fn push_select(key: &mut Vec<u8>, select: &Select) {
+    match select {
+        Select::Only => key.push(0),
+        Select::Tag(tag) => {
+            key.push(1);
+            push(key, tag);
+        }
+        Select::Digest(digest) => {
+            key.push(2);
+            push(key, digest);
+        }
+    }
+}
+
+fn push_id(key: &mut Vec<u8>, id: Option<&IdOrName>) {
+    match id {
+        None => key.push(0),
+        Some(IdOrName::Id(id)) => {
+            key.push(1);
+            key.extend_from_slice(&id.to_le_bytes());
+        }
+        Some(IdOrName::Name(name)) => {
+            key.push(2);
+            push(key, name);
+        }
+    }
+}
+
+/// What changes when a file's content does; nobody reads an archive of gigabytes to see whether it is still the same.
+fn push_file(key: &mut Vec<u8>, path: &Path) -> Result<(), Error> {
+    let stat = rustix::fs::stat(path).map_err(|errno| Error::Open { path: path.display().to_string(), source: errno.into() })?;
+    key.extend_from_slice(path.as_os_str().as_bytes());
+    key.push(0);
+    key.extend_from_slice(&stat.st_dev.to_le_bytes());
+    key.extend_from_slice(&stat.st_ino.to_le_bytes());
+    for number in [stat.st_size, stat.st_mtime, stat.st_ctime] {
+        key.extend_from_slice(&number.to_le_bytes());
+    }
+    key.extend_from_slice(&stat.st_mtime_nsec.to_le_bytes());
+    key.extend_from_slice(&stat.st_ctime_nsec.to_le_bytes());
+    Ok(())
+}
+
+/// `index.json` is the one file of a layout that may change; everything else is named by its content.
+fn read_index(path: &Path) -> Result<Vec<u8>, Error> {
+    let path = path.join("index.json");
+    let failed = |errno: rustix::io::Errno| Error::Open { path: path.display().to_string(), source: errno.into() };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd = rustix::fs::open(&path, flags, Mode::empty()).map_err(failed)?;
+    let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || size > MAX_MANIFEST {
+        return Err(failed(rustix::io::Errno::INVAL));
+    }
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::io::read(&fd, &mut bytes[filled..]).map_err(failed)? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+fn name(key: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(key);
+    format!("prepared/{:016x}", hasher.finish())
+}
+
+/// What a start found the last time; the lease keeps its layers from being removed while it is held.
+pub(crate) fn read(store: &Store, key: &[u8]) -> Result<Option<Prepared>, Error> {
+    let Some((file, bytes)) = store.open_record(&name(key))? else { return Ok(None) };
+    let Some(body) = body(&bytes, key) else { return Ok(None) };
+    let Ok(mut prepared) = serde_json::from_slice::<Prepared>(body) else { return Ok(None) };
+    match lease(file) {
+        Some(lease) => prepared.lease = Some(lease),
+        None => return Ok(None),
+    }
+    Ok(Some(prepared))
+}
+
+/// `None`: a removal was faster, and the record is one of what no longer exists.
+fn lease(file: File) -> Option<Lease> {
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).ok()?;
+    let stat = rustix::fs::fstat(file.as_fd()).ok()?;
+    (stat.st_nlink > 0).then_some(Lease { _file: file })
+}
+
+fn body<'b>(bytes: &'b [u8], key: &[u8]) -> Option<&'b [u8]> {
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (length, rest) = rest.split_first_chunk::<8>()?;
+    let (found, body) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    (found == key).then_some(body)
+}
+
+pub(crate) fn write(store: &Store, key: &[u8], prepared: &Prepared) -> Result<(), Error> {
+    let body = to_json(prepared);
+    let bytes = [MAGIC, &(key.len() as u64).to_le_bytes(), key, &body].concat();
+    Ok(store.write(&name(key), &bytes)?)
+}
+
+/// The image that a reference stands for.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ReferenceRecord {
+    pub reference: String,
+    pub digest: Digest,
+}
+
+pub(crate) fn reference_path(reference: &Reference) -> String {
+    format!("references/{}.json", Digest::of(reference.to_string().as_bytes()).hex())
+}
