@@ -15,6 +15,10 @@ EPOCH=1700000000
 EPOCH_RFC3339=2023-11-14T22:13:20Z
 export SOURCE_DATE_EPOCH=$EPOCH
 
+# The system's own, so that it does not matter what else a user has in PATH.
+PYTHON=/usr/bin/python3
+[ -x "$PYTHON" ] || PYTHON=python3
+
 NODE14_VERSION=14.21.3
 NPM6_VERSION=6.14.18
 NODE22_VERSION=22.23.3
@@ -80,7 +84,7 @@ tree_tar() {
 	tar --create --file "$2" --directory "$1" --sort=name --format=pax \
 		--pax-option=delete=atime,delete=ctime \
 		--owner=0 --group=0 --numeric-owner \
-		--mtime=@$EPOCH --clamp-mtime \
+		--mtime=@"$EPOCH" --clamp-mtime \
 		--transform='s,^\./\(.\),\1,;s,^\.$,./,' .
 }
 
@@ -181,8 +185,44 @@ image_repack() {
 store() {
 	local tool=$1
 	shift
-	mkdir -p "$WORK/run"
-	TMPDIR=$WORK "$tool" --storage-driver vfs --root "$WORK/store" --runroot "$WORK/run" "$@"
+	mkdir -p "$WORK/run" "$WORK/tmp"
+	TMPDIR=$WORK/tmp "$tool" --storage-driver "$(store_driver)" \
+		--root "$WORK/store" --runroot "$WORK/run" "$@"
+}
+
+store_podman() {
+	store podman --cgroup-manager cgroupfs --events-backend none --tmpdir "$WORK/run/libpod" "$@"
+}
+
+# Overlay where it can be mounted, else whole copies of every layer.
+store_driver() {
+	local probe=$WORK/probe options
+	if [ ! -e "$WORK/driver" ]; then
+		mkdir -p "$probe"/{lower,upper,work,merged}
+		options=lowerdir=$probe/lower,upperdir=$probe/upper,workdir=$probe/work
+		[ -z "${_CONTAINERS_USERNS_CONFIGURED-}" ] || options+=,userxattr
+		if unshare --mount mount -t overlay -o "$options" overlay "$probe/merged" 2>/dev/null; then
+			echo overlay >"$WORK/driver"
+		else
+			echo vfs >"$WORK/driver"
+		fi
+	fi
+	cat "$WORK/driver"
+}
+
+# store_import NAME: make a finished image known to buildah as localhost/NAME.
+store_import() {
+	skopeo copy --quiet "oci:$DIR/$1:latest" \
+		"containers-storage:[$(store_driver)@$WORK/store+$WORK/run]localhost/$1:latest"
+}
+
+# store_build CONTEXT [OPTION...]: build the Containerfile there into OUT.
+store_build() {
+	local context=$1
+	shift
+	store buildah build --isolation chroot --pull-never --format oci --timestamp "$EPOCH" \
+		--tag localhost/result:latest --file "$context/Containerfile" "$@" "$context"
+	store buildah push --quiet localhost/result:latest "oci:$OUT:latest"
 }
 
 # Node: shared by the recipes of both versions.
@@ -226,10 +266,10 @@ node_image() {
 	install -D -m 755 "$HERE/context/docker-entrypoint.sh" \
 		"$tree/usr/local/bin/docker-entrypoint.sh"
 	tar --create --file "$WORK/layer.tar" --sort=name --format=pax \
-		--pax-option=delete=atime,delete=ctime --numeric-owner --mtime=@$EPOCH \
+		--pax-option=delete=atime,delete=ctime --numeric-owner --mtime=@"$EPOCH" \
 		-C "$tree" etc usr
 	tar --append --file "$WORK/layer.tar" --sort=name --format=pax \
-		--pax-option=delete=atime,delete=ctime --numeric-owner --mtime=@$EPOCH \
+		--pax-option=delete=atime,delete=ctime --numeric-owner --mtime=@"$EPOCH" \
 		--owner=1000 --group=1000 -C "$WORK/home" home/node
 	image_layer "$WORK/layer.tar" "user node, docker-entrypoint.sh"
 	rm -rf "$tree"
@@ -240,4 +280,13 @@ node_image() {
 	image_config --config.user node
 	image_config --clear config.cmd --config.cmd node
 	image_finish
+}
+
+# recompress NAME: a finished image with zstd layers.
+recompress() {
+	local manifest other
+	skopeo copy --quiet --dest-compress-format zstd "oci:$DIR/$1:latest" "oci:$OUT:latest"
+	manifest=$(jq -r '.manifests[0].digest' "$OUT/index.json")
+	other=$(jq -r '.layers[].mediaType' "$OUT/blobs/${manifest/://}" | grep -vc 'tar+zstd$' || true)
+	[ "$other" = 0 ] || die "skopeo left $other layers without zstd"
 }

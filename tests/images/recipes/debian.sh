@@ -7,7 +7,7 @@ recipe() {
 	mkdir -p "$WORK/dev/dev"
 	image_new
 	mv "$CACHE"/debian-*.tar "$WORK/layer.tar"
-	tar --append --file "$WORK/layer.tar" --owner=0 --group=0 --mtime=@$EPOCH -C "$WORK/dev" ./dev
+	tar --append --file "$WORK/layer.tar" --owner=0 --group=0 --mtime=@"$EPOCH" -C "$WORK/dev" ./dev
 	image_layer "$WORK/layer.tar" "mmdebstrap --variant=minbase $(apt_codename)"
 	image_config --config.env "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
 		--config.cmd bash
