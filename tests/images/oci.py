@@ -183,12 +183,6 @@ class Tar:
     def opaque(self, name):
         self.file(os.path.join(os.fsencode(name), b".wh..wh..opq"), mode=0)
 
-    def raw(self, data):
-        """Put ready-made blocks between the entries."""
-        assert len(data) % 512 == 0
-        self.tar.fileobj.write(data)
-        self.tar.offset += len(data)
-
     def bytes(self):
         self.tar.close()
         return self.buffer.getvalue()
