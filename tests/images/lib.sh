@@ -165,9 +165,10 @@ image_apt() {
 	shift
 	[ -e "$bundle" ] || umoci unpack --image "$OUT:latest" "$bundle"
 	in_root "$root" sh -euc '
-		apt-get -qq -o APT::Sandbox::User=root update
-		apt-get -qq -y -o APT::Sandbox::User=root -o APT::Keep-Downloaded-Packages=true \
-			-o Dpkg::Use-Pty=0 --no-install-recommends install "$@"
+		apt="apt-get -qq -y -o APT::Sandbox::User=root -o Dpkg::Use-Pty=0
+			-o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
+		$apt update
+		$apt -o APT::Keep-Downloaded-Packages=true --no-install-recommends install "$@"
 	' sh "$@" >"$WORK/apt.log" 2>&1 </dev/null || {
 		tail -n 20 "$WORK/apt.log" >&2
 		die "apt-get install $* failed"
@@ -267,7 +268,7 @@ node_image() {
 		"$tree/usr/local/bin/docker-entrypoint.sh"
 	tar --create --file "$WORK/layer.tar" --sort=name --format=pax \
 		--pax-option=delete=atime,delete=ctime --numeric-owner --mtime=@"$EPOCH" \
-		-C "$tree" etc usr
+		-C "$tree" etc usr --no-recursion -C "$WORK/home" home
 	tar --append --file "$WORK/layer.tar" --sort=name --format=pax \
 		--pax-option=delete=atime,delete=ctime --numeric-owner --mtime=@"$EPOCH" \
 		--owner=1000 --group=1000 -C "$WORK/home" home/node

@@ -1,6 +1,10 @@
 # shellcheck shell=bash
 # Steps of "umoci repack": additions, changes, removals, and directories that
 # become files or symbolic links and directories again.
+#
+# This umoci writes whiteouts for what was in a directory even if something
+# else takes the directory's place, which podman cannot apply. In umoci-mods
+# the directory therefore goes one layer earlier; umoci-swap has it at once.
 recipe() {
 	local root=$WORK/bundle/rootfs
 	image_from busybox
@@ -21,26 +25,37 @@ recipe() {
 	setfattr -n user.colour -v blue "$root/m/keep/one"
 	step "add"
 
+	if [ "$NAME" = umoci-swap ]; then
+		rm -r "$root/m/to-file" "$root/m/to-link"
+		echo 2 >"$root/m/to-file"
+		ln -s nowhere "$root/m/to-link"
+		step "replace directories"
+		image_finish
+		return
+	fi
+
+	rm -r "$root/m/to-file" "$root/m/to-link" "$root/m/gone"
+	step "remove directories"
+
 	echo 2 >"$root/m/keep/changes"
 	chmod 4755 "$root/m/keep/one"
 	chown 1:1 "$root/m/keep"
 	chmod 1777 "$root/m/keep"
-	rm -r "$root/m/to-file" "$root/m/to-link" "$root/m/gone"
 	echo 2 >"$root/m/to-file"
 	ln -s keep "$root/m/to-link"
 	rm "$root/m/link-to-dir"
 	mkdir "$root/m/link-to-dir"
 	echo 2 >"$root/m/link-to-dir/inside"
-	step "change, replace directories"
+	step "change, put others in their place"
 
 	rm "$root/m/to-file" "$root/m/to-link" "$root/m/hard-a"
 	mkdir "$root/m/to-file" "$root/m/to-link"
 	echo 3 >"$root/m/to-file/again"
 	echo 3 >"$root/m/to-link/again"
 	rm -r "$root/m/link-to-dir"
-	ln -s "with space" "$root/m/link-to-dir"
 	step "and back again"
 
+	ln -s "with space" "$root/m/link-to-dir"
 	mkdir "$root/m/gone"
 	echo 4 >"$root/m/gone/new"
 	rm -r "$root/m/with space"
@@ -55,6 +70,6 @@ recipe() {
 }
 
 step() {
-	find "$root/m" -newermt @"$EPOCH" -exec touch -h -d @"$EPOCH" {} +
+	find "$root" -newermt @"$EPOCH" -exec touch -h -d @"$EPOCH" {} +
 	image_repack "$1"
 }
