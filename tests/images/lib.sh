@@ -164,6 +164,7 @@ image_apt() {
 	local comment=$1 bundle=$WORK/bundle root=$WORK/bundle/rootfs
 	shift
 	[ -e "$bundle" ] || umoci unpack --image "$OUT:latest" "$bundle"
+	# shellcheck disable=SC2016
 	in_root "$root" sh -euc '
 		apt="apt-get -qq -y -o APT::Sandbox::User=root -o Dpkg::Use-Pty=0
 			-o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
