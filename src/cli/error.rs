@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::path::PathBuf;
 
 use crate::plan::PlanError;
-use crate::{host, launch, plan, supervise};
+use crate::{host, launch, plan, rootfs, supervise};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -18,6 +18,8 @@ pub enum CliError {
     Io { act: &'static str, path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error("cannot make the image ready")]
+    Rootfs { source: rootfs::Error },
     #[error(transparent)]
     Scratch(#[from] launch::ScratchError),
     #[error(transparent)]
@@ -82,6 +84,7 @@ impl CliError {
         use rustix::io::Errno;
         let hint = match self {
             Self::Told { hint, .. } => return hint.clone(),
+            Self::Rootfs { source } => return source.hint().map(str::to_owned),
             Self::Host(host::HostError::NoHome) => "export HOME=/path/to/your/home",
             Self::Host(host::HostError::RaisedPrivileges) => "remove the bits: chmod ug-s hamper; setcap -r hamper",
             Self::Plan(PlanError::NoCommand) => "give one: hamper run PROFILE -- COMMAND",

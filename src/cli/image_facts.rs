@@ -1,12 +1,12 @@
 //! The image as a plan needs it: the host's own tree, or what the store has unpacked.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 use super::error::CliError;
 use super::start::Effects;
 use crate::host::{Directories, Host, host_tree, host_user};
 use crate::plan::{Image, Node, Tree, User};
+use crate::rootfs::Lease;
 use crate::profile::{IdOrName, ImageSource, NetworkMode, Profile};
 
 /// The image, and what only the start of it needs to know.
@@ -15,11 +15,13 @@ pub struct ImageFacts {
     pub digest: String,
     /// Number of the image's STOPSIGNAL.
     pub stop_signal: Option<i32>,
-    /// The directory right below the upper one: the scratch root looks like it.
-    pub top_layer: Option<PathBuf>,
+    /// Permission bits and modification time of the merged root directory.
+    pub root: (u32, (i64, i64)),
     pub notes: Vec<String>,
     /// Sources of the host tree.
     pub opened: Vec<OwnedFd>,
+    /// Keeps the layers from being pruned.
+    pub lease: Option<Lease>,
 }
 
 /// Resolves the profile's image; loads it where that is needed and allowed.
@@ -30,12 +32,13 @@ pub fn image_facts(
     profile: &Profile,
     directories: &Directories,
     host: &Host,
+    project: Option<&str>,
     offline: bool,
     effects: Effects,
 ) -> Result<ImageFacts, CliError> {
     match &profile.image {
         ImageSource::Host => host_image(profile, directories, host),
-        _ => super::image_facts_store::store_image(profile, directories, host, offline, effects),
+        _ => super::image_facts_store::store_image(profile, directories, host, project, offline, effects),
     }
 }
 
@@ -89,9 +92,10 @@ fn host_image(profile: &Profile, directories: &Directories, host: &Host) -> Resu
         },
         digest: "host".into(),
         stop_signal: None,
-        top_layer: None,
+        root: (0o755, (0, 0)),
         notes: Vec::new(),
         opened,
+        lease: None,
     })
 }
 

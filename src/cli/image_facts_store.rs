@@ -1,19 +1,149 @@
-//! Images from the store. (Filled in with the store.)
+//! Images from the store, with the skeleton that makes them ready to start.
+
+use std::path::PathBuf;
+
 use super::error::CliError;
-use super::image_facts::ImageFacts;
+use super::image_facts::{ImageFacts, hosts_file};
 use super::start::Effects;
 use crate::host::{Directories, Host};
-use crate::plan::*;
-use crate::profile::{ImageSource, Profile};
+use crate::plan::{self, Image, Lower, User, inside_home};
+use crate::profile::{HomeMode, MapMode, NetworkMode, Preset, Profile, ProjectMode, Pull, RootMode, signal_number};
+use crate::rootfs::{self, Ownership, Prepared, ResolvedUser, Stack, Wishes, ensure_skeleton, prepare};
+use crate::store::{LayerName, Store};
 
-pub fn store_image(profile: &Profile, _: &Directories, _: &Host, _: bool, _: Effects) -> Result<ImageFacts, CliError> {
-    let ImageSource::Rootfs { path } = &profile.image else { return Err(CliError::Usage("no store".into())) };
+/// Finds the image in the store, or loads it; makes its skeleton where that is missing.
+///
+/// # Errors
+/// [`CliError::Rootfs`] of the load or the lookup.
+pub fn store_image(
+    profile: &Profile,
+    directories: &Directories,
+    host: &Host,
+    project: Option<&str>,
+    offline: bool,
+    effects: Effects,
+) -> Result<ImageFacts, CliError> {
+    let store = Store::open(&directories.data).map_err(|source| CliError::Rootfs { source: source.into() })?;
+    let pull = if offline || effects == Effects::None { Pull::Never } else { profile.pull };
+    let request = rootfs::Request {
+        source: &profile.image,
+        platform: &profile.platform,
+        pull,
+        ownership: ownership(profile, host),
+        user: profile.identity.user.as_ref(),
+        progress: None,
+    };
+    let prepared = prepare(&store, &request).map_err(|source| CliError::Rootfs { source })?;
+    let user = payload_user(&prepared.user);
+    let names: Vec<LayerName> = match &prepared.tree {
+        rootfs::Tree::Layers { names } => names.clone(),
+        _ => Vec::new(),
+    };
+    let wishes = wishes(profile, &prepared, &user, project);
+    let stack = || match &prepared.tree {
+        rootfs::Tree::Directory(path) => Stack::of_directory(path),
+        _ => Stack::of_layers(store.layers()?, &names),
+    };
+    let image_key = names.iter().fold(prepared.digest.to_string(), |key, name| format!("{key} {}", name.as_str()));
+    let skeleton = ensure_skeleton(&store, &image_key, &wishes, stack).map_err(|source| CliError::Rootfs { source })?;
+    let mut lower: Vec<Lower> = match &prepared.tree {
+        rootfs::Tree::Directory(path) => vec![Lower::Directory(path.clone())],
+        _ => names.iter().map(|name| Lower::Layer(name.as_str().to_owned())).collect(),
+    };
+    lower.push(Lower::Layer(skeleton.name));
+    let Prepared { digest, config, notes, lease, .. } = prepared;
     Ok(ImageFacts {
         image: Image {
-            entrypoint: vec![], cmd: vec!["/bin/sh".into()], environment: vec![], workdir: String::new(), volumes: vec![],
-            user: User { uid: 0, gid: 0, groups: vec![], home: "/root".into() },
-            tree: Tree::Layers(vec![Lower::Directory(path.clone())]), home_is_empty: true,
+            entrypoint: config.entrypoint,
+            cmd: config.cmd,
+            environment: config.env,
+            workdir: config.workdir.unwrap_or_default(),
+            volumes: config.volumes,
+            user,
+            tree: plan::Tree::Layers(lower),
+            home_is_empty: skeleton.home_is_empty,
         },
-        digest: "x".into(), stop_signal: None, top_layer: Some(path.clone()), notes: vec![], opened: vec![],
+        digest: digest.to_string(),
+        stop_signal: config.stop_signal.as_deref().and_then(signal_number),
+        root: (skeleton.mode, skeleton.modified),
+        notes,
+        opened: Vec::new(),
+        lease,
     })
+}
+
+/// How the layers are unpacked goes with how ids are mapped.
+fn ownership(profile: &Profile, host: &Host) -> Ownership {
+    let range = |range: crate::host::SubRange| rootfs::SubRange { start: range.start, count: range.count };
+    match (profile.identity.map, host.ranges) {
+        (MapMode::Single, _) | (_, None) => Ownership::Single,
+        (_, Some((uids, gids))) => Ownership::Range { uids: range(uids), gids: range(gids) },
+    }
+}
+
+/// A user whom the image does not know gets a home of its own.
+fn payload_user(user: &ResolvedUser) -> User {
+    let home = match (&user.name, user.uid) {
+        (Some(_), _) => user.home.clone(),
+        (None, 0) => "/root".into(),
+        (None, uid) => format!("/home/user{uid}"),
+    };
+    User { uid: user.uid, gid: user.gid, groups: user.groups.clone(), home }
+}
+
+fn wishes(profile: &Profile, prepared: &Prepared, user: &User, project: Option<&str>) -> Wishes {
+    let mut wishes = Wishes { home: user.home.clone(), ..Wishes::default() };
+    if profile.identity.home == HomeMode::None {
+        wishes.home = "/".into();
+    }
+    let targets = profile.mounts.iter().map(|mount| inside_home(&mount.target, &user.home));
+    let inside_project = |target: &String| project.is_some_and(|project| std::path::Path::new(target).starts_with(project));
+    let below_home = |target: &String| std::path::Path::new(target).starts_with(&user.home);
+    // What lies in a mount of its own is made there when it is mounted.
+    wishes.directories = targets.filter(|target| !inside_project(target) && !below_home(target)).collect();
+    if profile.project.mode != ProjectMode::None {
+        wishes.directories.extend(project.map(str::to_owned));
+    }
+    if profile.root.tmp.is_some() || profile.root.mode == RootMode::Ro {
+        wishes.directories.push("/tmp".into());
+        wishes.directories.push("/run".into());
+    }
+    if profile.root.mode == RootMode::Ro {
+        wishes.directories.extend(prepared.config.volumes.iter().cloned());
+    }
+    if !profile.secrets.is_empty() {
+        wishes.directories.push("/run/secrets".into());
+    }
+    wishes.files.push(("/etc/hosts".into(), hosts_file(profile).into_bytes()));
+    wishes.files.push(("/etc/hostname".into(), format!("{}\n", profile.hostname).into_bytes()));
+    match profile.network.mode {
+        NetworkMode::Host => wishes.files.push(("/etc/resolv.conf".into(), Vec::new())),
+        _ => wishes.files.push(("/etc/resolv.conf".into(), b"# no network\n".to_vec())),
+    }
+    if profile.security.preset != Preset::Build
+        && let Some(zone) = local_time()
+    {
+        wishes.files.push(("/etc/localtime".into(), zone));
+    }
+    let User { uid, gid, home, .. } = user;
+    let shell = prepared.user.shell.as_deref().unwrap_or("/bin/sh");
+    if prepared.user.name.is_none() {
+        let name = if *uid == 0 { "root".to_owned() } else { format!("user{uid}") };
+        wishes.passwd = Some(format!("{name}:x:{uid}:{gid}:{name}:{home}:{shell}"));
+    }
+    if !prepared.user.known_group {
+        let name = if *gid == 0 { "root".to_owned() } else { format!("group{gid}") };
+        wishes.group = Some(format!("{name}:x:{gid}:"));
+    }
+    wishes
+}
+
+/// A time zone file is a few kilobytes, tzfile(5).
+const MAX_ZONE: u64 = 1 << 16;
+
+fn local_time() -> Option<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(PathBuf::from("/etc/localtime")).ok()?.take(MAX_ZONE).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }

@@ -62,7 +62,8 @@ pub fn assemble(
     let host = Host::probe(profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid))?;
     let state = ProjectState::new(directories, profile, choice.path.as_deref());
     let mut opened = Opening { fds: Vec::with_capacity(8), effects };
-    let image = image_facts(profile, directories, &host, offline, effects)?;
+    let target = project_target(profile, choice);
+    let image = image_facts(profile, directories, &host, target.as_deref(), offline, effects)?;
     opened.fds.extend(image.opened.iter().map(|fd| fd.try_clone()).collect::<Result<Vec<_>, _>>().unwrap_or_default());
     let project = open_project(profile, choice, &mut opened)?;
     let mounts = open_mounts(profile, directories, &state, &mut opened)?;
@@ -169,6 +170,12 @@ pub fn make_directory(path: &Path) -> Result<(), CliError> {
     })
 }
 
+/// Where the project is inside: the same path as outside, unless the profile says otherwise.
+fn project_target(profile: &Profile, choice: &ProjectChoice) -> Option<String> {
+    let path = choice.path.as_ref().filter(|_| profile.project.mode != ProjectMode::None)?;
+    Some(profile.project.target.clone().unwrap_or_else(|| path.to_string_lossy().into_owned()))
+}
+
 fn open_project(profile: &Profile, choice: &ProjectChoice, opening: &mut Opening) -> Result<plan::Project, CliError> {
     let none = |mode| plan::Project { path: PathBuf::from("/"), source: None, target: "/".into(), mode, guarded: Vec::new() };
     let Some(path) = choice.path.as_ref().filter(|_| profile.project.mode != ProjectMode::None) else {
@@ -177,7 +184,7 @@ fn open_project(profile: &Profile, choice: &ProjectChoice, opening: &mut Opening
     let opened = open_source(path)?;
     let protect = protected_paths(profile, path);
     let guarded = survey_guarded(opened.fd.as_fd(), path, &protect, &profile.project.hide)?;
-    let target = profile.project.target.clone().unwrap_or_else(|| path.to_string_lossy().into_owned());
+    let target = project_target(profile, choice).unwrap_or_default();
     Ok(plan::Project { path: path.clone(), source: Some(opening.add(opened)), target, mode: profile.project.mode, guarded })
 }
 
@@ -374,12 +381,8 @@ fn resources(
     let layers = directories.data.join("layers");
     let scratch_base = directories.data.join("scratch");
     let scratch = if plan.steps.iter().any(|step| matches!(step, Step::TakeScratch)) {
-        let root = match &image.top_layer {
-            Some(path) => {
-                RootAttributes::of(path).map_err(|source| CliError::Io { act: "look at", path: path.clone(), source: source.into() })?
-            }
-            None => RootAttributes { mode: 0o755, modified: (0, 0) },
-        };
+        let (mode, modified) = image.root;
+        let root = RootAttributes { mode, modified };
         Some(Scratch::take(&scratch_base, root)?)
     } else {
         None

@@ -32,14 +32,6 @@ pub struct RootAttributes {
     pub modified: (i64, i64),
 }
 
-impl RootAttributes {
-    /// Of the directory that lies right below the upper one.
-    pub fn of(path: &Path) -> Result<Self, Errno> {
-        let stat = statat(CWD, path, AtFlags::empty())?;
-        Ok(Self { mode: stat.st_mode & 0o7777, modified: (stat.st_mtime, stat.st_mtime_nsec as i64) })
-    }
-}
-
 /// A scratch directory in use: `u` and `w` for the root, and others beside them.
 #[derive(Debug)]
 pub struct Scratch {

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 pub use build::{Image, OpenedMount, Project, Request, SeccompFacts, Tree, User, build, kept_directory};
 pub use landlock::{MINIMUM_ABI, file_rights, handled_access, scoped};
-pub use payload::{Invocation, payload_environment};
+pub use payload::{Invocation, inside_home, payload_environment};
 pub use step::{Guard, IdMap, LandlockRule, Lower, MapWriter, Namespace, Node, Over, Root, Step, Upper};
 
 /// The ordered steps of a start, and what the supervisor must know about it.

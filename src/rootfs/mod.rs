@@ -13,6 +13,7 @@ mod layer;
 mod owner;
 mod prepare;
 mod record;
+mod skeleton;
 mod stack;
 mod stream;
 #[cfg(test)]
@@ -23,5 +24,6 @@ pub use error::Error;
 pub use owner::{Ownership, SubRange};
 pub use prepare::{Lease, Prepared, Progress, Request, Tree, prepare};
 pub use record::ImageRecord;
+pub use skeleton::{Skeleton, Wishes, ensure as ensure_skeleton};
 pub use stack::{Found, Stack};
 pub use user::{ResolvedUser, parse as parse_user, resolve as resolve_user};
