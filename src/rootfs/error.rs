@@ -47,16 +47,42 @@ pub enum Error {
     NotPulled(String),
     #[error("a thread that unpacked {0} ended unexpectedly")]
     Thread(String),
-    #[error("cannot start a process in a user namespace of the range {range}")]
-    Namespace { range: String, source: io::Error },
-    #[error("{0}")]
-    Child(String),
+    #[error("the image has no layers")]
+    NoLayers,
+    #[error("cannot {act} a process in a user namespace for the range of ids")]
+    Namespace { act: &'static str, source: io::Error },
+    #[error("cannot map the range of ids")]
+    Maps(#[from] crate::sys::IdMapError),
+    /// What a process in a user namespace told; it could not hand over the error itself.
+    #[error("{words}")]
+    Told { words: String, hint: Option<String> },
+    #[error("image {0} is in use by a running sandbox")]
+    InUse(Digest),
+    #[error("there is no image `{wanted}` in the store")]
+    NoSuchImage { wanted: String },
+    #[error("`{wanted}` stands for several images: {}", .found.join(", "))]
+    Ambiguous { wanted: String, found: Vec<String> },
 }
 
 impl Error {
+    /// The error and everything that caused it, on one line.
+    pub fn chain(&self) -> String {
+        let mut words = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            words.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        words
+    }
+
     /// What the caller can do about it, for the end of the message.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&str> {
         match self {
+            Self::Told { hint, .. } => hint.as_deref(),
+            Self::Maps(_) | Self::Namespace { .. } => Some("hamper doctor says what is missing; `identity.map = \"single\"` needs no range"),
+            Self::InUse(_) => Some("stop the sandbox first: hamper ps"),
+            Self::NoSuchImage { .. } => Some("hamper image ls"),
             Self::NotPulled(_) => {
                 Some("use `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`, for example of `skopeo copy docker://… oci:DIR`")
             }

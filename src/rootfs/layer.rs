@@ -22,7 +22,7 @@ use crate::store::{LayerName, PendingTree, Store, ThreadIds, TreeFacts};
 const MAX_WORKERS: usize = 3;
 
 /// A layer whose tree is in the store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Loaded {
     pub diff_id: Digest,
     pub name: LayerName,

@@ -7,9 +7,12 @@
 mod bounds;
 mod directory;
 mod error;
+mod export;
 mod extract;
 mod late;
 mod layer;
+mod manage;
+mod namespace;
 mod owner;
 mod prepare;
 mod record;
@@ -21,6 +24,8 @@ mod tests;
 mod user;
 
 pub use error::Error;
+pub use export::export;
+pub use manage::{Removed, find_image, images, prune, remove_image};
 pub use owner::{Ownership, SubRange};
 pub use prepare::{Lease, Prepared, Progress, Request, Tree, prepare};
 pub use record::ImageRecord;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::layer::{Load, Loaded, load_all};
+use super::namespace::in_range;
 use super::owner::{OwnerMap, You};
 use super::record::{self, ImageRecord, ReferenceRecord, reference_path};
 use super::user::{self, ResolvedUser};
@@ -121,23 +122,86 @@ fn of_reference(store: &Store, request: &Request<'_>, text: &str) -> Result<Prep
         Some(digest) => ImageConfig::parse(&store.blob(digest)?.ok_or_else(missing)?, &format!("config {digest}"))?,
         None => ImageConfig { diff_ids: record.diff_ids.clone(), ..ImageConfig::default() },
     };
-    let load = Load { store, map: OwnerMap { ownership: request.ownership, you: You::default() }, progress: None };
-    let known = record.diff_ids.iter().map(|diff_id| super::layer::known(&load, diff_id)?.ok_or_else(missing));
-    let loaded: Vec<Loaded> = known.collect::<Result<_, Error>>()?;
-    let user = resolve_user(store, &config, request.user, &loaded)?;
-    Ok(Prepared { digest, config, tree: Tree::Layers { names: names(&loaded) }, user, notes: Vec::new(), lease: None })
+    let spec = spec(&config, request.user)?;
+    let mut you = guess(&spec);
+    // Once with the guess, once with what the image's files say.
+    for _ in 0..2 {
+        let load = Load { store, map: OwnerMap { ownership: request.ownership, you }, progress: None };
+        let known = record.diff_ids.iter().map(|diff_id| super::layer::known(&load, diff_id)?.ok_or_else(missing));
+        let loaded: Vec<Loaded> = known.collect::<Result<_, Error>>()?;
+        let user = resolve_user(store, &spec, &loaded)?;
+        if request.ownership == Ownership::Single || is(&user) == you {
+            return Ok(Prepared { digest, config, tree: Tree::Layers { names: names(&loaded) }, user, notes: Vec::new(), lease: None });
+        }
+        you = is(&user);
+    }
+    Err(missing())
+}
+
+/// What the layers have become, and who the user is in them.
+#[derive(Serialize, Deserialize)]
+struct Unpacked {
+    loaded: Vec<Loaded>,
+    user: ResolvedUser,
 }
 
 fn load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
     let mut image = image::open(request.source, request.platform)?;
+    if image.layers.is_empty() {
+        return Err(Error::NoLayers);
+    }
+    let spec = spec(&image.config, request.user)?;
     let _load = store.begin_load()?;
-    let map = OwnerMap { ownership: request.ownership, you: You::default() };
-    let loaded = load_all(&Load { store, map, progress: request.progress }, &image.layers)?;
+    let work = || unpack(store, request, &image, &spec);
+    let Unpacked { loaded, user } = match request.ownership {
+        Ownership::Single => work()?,
+        Ownership::Range { uids, gids } => in_range(uids, gids, work)?,
+    };
     complete(&mut image, &loaded);
-    let user = resolve_user(store, &image.config, request.user, &loaded)?;
     let digest = keep(store, request, &image, &loaded)?;
     let notes = notes(&loaded);
     Ok(Prepared { digest, config: image.config, tree: Tree::Layers { names: names(&loaded) }, user, notes, lease: None })
+}
+
+/// Unpacks for whom the user is thought to be; where the image's files say something else, the layers for which that makes a
+/// difference are made again. Those are few: a layer in which neither id occurs is the same for everybody.
+fn unpack(store: &Store, request: &Request<'_>, image: &Image, spec: &UserSpec) -> Result<Unpacked, Error> {
+    let mut you = guess(spec);
+    loop {
+        let load = Load { store, map: OwnerMap { ownership: request.ownership, you }, progress: request.progress };
+        let loaded = load_all(&load, &image.layers)?;
+        let user = resolve_user(store, spec, &loaded)?;
+        // The files do not change with their owners, so the second round agrees with itself.
+        if request.ownership == Ownership::Single || is(&user) == you {
+            return Ok(Unpacked { loaded, user });
+        }
+        you = is(&user);
+    }
+}
+
+fn is(user: &ResolvedUser) -> You {
+    You { uid: Some(user.uid), gid: Some(user.gid) }
+}
+
+/// Who the user will be, before there is a passwd file to look into: most images run as root, or as the first of the ordinary users.
+fn guess(spec: &UserSpec) -> You {
+    let uid = match &spec.user {
+        IdOrName::Id(id) => *id,
+        IdOrName::Name(name) if name == "root" => 0,
+        IdOrName::Name(_) => 1000,
+    };
+    let gid = match &spec.group {
+        Some(IdOrName::Id(id)) => *id,
+        _ => uid,
+    };
+    You { uid: Some(uid), gid: Some(gid) }
+}
+
+fn spec(config: &ImageConfig, wanted: Option<&UserSpec>) -> Result<UserSpec, Error> {
+    match wanted {
+        Some(spec) => Ok(spec.clone()),
+        None => user::parse(config.user.as_deref().unwrap_or("")),
+    }
 }
 
 /// Fills in what the source did not say and the layers have told.
@@ -184,12 +248,8 @@ fn names(loaded: &[Loaded]) -> Vec<LayerName> {
     loaded[first.min(loaded.len())..].iter().map(|layer| layer.name.clone()).collect()
 }
 
-fn resolve_user(store: &Store, config: &ImageConfig, wanted: Option<&UserSpec>, loaded: &[Loaded]) -> Result<ResolvedUser, Error> {
-    let spec = match wanted {
-        Some(spec) => spec.clone(),
-        None => user::parse(config.user.as_deref().unwrap_or(""))?,
-    };
-    user::resolve(&Stack::of_layers(store.layers()?, &names(loaded))?, &spec)
+fn resolve_user(store: &Store, spec: &UserSpec, loaded: &[Loaded]) -> Result<ResolvedUser, Error> {
+    user::resolve(&Stack::of_layers(store.layers()?, &names(loaded))?, spec)
 }
 
 /// Keeps documents and records. The trees are on the disk before a record calls them whole.

@@ -199,6 +199,12 @@ fn body<'b>(bytes: &'b [u8], key: &[u8]) -> Option<&'b [u8]> {
     (found == key).then_some(body)
 }
 
+/// The body of a record whatever its key.
+pub(crate) fn any_body(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<8>()?;
+    rest.get(usize::try_from(u64::from_le_bytes(*length)).ok()?..)
+}
+
 pub(crate) fn write(store: &Store, key: &[u8], prepared: &Prepared) -> Result<(), Error> {
     let body = to_json(prepared);
     let bytes = [MAGIC, &(key.len() as u64).to_le_bytes(), key, &body].concat();

@@ -162,7 +162,13 @@ impl Stack {
         Ok(above.pop())
     }
 
-    fn target(&self, link: &Found) -> Result<Vec<u8>, Errno> {
+    /// Opens a regular file that was found.
+    pub(crate) fn open_found(&self, found: &Found) -> Result<OwnedFd, Errno> {
+        let layer = *found.layers.first().ok_or(Errno::NOENT)?;
+        self.open(layer, &found.path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC)
+    }
+
+    pub(crate) fn target(&self, link: &Found) -> Result<Vec<u8>, Errno> {
         let layer = *link.layers.first().ok_or(Errno::NOENT)?;
         let fd = self.open(layer, &link.path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)?;
         Ok(rustix::fs::readlinkat(&fd, "", Vec::new())?.into_bytes())

@@ -153,6 +153,26 @@ impl Store {
         renamed
     }
 
+    /// Whether a record is leased by a running sandbox.
+    pub fn is_leased(&self, name: &str) -> Result<bool, Error> {
+        let Some((file, _)) = self.open_record(name)? else { return Ok(false) };
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(errno) => Err(self.error("lock", name, errno)),
+        }
+    }
+
+    /// Removes a layer's tree and what is known about it; facts first, so that a tree that is half gone is not taken as whole.
+    pub fn remove_layer(&self, name: &str) -> Result<(), Error> {
+        self.unlink(&format!("layers/{name}.json"))?;
+        self.unlink(&format!("layers/{name}.owners"))?;
+        match remove_tree(&self.layers()?, name.as_bytes()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.error("remove", &format!("layers/{name}"), errno)),
+        }
+    }
+
     /// Removes `name`; whether it was there.
     pub fn unlink(&self, name: &str) -> Result<bool, Error> {
         match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {

@@ -1,0 +1,315 @@
+//! `hamper image`: what the store has, and how it gets there and away.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+
+use super::error::escape;
+use super::output::{say, talk};
+use crate::host::subordinate_ranges;
+use crate::image::ImageConfig;
+use crate::profile::{ImageSource, Platform, Pull, Select};
+use crate::rootfs::{self, ImageRecord, Ownership, Prepared, Progress, Removed, Request, SubRange};
+use crate::store::Store;
+
+/// Work with images
+#[derive(Args, Debug)]
+pub struct ImageArgs {
+    #[command(subcommand)]
+    command: ImageCommand,
+    /// Directory of the store [default: $XDG_DATA_HOME/hamper]
+    #[arg(long, global = true, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// How owners of the image stand in the store
+    #[arg(long, global = true, value_enum, default_value_t = Map::Auto, value_name = "MAP")]
+    map: Map,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Map {
+    /// The range of ids where there is one
+    Auto,
+    /// Everything is yours
+    Single,
+    /// True owners, from your range in /etc/subuid
+    Range,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    #[default]
+    Table,
+    Json,
+}
+
+#[derive(Subcommand, Debug)]
+enum ImageCommand {
+    /// Load an image into the store: oci:DIR, oci-archive:FILE, docker-archive:FILE or tar:FILE
+    Load {
+        source: String,
+        /// Platform to take where there are several
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+        platform: Option<String>,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// List the images of the store
+    Ls {
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Show all that is known about an image, as JSON
+    Inspect { image: String },
+    /// Remove images, and the layers that no other image has
+    Rm {
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Remove layers that no image has
+    Prune {
+        /// Remove every image that no sandbox uses
+        #[arg(long)]
+        all: bool,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Write an image's files into a new directory, as a sandbox would see them
+    Unpack {
+        source: String,
+        directory: PathBuf,
+        /// Platform to take where there are several
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+        platform: Option<String>,
+    },
+}
+
+/// What ends a command, with its exit code.
+enum Failure {
+    Usage(String),
+    Rootfs(rootfs::Error),
+}
+
+impl From<rootfs::Error> for Failure {
+    fn from(error: rootfs::Error) -> Self {
+        Self::Rootfs(error)
+    }
+}
+
+impl From<crate::store::Error> for Failure {
+    fn from(error: crate::store::Error) -> Self {
+        Self::Rootfs(error.into())
+    }
+}
+
+pub fn run(args: &ImageArgs) -> ExitCode {
+    match dispatch(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(words)) => {
+            talk(&format!("hamper: {}", escape(&words)));
+            ExitCode::from(2)
+        }
+        Err(Failure::Rootfs(error)) => {
+            talk(&format!("hamper: {}", escape(&error.chain())));
+            if let Some(hint) = error.hint() {
+                talk(&format!("hint: {}", escape(hint)));
+            }
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn dispatch(args: &ImageArgs) -> Result<(), Failure> {
+    let store = Store::open(&store_path(args)?)?;
+    let ownership = ownership(args.map)?;
+    match &args.command {
+        ImageCommand::Load { source, platform, format } => load(&store, ownership, source, platform.as_deref(), *format),
+        ImageCommand::Ls { format } => list(&store, *format),
+        ImageCommand::Inspect { image } => inspect(&store, image),
+        ImageCommand::Rm { images } => images.iter().try_for_each(|image| {
+            let image = rootfs::find_image(&store, image)?;
+            rootfs::remove_image(&store, &image, ownership)?;
+            say(&image.digest.to_string());
+            Ok(())
+        }),
+        ImageCommand::Prune { all, format } => {
+            say_removed(&rootfs::prune(&store, *all, ownership)?, *format);
+            Ok(())
+        }
+        ImageCommand::Unpack { source, directory, platform } => unpack(&store, source, platform.as_deref(), directory),
+    }
+}
+
+fn store_path(args: &ImageArgs) -> Result<PathBuf, Failure> {
+    if let Some(path) = &args.store {
+        return Ok(path.clone());
+    }
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")));
+    data.map(|data| data.join("hamper")).ok_or_else(|| Failure::Usage("neither XDG_DATA_HOME nor HOME is set".into()))
+}
+
+fn ownership(map: Map) -> Result<Ownership, Failure> {
+    let ranges = match map {
+        Map::Single => None,
+        Map::Auto | Map::Range => subordinate_ranges(rustix::process::geteuid().as_raw()),
+    };
+    match ranges {
+        Some((uids, gids)) => Ok(Ownership::Range {
+            uids: SubRange { start: uids.start, count: uids.count },
+            gids: SubRange { start: gids.start, count: gids.count },
+        }),
+        None if map == Map::Range => Err(Failure::Usage("you have no range in /etc/subuid and /etc/subgid, or newuidmap is missing".into())),
+        None => Ok(Ownership::Single),
+    }
+}
+
+/// `oci:DIR[:TAG|@DIGEST]` and its like; a registry's reference where there is no such word before it.
+fn parse_source(text: &str) -> Result<ImageSource, Failure> {
+    let path = |rest: &str| match rest.is_empty() {
+        true => Err(Failure::Usage(format!("{text}: the path is missing"))),
+        false => std::path::absolute(rest).map_err(|error| Failure::Usage(format!("{rest}: {error}"))),
+    };
+    if let Some(rest) = text.strip_prefix("oci:") {
+        let (at, select) = split_select(rest);
+        return Ok(ImageSource::OciDir { path: path(at)?, select });
+    }
+    if let Some(rest) = text.strip_prefix("oci-archive:") {
+        let (at, select) = split_select(rest);
+        return Ok(ImageSource::OciArchive { path: path(at)?, select });
+    }
+    if let Some(rest) = text.strip_prefix("docker-archive:") {
+        let (at, select) = split_select(rest);
+        return Ok(ImageSource::DockerArchive { path: path(at)?, select });
+    }
+    if let Some(rest) = text.strip_prefix("tar:") {
+        return Ok(ImageSource::Tar { path: path(rest)? });
+    }
+    if let Some(rest) = text.strip_prefix("rootfs:") {
+        return Ok(ImageSource::Rootfs { path: path(rest)? });
+    }
+    Ok(ImageSource::Registry(text.to_owned()))
+}
+
+/// A colon behind the last slash begins a tag, unless a file of the whole name is there.
+fn split_select(rest: &str) -> (&str, Select) {
+    if Path::new(rest).exists() {
+        return (rest, Select::Only);
+    }
+    if let Some((path, digest)) = rest.split_once('@') {
+        return (path, Select::Digest(digest.to_owned()));
+    }
+    let start = rest.rfind('/').map_or(0, |slash| slash + 1);
+    match rest[start..].split_once(':') {
+        Some((last, tag)) => (&rest[..start + last.len()], Select::Tag(tag.to_owned())),
+        None => (rest, Select::Only),
+    }
+}
+
+fn parse_platform(text: Option<&str>) -> Result<Platform, Failure> {
+    let Some(text) = text else { return Ok(Platform::native()) };
+    let parts: Vec<&str> = text.split('/').collect();
+    match parts.as_slice() {
+        [os, architecture, rest @ ..] if rest.len() <= 1 && parts.iter().all(|part| !part.is_empty()) => Ok(Platform {
+            os: (*os).to_owned(),
+            architecture: (*architecture).to_owned(),
+            variant: rest.first().map(|variant| (*variant).to_owned()),
+        }),
+        _ => Err(Failure::Usage(format!("{text}: a platform is OS/ARCHITECTURE, such as linux/amd64"))),
+    }
+}
+
+fn prepare(store: &Store, ownership: Ownership, source: &str, platform: Option<&str>) -> Result<Prepared, Failure> {
+    let (source, platform) = (parse_source(source)?, parse_platform(platform)?);
+    let progress = |progress: Progress<'_>| match progress {
+        Progress::Layer { name, facts } => talk(&format!("{}: {} entries, {}", escape(name), facts.entries, size(facts.bytes))),
+    };
+    let request =
+        Request { source: &source, platform: &platform, pull: Pull::Missing, ownership, user: None, progress: Some(&progress) };
+    let prepared = rootfs::prepare(store, &request)?;
+    for note in &prepared.notes {
+        talk(&format!("note: {}", escape(note)));
+    }
+    Ok(prepared)
+}
+
+fn load(store: &Store, ownership: Ownership, source: &str, platform: Option<&str>, format: Format) -> Result<(), Failure> {
+    let prepared = prepare(store, ownership, source, platform)?;
+    match format {
+        Format::Table => say(&prepared.digest.to_string()),
+        Format::Json => say(&json!({ "digest": prepared.digest, "tree": prepared.tree, "user": prepared.user, "notes": prepared.notes }).to_string()),
+    }
+    Ok(())
+}
+
+fn unpack(store: &Store, source: &str, platform: Option<&str>, directory: &Path) -> Result<(), Failure> {
+    // A copy that is the caller's own is made of trees that are.
+    let prepared = prepare(store, Ownership::Single, source, platform)?;
+    let entries = rootfs::export(store, &prepared, directory)?;
+    talk(&format!("{entries} entries"));
+    Ok(())
+}
+
+fn list(store: &Store, format: Format) -> Result<(), Failure> {
+    let images = rootfs::images(store)?;
+    if format == Format::Json {
+        say(&serde_json::to_string_pretty(&images).unwrap_or_default());
+        return Ok(());
+    }
+    let mut rows = vec![["NAME".to_owned(), "DIGEST".to_owned(), "PLATFORM".to_owned(), "SIZE".to_owned(), "SOURCE".to_owned()]];
+    rows.extend(images.iter().map(row));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2), width(3)];
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
+        }
+        line.push_str(&row[4]);
+        say(&line);
+    }
+    Ok(())
+}
+
+fn row(image: &ImageRecord) -> [String; 5] {
+    let name = image.names.first().map_or("-", String::as_str);
+    let digest = format!("{}:{}", image.digest.algorithm().name(), &image.digest.hex()[..12]);
+    [escape(name), digest, escape(&image.platform), size(image.size), escape(&image.source)]
+}
+
+fn inspect(store: &Store, wanted: &str) -> Result<(), Failure> {
+    let image = rootfs::find_image(store, wanted)?;
+    let config = match &image.config_digest {
+        Some(digest) => store.blob(digest)?.map(|bytes| ImageConfig::parse(&bytes, &format!("config {digest}"))),
+        None => None,
+    };
+    let config = config.transpose().map_err(rootfs::Error::from)?;
+    let manifest = store.blob(&image.digest)?.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    say(&serde_json::to_string_pretty(&json!({ "image": image, "config": config, "manifest": manifest })).unwrap_or_default());
+    Ok(())
+}
+
+fn say_removed(removed: &Removed, format: Format) {
+    match format {
+        Format::Json => say(&json!(removed).to_string()),
+        Format::Table => {
+            say(&format!("removed {} images and {} layers, {}", removed.images, removed.layers, size(removed.bytes)));
+            if removed.in_use > 0 {
+                talk(&format!("{} images are in use and were kept", removed.in_use));
+            }
+        }
+    }
+}
+
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
