@@ -89,6 +89,7 @@ fn host_image(profile: &Profile, directories: &Directories, host: &Host) -> Resu
             user: User { uid, gid, groups: Vec::new(), home },
             tree: Tree::Host { binds: sources, nodes },
             home_is_empty: true,
+            root_owner: None,
         },
         digest: "host".into(),
         stop_signal: None,

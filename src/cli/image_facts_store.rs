@@ -45,7 +45,8 @@ pub fn store_image(
         _ => Stack::of_layers(store.layers()?, &names),
     };
     let image_key = names.iter().fold(prepared.digest.to_string(), |key, name| format!("{key} {}", name.as_str()));
-    let skeleton = ensure_skeleton(&store, &image_key, &wishes, stack).map_err(|source| CliError::Rootfs { source })?;
+    let skeleton = ensure_skeleton(&store, &image_key, &wishes, request.ownership, stack).map_err(|source| CliError::Rootfs { source })?;
+    let user_is_not_root = user.uid != 0;
     let mut lower: Vec<Lower> = match &prepared.tree {
         rootfs::Tree::Directory(path) => vec![Lower::Directory(path.clone())],
         _ => names.iter().map(|name| Lower::Layer(name.as_str().to_owned())).collect(),
@@ -62,6 +63,7 @@ pub fn store_image(
             user,
             tree: plan::Tree::Layers(lower),
             home_is_empty: skeleton.home_is_empty,
+            root_owner: (user_is_not_root).then_some((0, 0)),
         },
         digest: digest.to_string(),
         stop_signal: config.stop_signal.as_deref().and_then(signal_number),
@@ -92,7 +94,7 @@ fn payload_user(user: &ResolvedUser) -> User {
 }
 
 fn wishes(profile: &Profile, prepared: &Prepared, user: &User, project: Option<&str>) -> Wishes {
-    let mut wishes = Wishes { home: user.home.clone(), ..Wishes::default() };
+    let mut wishes = Wishes { home: user.home.clone(), user: (user.uid, user.gid), ..Wishes::default() };
     if profile.identity.home == HomeMode::None {
         wishes.home = "/".into();
     }

@@ -112,7 +112,7 @@ pub fn start(args: &CommonArgs, mut invocation: Invocation, dry_run: bool) -> Re
     for note in &assembled.plan.notes {
         talk(&format!("hamper: {}", super::error::escape(note)));
     }
-    let result = launch_and_wait(&profile, assembled, args);
+    let result = launch_and_wait(&profile, assembled, &directories, args);
     result.map(u8::try_from).map(|code| code.unwrap_or(125))
 }
 
@@ -138,7 +138,12 @@ fn complete(invocation: &mut Invocation, args: &CommonArgs, profile: &crate::pro
     Ok(())
 }
 
-fn launch_and_wait(profile: &crate::profile::Profile, assembled: Assembled, args: &CommonArgs) -> Result<i32, CliError> {
+fn launch_and_wait(
+    profile: &crate::profile::Profile,
+    assembled: Assembled,
+    directories: &Directories,
+    args: &CommonArgs,
+) -> Result<i32, CliError> {
     let Assembled { plan, resources, opened, watched, stop_signal, image, host } = assembled;
     let Some(mut resources) = resources else { return Ok(0) };
     let sides = resources.terminal;
@@ -158,11 +163,11 @@ fn launch_and_wait(profile: &crate::profile::Profile, assembled: Assembled, args
         stop_timeout: profile.lifecycle.stop_timeout,
     };
     let outcome = supervise::supervise(&mut running, orders)?;
-    drop(opened);
+    drop((opened, image.lease));
     if let Some(scratch) = running.scratch.take() {
         match scratch.give_back() {
             Ok(false) => {}
-            Ok(true) => super::trash::sweep(&image),
+            Ok(true) => super::trash::sweep_in_background(&directories.data.join("trash"), &host),
             Err(errno) => talk(&format!("hamper: ignoring: cannot clean up the scratch directory: {errno}")),
         }
     }

@@ -115,7 +115,7 @@ pub fn assemble(
     opened.fds.extend(resolv_conf.map(|opened| opened.fd));
     let resources = match effects {
         Effects::None => None,
-        Effects::All => Some(resources(&plan, profile, directories, &image, filter.map(|(_, filter)| filter.program), secrets)?),
+        Effects::All => Some(resources(&plan, profile, directories, &host, &image, filter.map(|(_, filter)| filter.program), secrets)?),
     };
     let watched = watched(&project);
     Ok(Assembled { plan, resources, opened: opened.fds, watched, stop_signal: stop_signal(profile, &image), image, host })
@@ -374,15 +374,18 @@ fn resources(
     plan: &Plan,
     profile: &Profile,
     directories: &Directories,
+    host: &Host,
     image: &ImageFacts,
     seccomp: Option<seccompiler::BpfProgram>,
     secrets: Vec<(String, Vec<u8>)>,
 ) -> Result<Resources, CliError> {
     let layers = directories.data.join("layers");
-    let scratch_base = directories.data.join("scratch");
+    let ranges = host.ranges.filter(|_| profile.identity.map != MapMode::Single);
+    let scratch_base = directories.data.join(if ranges.is_some() { "scratch-range" } else { "scratch" });
     let scratch = if plan.steps.iter().any(|step| matches!(step, Step::TakeScratch)) {
         let (mode, modified) = image.root;
-        let root = RootAttributes { mode, modified };
+        let owner = image.image.root_owner.and(ranges).map(|(uids, _)| uids.start);
+        let root = RootAttributes { mode, modified, owner };
         Some(Scratch::take(&scratch_base, root)?)
     } else {
         None

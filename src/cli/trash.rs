@@ -1,5 +1,36 @@
 //! What runs have left in scratch directories is removed by a process of its own, which nobody waits for.
 
-use super::image_facts::ImageFacts;
+use std::path::Path;
 
-pub fn sweep(_: &ImageFacts) {}
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use crate::host::Host;
+use crate::rootfs::{Ownership, SubRange, sweep};
+use crate::sys::{self, Clone3, Forked};
+
+/// Starts the removal and returns at once. What it cannot remove, the next one finds.
+pub fn sweep_in_background(directory: &Path, host: &Host) {
+    // Ignoring: no process to be had is no reason to fail a run that is over; the next run tries again.
+    if let Ok(Forked::Child) = sys::clone3(&Clone3 { namespaces: 0, cgroup: None }) {
+        detach();
+        let range = |range: crate::host::SubRange| SubRange { start: range.start, count: range.count };
+        let ownership = match host.ranges {
+            Some((uids, gids)) => Ownership::Range { uids: range(uids), gids: range(gids) },
+            None => Ownership::Single,
+        };
+        let removed = sweep(directory, ownership);
+        sys::exit_now(i32::from(removed.is_err()));
+    }
+}
+
+/// Nobody's terminal, nobody's pipe, and last in line for the processor.
+fn detach() {
+    // Ignoring, all of it: a removal that disturbs is better than none.
+    let _ = rustix::process::setsid();
+    if let Ok(null) = openat(CWD, c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
+    let _ = rustix::process::nice(19);
+}

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat, openat2, symlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat, openat2, symlinkat};
 use rustix::io::{Errno, write};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
@@ -72,17 +72,19 @@ impl State<'_> {
             Op::SetHostname(name) => rustix::system::sethostname(name),
             Op::LoopbackUp => sys::loopback_up(),
             Op::PrivatePropagation => mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
-            Op::OverlayRoot { layers, options, target } => {
+            Op::OverlayRoot { layers, owner, options, target } => {
                 // By its path: a descriptor from before the clone belongs to the mounts of the parent's namespace.
                 chdir(layers.as_c_str())?;
                 mount(c"overlay", target.as_c_str(), c"overlay", SAFE, options.as_c_str())?;
-                self.enter_root(target)
+                self.enter_root(target)?;
+                self.own_root(*owner)
             }
-            Op::LongOverlayRoot { layers, lower, upper, work, target } => {
+            Op::LongOverlayRoot { layers, owner, lower, upper, work, target } => {
                 // By its path: a descriptor from before the clone belongs to the mounts of the parent's namespace.
                 chdir(layers.as_c_str())?;
                 mount_long_overlay(lower, upper, work, target)?;
-                self.enter_root(target)
+                self.enter_root(target)?;
+                self.own_root(*owner)
             }
             Op::TmpfsRoot { target } => {
                 mount(c"tmpfs", target.as_c_str(), c"tmpfs", SAFE, c"mode=755")?;
@@ -138,6 +140,13 @@ impl State<'_> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.root = Some(openat(CWD, target, flags, Mode::empty())?);
         Ok(())
+    }
+
+    /// The upper directory is the caller's; the root that the payload sees is whose the image says.
+    fn own_root(&self, owner: Option<(u32, u32)>) -> Result<(), Errno> {
+        let Some((uid, gid)) = owner else { return Ok(()) };
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        rustix::fs::chownat(self.root()?, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
     }
 
     /// The directory that a new node goes into, and its name there.

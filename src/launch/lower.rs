@@ -76,12 +76,14 @@ pub(super) enum Op {
     PrivatePropagation,
     OverlayRoot {
         layers: CString,
+        owner: Option<(u32, u32)>,
         options: CString,
         target: CString,
     },
     /// More layers than fit into one page of options.
     LongOverlayRoot {
         layers: CString,
+        owner: Option<(u32, u32)>,
         lower: Vec<CString>,
         upper: CString,
         work: CString,
@@ -380,7 +382,7 @@ fn landlock_rule(rule: &plan::LandlockRule) -> Result<LandlockRule, LowerError> 
 }
 
 fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
-    let Root::Overlay { lower, upper } = root else {
+    let Root::Overlay { lower, upper, owner } = root else {
         return Ok(Op::TmpfsRoot { target: c_path(&resources.layers)? });
     };
     let layers = c_path(&resources.layers)?;
@@ -401,10 +403,11 @@ fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
         .collect();
     let options = format!("userxattr,lowerdir={},upperdir={upper_base}/u,workdir={upper_base}/w", names.join(":"));
     if options.len() < OPTIONS_MAX {
-        return Ok(Op::OverlayRoot { layers, options: c_string(&options, "the layers")?, target: c_path(&target)? });
+        return Ok(Op::OverlayRoot { layers, owner: *owner, options: c_string(&options, "the layers")?, target: c_path(&target)? });
     }
     Ok(Op::LongOverlayRoot {
         layers,
+        owner: *owner,
         lower: names.iter().map(|name| c_string(name, "a layer")).collect::<Result<_, _>>()?,
         upper: c_string(&format!("{upper_base}/u"), "the upper directory")?,
         work: c_string(&format!("{upper_base}/w"), "the work directory")?,

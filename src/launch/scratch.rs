@@ -3,14 +3,16 @@
 //! Making and removing directories costs a start more than the overlay itself, so a directory that the payload did not write to is
 //! recycled as it is. One that it wrote to is renamed into `trash` and removed by a process of its own, which nobody waits for.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, fstat, mkdirat, openat, renameat,
-    statat, utimensat,
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, fstat, mkdirat, openat,
+    rename, statat, utimensat,
 };
 use rustix::io::Errno;
+use rustix::process::getuid;
 use rustix::time::Timespec;
 
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,8 @@ pub struct RootAttributes {
     pub mode: u32,
     /// Seconds and nanoseconds.
     pub modified: (i64, i64),
+    /// Who owns it on the host once init has set that, where it is not the caller.
+    pub owner: Option<u32>,
 }
 
 /// A scratch directory in use: `u` and `w` for the root, and others beside them.
@@ -38,7 +42,10 @@ pub struct Scratch {
     slot: OwnedFd,
     path: PathBuf,
     relative: String,
+    root: RootAttributes,
     extra: bool,
+    /// Whether the run before was killed, and what it left was thrown away here.
+    inherited: bool,
 }
 
 impl Scratch {
@@ -47,17 +54,25 @@ impl Scratch {
     /// # Errors
     /// [`ScratchError`] names the path.
     pub fn take(base: &Path, root: RootAttributes) -> Result<Self, ScratchError> {
+        let mut inherited = false;
         for number in 0..MAX_SLOTS {
             let path = base.join(number.to_string());
             let wrap = |source| ScratchError::Make { path: path.clone(), source };
-            let slot = open_slot(base, &path).map_err(wrap)?;
+            let mut slot = open_slot(base, &path).map_err(wrap)?;
             match flock(&slot, FlockOperation::NonBlockingLockExclusive) {
                 Err(Errno::WOULDBLOCK) => continue,
                 result => result.map_err(wrap)?,
             }
-            prepare(&slot, base, root).map_err(wrap)?;
+            if !prepare(&slot, root).map_err(wrap)? {
+                // The run before was killed, or had another root: what it left is thrown away.
+                throw_away(&path, base).map_err(wrap)?;
+                inherited = true;
+                slot = open_slot(base, &path).map_err(wrap)?;
+                flock(&slot, FlockOperation::NonBlockingLockExclusive).map_err(wrap)?;
+                prepare(&slot, root).map_err(wrap)?;
+            }
             let relative = format!("../{}/{number}", base.file_name().unwrap_or_default().to_string_lossy());
-            return Ok(Self { slot, path, relative, extra: false });
+            return Ok(Self { slot, path, relative, root, extra: false, inherited });
         }
         Err(ScratchError::Exhausted { path: base.to_owned() })
     }
@@ -86,11 +101,10 @@ impl Scratch {
     /// # Errors
     /// The errno of moving it away; the next take finds it unclean and does that again.
     pub fn give_back(self) -> Result<bool, Errno> {
-        if !self.extra && is_untouched(&self.slot)? {
-            return Ok(false);
+        if !self.extra && is_untouched(&self.slot, self.root)? {
+            return Ok(self.inherited);
         }
-        let base = self.path.parent().unwrap_or(Path::new("."));
-        throw_away(&self.slot, base, self.extra)?;
+        throw_away(&self.path, self.path.parent().unwrap_or(Path::new(".")))?;
         Ok(true)
     }
 }
@@ -114,21 +128,24 @@ fn make(directory: impl AsFd, name: impl rustix::path::Arg) -> Result<(), Errno>
     }
 }
 
-/// A slot whose last run was killed is not clean; then its content is moved away first.
-fn prepare(slot: &OwnedFd, base: &Path, root: RootAttributes) -> Result<(), Errno> {
+/// Makes a slot ready; `false` where what is in it cannot be used again.
+fn prepare(slot: &OwnedFd, root: RootAttributes) -> Result<bool, Errno> {
     match statat(slot, "u", AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) if !is_untouched(slot, root)? => Ok(false),
         Ok(stat) => {
-            if !is_untouched(slot)? {
-                throw_away(slot, base, true)?;
-                return prepare(slot, base, root);
+            let same = stat.st_mode & 0o7777 == root.mode && (stat.st_mtime, stat.st_mtime_nsec as i64) == root.modified;
+            if same {
+                return Ok(true);
             }
-            let known = RootAttributes { mode: stat.st_mode & 0o7777, modified: (stat.st_mtime, stat.st_mtime_nsec as i64) };
-            if known != root { set_root(slot, root) } else { Ok(()) }
+            if stat.st_uid != getuid().as_raw() {
+                return Ok(false);
+            }
+            set_root(slot, root).map(|()| true)
         }
         Err(Errno::NOENT) => {
             make(slot, "u")?;
             make(slot, "w")?;
-            set_root(slot, root)
+            set_root(slot, root).map(|()| true)
         }
         Err(errno) => Err(errno),
     }
@@ -137,15 +154,22 @@ fn prepare(slot: &OwnedFd, base: &Path, root: RootAttributes) -> Result<(), Errn
 fn set_root(slot: &OwnedFd, root: RootAttributes) -> Result<(), Errno> {
     chmodat(slot, "u", Mode::from_raw_mode(root.mode), AtFlags::empty())?;
     let (tv_sec, tv_nsec) = root.modified;
-    let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: Timespec { tv_sec, tv_nsec } };
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec, tv_nsec },
+    };
     utimensat(slot, "u", &times, AtFlags::empty())
 }
 
 /// Whether the upper directory holds no entry and no attribute that a payload could have left.
-fn is_untouched(slot: &OwnedFd) -> Result<bool, Errno> {
-    let upper = openat(slot, "u", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+fn is_untouched(slot: &OwnedFd, root: RootAttributes) -> Result<bool, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let upper = match openat(slot, "u", flags, Mode::empty()) {
+        Err(Errno::ACCESS | Errno::NOENT) => return Ok(false),
+        result => result?,
+    };
     let stat = fstat(&upper)?;
-    if stat.st_uid != rustix::process::getuid().as_raw() {
+    if stat.st_uid != getuid().as_raw() && Some(stat.st_uid) != root.owner {
         return Ok(false);
     }
     let mut names = [0u8; 256];
@@ -154,28 +178,31 @@ fn is_untouched(slot: &OwnedFd) -> Result<bool, Errno> {
         Ok(_) | Err(Errno::RANGE) => return Ok(false),
         Err(errno) => return Err(errno),
     }
-    let mut entries = Dir::new(upper)?;
-    Ok(entries.by_ref().filter_map(Result::ok).all(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")))
-}
-
-/// Moves everything in the slot below `trash`, under names that nobody else uses.
-fn throw_away(slot: &OwnedFd, base: &Path, all: bool) -> Result<(), Errno> {
-    let trash = base.with_file_name("trash");
-    make(CWD, &trash)?;
-    let trash = openat(CWD, &trash, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut names = vec![c"u".to_owned(), c"w".to_owned()];
-    if all {
-        let entries = Dir::read_from(slot)?.filter_map(Result::ok).map(|entry| entry.file_name().to_owned());
-        names = entries.filter(|name| !matches!(name.to_bytes(), b"." | b"..")).collect();
-    }
-    let own = std::process::id();
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    for (index, name) in names.iter().enumerate() {
-        let unique = format!("{own}-{}-{}-{index}", now.tv_sec, now.tv_nsec);
-        match renameat(slot, name, &trash, unique) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno),
+    let mut buffer = [MaybeUninit::uninit(); 512];
+    let mut entries = RawDir::new(&upper, &mut buffer);
+    while let Some(entry) = entries.next() {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+        if entries.is_buffer_empty() {
+            // An empty directory comes whole in the first answer of the kernel.
+            return Ok(true);
         }
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Moves a slot below `trash`, under a name that nobody else uses. The slot is the caller's own whoever owns what is in it, and so can
+/// be moved.
+fn throw_away(path: &Path, base: &Path) -> Result<(), Errno> {
+    let trash = base.with_file_name("trash");
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let target = trash.join(format!("{}-{}-{}", std::process::id(), now.tv_sec, now.tv_nsec));
+    match rename(path, &target) {
+        Err(Errno::NOENT) => {
+            make(CWD, &trash)?;
+            rename(path, &target)
+        }
+        result => result,
+    }
 }

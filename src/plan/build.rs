@@ -23,6 +23,8 @@ pub struct Image {
     pub tree: Tree,
     /// Whether there is nothing in the user's home in the image, so that a bind serves instead of an overlay.
     pub home_is_empty: bool,
+    /// Owner of the root directory inside, where that is not the payload's user.
+    pub root_owner: Option<(u32, u32)>,
 }
 
 impl Image {
@@ -112,7 +114,7 @@ pub fn build(request: &Request<'_>) -> Result<Plan, PlanError> {
     let landlock = choose_landlock(request, &mut plan)?;
     parent_steps(request, landlock, &mut plan);
     identity_steps(request, ranges, &mut plan);
-    let writable = tree_steps(request, &mut plan)?;
+    let writable = tree_steps(request, ranges.is_some(), &mut plan)?;
     entering_steps(request, &mut plan);
     payload_steps(request, landlock, &writable, &mut plan)?;
     laws::check(&plan.steps)?;
@@ -243,9 +245,9 @@ const READ_ONLY_TMP: u64 = 256 << 20;
 const READ_ONLY_RUN: u64 = 64 << 20;
 
 /// Everything that is mounted; returns the targets that the payload may write.
-fn tree_steps(request: &Request<'_>, plan: &mut Plan) -> Result<Vec<String>, PlanError> {
+fn tree_steps(request: &Request<'_>, range: bool, plan: &mut Plan) -> Result<Vec<String>, PlanError> {
     let profile = request.profile;
-    root_steps(request, &mut plan.steps)?;
+    root_steps(request, range, &mut plan.steps)?;
     plan.steps.push(Step::MountDev { shm: profile.root.shm, devices: profile.security.devices.clone(), mqueue: true });
     plan.steps.push(Step::MountProc);
     let own_network = profile.network.mode != NetworkMode::Host;
@@ -308,14 +310,15 @@ impl Mounts {
     }
 }
 
-fn root_steps(request: &Request<'_>, steps: &mut Vec<Step>) -> Result<(), PlanError> {
+fn root_steps(request: &Request<'_>, range: bool, steps: &mut Vec<Step>) -> Result<(), PlanError> {
     match &request.image.tree {
         Tree::Layers(lower) => {
             let upper = match (request.profile.root.mode, request.keep) {
                 (RootMode::Keep, Some(path)) => Upper::Keep(path.to_owned()),
                 _ => Upper::Scratch,
             };
-            steps.push(Step::MountRoot { root: Root::Overlay { lower: lower.clone(), upper } });
+            let owner = request.image.root_owner.filter(|_| range && matches!(upper, Upper::Scratch));
+            steps.push(Step::MountRoot { root: Root::Overlay { lower: lower.clone(), upper, owner } });
         }
         Tree::Host { .. } if request.profile.root.mode == RootMode::Keep => {
             return Err(PlanError::Impossible {

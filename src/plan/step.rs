@@ -58,7 +58,12 @@ impl Namespace {
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Root {
     /// An overlay of layer trees, lowest first, under a writable upper directory.
-    Overlay { lower: Vec<Lower>, upper: Upper },
+    Overlay {
+        lower: Vec<Lower>,
+        upper: Upper,
+        /// The root directory is given to this user and group inside, where the caller is not its owner.
+        owner: Option<(u32, u32)>,
+    },
     /// An empty tmpfs, on which the host's directories are bound.
     Tmpfs,
 }
@@ -204,7 +209,7 @@ impl fmt::Display for Step {
             Self::LoopbackUp => write!(f, "bring the loopback interface up"),
             Self::PrivatePropagation => write!(f, "make all mounts private"),
             Self::MountRoot { root: Root::Tmpfs } => write!(f, "mount a tmpfs as root"),
-            Self::MountRoot { root: Root::Overlay { lower, upper } } => {
+            Self::MountRoot { root: Root::Overlay { lower, upper, .. } } => {
                 let upper = match upper {
                     Upper::Scratch => "the scratch directory".to_owned(),
                     Upper::Keep(path) => path.display().to_string(),

@@ -19,6 +19,7 @@ mod record;
 mod skeleton;
 mod stack;
 mod stream;
+mod trash;
 #[cfg(test)]
 mod tests;
 mod user;
@@ -31,4 +32,5 @@ pub use prepare::{Lease, Prepared, Progress, Request, Tree, prepare};
 pub use record::ImageRecord;
 pub use skeleton::{Skeleton, Wishes, ensure as ensure_skeleton};
 pub use stack::{Found, Stack};
+pub use trash::sweep;
 pub use user::{ResolvedUser, parse as parse_user, resolve as resolve_user};

@@ -14,7 +14,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
-use super::{Error, Stack};
+use super::namespace::in_range;
+use super::{Error, Ownership, Stack};
 use crate::store::{Store, remove_tree};
 
 /// What has to be there on top of the image.
@@ -31,6 +32,8 @@ pub struct Wishes {
     pub group: Option<String>,
     /// The user's home; looked at, and made where it is missing.
     pub home: String,
+    /// The payload's user and group.
+    pub user: (u32, u32),
 }
 
 /// A skeleton that is there.
@@ -59,6 +62,7 @@ pub fn ensure(
     store: &Store,
     image: &str,
     wishes: &Wishes,
+    ownership: Ownership,
     stack: impl FnOnce() -> Result<Stack, Error>,
 ) -> Result<Skeleton, Error> {
     let key = key(image, wishes);
@@ -68,7 +72,7 @@ pub fn ensure(
     let stack = stack()?;
     let home_is_empty = stack.list(wishes.home.as_bytes())?.is_none_or(|names| names.is_empty());
     let name = format!("{key}{}", if home_is_empty { 'e' } else { 'f' });
-    make(store, &name, wishes, &stack)?;
+    make(store, &name, wishes, ownership, &stack)?;
     find(store, &key)?.ok_or_else(|| failed(&name, Errno::NOENT))
 }
 
@@ -81,6 +85,8 @@ fn key(image: &str, wishes: &Wishes) -> String {
     };
     add(image.as_bytes());
     add(wishes.home.as_bytes());
+    add(&wishes.user.0.to_le_bytes());
+    add(&wishes.user.1.to_le_bytes());
     for list in [&wishes.directories, &wishes.file_points] {
         add(&(list.len() as u64).to_le_bytes());
         list.iter().for_each(|path| add(path.as_bytes()));
@@ -120,10 +126,19 @@ fn failed(name: &str, errno: Errno) -> Error {
     Error::Open { path: format!("skeleton {name}"), source: errno.into() }
 }
 
-fn make(store: &Store, name: &str, wishes: &Wishes, stack: &Stack) -> Result<(), Error> {
+fn make(store: &Store, name: &str, wishes: &Wishes, ownership: Ownership, stack: &Stack) -> Result<(), Error> {
     let layers = store.layers()?;
     let temporary = format!(".{name}.{}", std::process::id());
-    let result = fill(&layers, &temporary, wishes, stack)
+    let filled = match ownership {
+        Ownership::Single => fill(&layers, &temporary, wishes, None, stack),
+        Ownership::Range { uids, gids } => {
+            // The payload's user is the caller, who stands right behind the range.
+            let root = |id, count| if id == 0 { count } else { 0 };
+            let owner = (root(wishes.user.0, uids.count), root(wishes.user.1, gids.count));
+            in_range(uids, gids, || fill(&layers, &temporary, wishes, Some(owner), stack))
+        }
+    };
+    let result = filled
         .and_then(|()| match renameat_with(&layers, &temporary, &layers, name, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(true),
             // Another hamper was faster, with the same content.
@@ -141,16 +156,24 @@ fn make(store: &Store, name: &str, wishes: &Wishes, stack: &Stack) -> Result<(),
 struct Making<'a> {
     root: OwnedFd,
     stack: &'a Stack,
+    /// Who root is here, where ids are mapped; else everything is the caller's.
+    owner: Option<(u32, u32)>,
     /// Directories that the image has as well, with what they look like there.
     copied: Vec<(PathBuf, Stat)>,
 }
 
-fn fill(layers: &OwnedFd, temporary: &str, wishes: &Wishes, stack: &Stack) -> Result<(), Error> {
+fn fill(
+    layers: &OwnedFd,
+    temporary: &str,
+    wishes: &Wishes,
+    owner: Option<(u32, u32)>,
+    stack: &Stack,
+) -> Result<(), Error> {
     let wrap = |errno| failed(temporary, errno);
     mkdirat(layers, temporary, Mode::from_raw_mode(0o700)).map_err(wrap)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(layers, temporary, flags, Mode::empty()).map_err(wrap)?;
-    let mut making = Making { root, stack, copied: Vec::new() };
+    let mut making = Making { root, stack, owner, copied: Vec::new() };
     for name in REAL {
         let real = stack.lookup_link(name.as_bytes())?.is_some_and(|found| found.file_type() == FileType::Directory);
         if !real {
@@ -213,7 +236,8 @@ impl Making<'_> {
         let file = openat(&self.root, &at, flags, Mode::from_raw_mode(0o644)).map_err(|errno| self.failed(&at, errno))?;
         let mut file = std::fs::File::from(file);
         file.write_all(content).map_err(|source| Error::Open { path: at.display().to_string(), source })?;
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644)).map_err(|errno| self.failed(&at, errno))
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644)).map_err(|errno| self.failed(&at, errno))?;
+        self.own(&at, self.owner)
     }
 
     /// The longest part of a path that is there, in the image or already made, resolved; and the rest.
@@ -257,10 +281,19 @@ impl Making<'_> {
 
     fn directory(&self, path: &Path, mode: u32) -> Result<(), Error> {
         match mkdirat(&self.root, path, Mode::from_raw_mode(mode)) {
-            Ok(()) => chmodat(&self.root, path, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(|errno| self.failed(path, errno)),
+            Ok(()) => {
+                chmodat(&self.root, path, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(|errno| self.failed(path, errno))?;
+                self.own(path, self.owner)
+            }
             Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(self.failed(path, errno)),
         }
+    }
+
+    fn own(&self, path: &Path, owner: Option<(u32, u32)>) -> Result<(), Error> {
+        let Some((uid, gid)) = owner else { return Ok(()) };
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        rustix::fs::chownat(&self.root, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| self.failed(path, errno))
     }
 
     fn failed(&self, path: &Path, errno: Errno) -> Error {
@@ -274,7 +307,9 @@ impl Making<'_> {
         }
         for (path, stat) in self.copied.iter().rev() {
             let wrap = |errno| self.failed(path, errno);
-            // A directory that the caller could not enter would be no use as a mount point's parent.
+            if self.owner.is_some() {
+                self.own(path, Some((stat.st_uid, stat.st_gid)))?;
+            }
             chmodat(self.root.as_fd(), path, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty()).map_err(wrap)?;
             let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
             let times = Timestamps { last_access: time, last_modification: time };

@@ -1,0 +1,48 @@
+//! What runs have left behind is removed here: by the caller's own rights, and, where owners from the range are in it, inside it.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{CWD, Dir, FlockOperation, Mode, OFlags, flock, openat};
+use rustix::io::Errno;
+
+use super::namespace::in_range;
+use super::{Error, Ownership};
+use crate::store::remove_tree;
+
+/// Removes everything in `directory`; does nothing where another process is doing that.
+///
+/// # Errors
+/// [`Error`] for what could not be removed even with the range of ids.
+pub fn sweep(directory: &Path, ownership: Ownership) -> Result<(), Error> {
+    let failed = |source: Errno| Error::Open { path: directory.display().to_string(), source: source.into() };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let trash = match openat(CWD, directory, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        result => result.map_err(failed)?,
+    };
+    match flock(&trash, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => return Ok(()),
+        result => result.map_err(failed)?,
+    }
+    match (empty(&trash), ownership) {
+        (Err(Errno::ACCESS | Errno::PERM), Ownership::Range { uids, gids }) => in_range(uids, gids, || empty(&trash).map_err(failed)),
+        (result, _) => result.map_err(failed),
+    }
+}
+
+/// Removes what can be removed; the first failure is told after all have been tried.
+fn empty(trash: &OwnedFd) -> Result<(), Errno> {
+    let mut result = Ok(());
+    for entry in Dir::read_from(trash)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            match remove_tree(trash, name) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => result = Err(errno),
+            }
+        }
+    }
+    result
+}
