@@ -6,8 +6,8 @@ use super::error::CliError;
 use super::start::Effects;
 use crate::host::{Directories, Host, host_tree, host_user};
 use crate::plan::{Image, Node, Tree, User};
-use crate::rootfs::Lease;
 use crate::profile::{IdOrName, ImageSource, NetworkMode, Profile};
+use crate::rootfs::Lease;
 
 /// The image, and what only the start of it needs to know.
 pub struct ImageFacts {

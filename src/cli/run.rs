@@ -121,7 +121,7 @@ fn complete(invocation: &mut Invocation, args: &CommonArgs, profile: &crate::pro
         std::env::current_dir().map_err(|source| CliError::Io { act: "find", path: PathBuf::from("the current directory"), source })?;
     invocation.workdir.clone_from(&args.workdir);
     invocation.entrypoint = args.entrypoint.as_ref().map(|entry| if entry.is_empty() { vec![] } else { vec![entry.clone()] });
-    invocation.pty = terminal_sides(profile.lifecycle.tty).contains(&true);
+    invocation.terminal = terminal_sides(profile.lifecycle.tty);
     for pair in &args.env {
         let (name, value) = match pair.split_once('=') {
             Some((name, value)) => (name.to_owned(), value.to_owned()),
@@ -163,7 +163,6 @@ fn launch_and_wait(
         stop_timeout: profile.lifecycle.stop_timeout,
     };
     let outcome = supervise::supervise(&mut running, orders)?;
-    drop((opened, image.lease));
     if let Some(scratch) = running.scratch.take() {
         match scratch.give_back() {
             Ok(false) => {}
@@ -178,7 +177,10 @@ fn launch_and_wait(
             source,
         })?;
     }
-    code(&plan.steps, &outcome)
+    let result = code(&plan.steps, &outcome);
+    // The process ends now, and the kernel closes what is left faster than we do.
+    std::mem::forget((running, opened, image.lease));
+    result
 }
 
 fn step_error(steps: &[Step], error: LaunchError) -> CliError {

@@ -13,8 +13,8 @@ use crate::host::{Directories, Host, Opened, open_source, survey_guarded};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, OpenedMount, Plan, Step};
 use crate::profile::{
-    HomeMode, MapMode, Missing, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource,
-    SecretSource, TtyMode,
+    HomeMode, MapMode, Missing, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource, SecretSource,
+    TtyMode,
 };
 use crate::supervise;
 
@@ -115,7 +115,16 @@ pub fn assemble(
     opened.fds.extend(resolv_conf.map(|opened| opened.fd));
     let resources = match effects {
         Effects::None => None,
-        Effects::All => Some(resources(&plan, profile, directories, &host, &image, filter.map(|(_, filter)| filter.program), secrets)?),
+        Effects::All => Some(resources(
+            &plan,
+            profile,
+            directories,
+            &host,
+            &image,
+            filter.map(|(_, filter)| filter.program),
+            secrets,
+            invocation.terminal,
+        )?),
     };
     let watched = watched(&project);
     Ok(Assembled { plan, resources, opened: opened.fds, watched, stop_signal: stop_signal(profile, &image), image, host })
@@ -378,6 +387,7 @@ fn resources(
     image: &ImageFacts,
     seccomp: Option<seccompiler::BpfProgram>,
     secrets: Vec<(String, Vec<u8>)>,
+    terminal: [bool; 3],
 ) -> Result<Resources, CliError> {
     let layers = directories.data.join("layers");
     let ranges = host.ranges.filter(|_| profile.identity.map != MapMode::Single);
@@ -395,16 +405,7 @@ fn resources(
     if image.image.is_host() && !layers.exists() {
         make_directory(&layers)?;
     }
-    Ok(Resources {
-        layers,
-        scratch,
-        masks,
-        seccomp,
-        secrets,
-        terminal: terminal_sides(profile.lifecycle.tty),
-        umask: profile_umask(profile),
-        fault: fault(),
-    })
+    Ok(Resources { layers, scratch, masks, seccomp, secrets, terminal, umask: profile_umask(profile), fault: fault() })
 }
 
 fn profile_umask(profile: &Profile) -> u32 {

@@ -16,7 +16,10 @@ pub fn choose(args: &CommonArgs, _: &Directories) -> Result<Chosen, CliError> {
         name: "hello".into(),
         files: vec![],
         image: match &args.image {
-            Some(i) => match i.strip_prefix("oci:") { Some(d) => ImageSource::OciDir { path: d.into(), select: Select::Only }, None => ImageSource::Rootfs { path: i.into() } },
+            Some(i) => match i.strip_prefix("oci:") {
+                Some(d) => ImageSource::OciDir { path: d.into(), select: Select::Only },
+                None => ImageSource::Rootfs { path: i.into() },
+            },
             None => ImageSource::Host,
         },
         platform: Platform::native(),

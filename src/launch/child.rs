@@ -20,22 +20,22 @@ use rustix::thread::{
 };
 
 use super::lower::{BindSource, Lowered, Op};
-use super::tree::{Missing, attach, clone_tree, clone_tree_at, mount_on, resolve, resolve_or_make, resolve_real, restrict};
+use super::tree::{Kept, Missing, attach, clone_tree, clone_tree_at, mount_on, resolve, resolve_or_make, resolve_real, restrict};
 use super::wire::{Message, await_go_ahead, tell, tell_with};
 use super::{init, payload};
 use crate::plan::Guard;
-use crate::sys::{self, MountAttr, exit_now, mount_setattr};
+use crate::sys::{self, MountAttr, exit_now, keep_open, mount_setattr};
 
 /// What the steps leave for later steps.
 pub(super) struct State<'a> {
     pub socket: BorrowedFd<'a>,
     pub lowered: &'a Lowered,
     /// The new root, once it is mounted.
-    root: Option<OwnedFd>,
-    dev: Option<OwnedFd>,
-    proc: Option<OwnedFd>,
-    project: Option<OwnedFd>,
-    secrets: Option<OwnedFd>,
+    root: Option<Kept>,
+    dev: Option<Kept>,
+    proc: Option<Kept>,
+    project: Option<Kept>,
+    secrets: Option<Kept>,
     /// The payload's side of its terminal.
     pub terminal: Option<OwnedFd>,
     /// Room for the kernel's answer to getcwd(2), allocated before clone.
@@ -96,7 +96,7 @@ impl State<'_> {
             }
             Op::File { path, mode, content } => {
                 let (parent, name) = self.parent_of(path)?;
-                write_new(parent.as_fd(), name, *mode, content).map(drop)
+                write_new(parent, name, *mode, content).map(drop)
             }
             Op::Directory { path, mode } => {
                 let (parent, name) = self.parent_of(path)?;
@@ -124,8 +124,8 @@ impl State<'_> {
         }
     }
 
-    fn root(&self) -> Result<BorrowedFd<'_>, Errno> {
-        self.root.as_ref().map(AsFd::as_fd).ok_or(Errno::BADF)
+    fn root(&self) -> Result<Kept, Errno> {
+        self.root.ok_or(Errno::BADF)
     }
 
     /// The parent's death must end this process, also when it came before the prctl.
@@ -138,7 +138,7 @@ impl State<'_> {
 
     fn enter_root(&mut self, target: &CStr) -> Result<(), Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.root = Some(openat(CWD, target, flags, Mode::empty())?);
+        self.root = Some(keep_open(openat(CWD, target, flags, Mode::empty())?));
         Ok(())
     }
 
@@ -150,7 +150,7 @@ impl State<'_> {
     }
 
     /// The directory that a new node goes into, and its name there.
-    fn parent_of<'p>(&self, path: &'p CStr) -> Result<(OwnedFd, &'p CStr), Errno> {
+    fn parent_of<'p>(&self, path: &'p CStr) -> Result<(Kept, &'p CStr), Errno> {
         let bytes = path.to_bytes_with_nul();
         let Some(slash) = path.to_bytes().iter().rposition(|byte| *byte == b'/') else {
             return Ok((resolve(self.root()?, c".", OFlags::DIRECTORY)?, path));
@@ -166,14 +166,14 @@ impl State<'_> {
     fn mount_dev(&mut self, shm: &CStr, devices: &[(std::ffi::CString, std::ffi::CString)]) -> Result<(), Errno> {
         let place = resolve_real(self.root()?, c"dev")?;
         let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::STRICTATIME;
-        mount_on(place.as_fd(), c"tmpfs", flags, c"mode=755,size=64k")?;
+        mount_on(place, c"tmpfs", flags, c"mode=755,size=64k")?;
         let dev = resolve_real(self.root()?, c"dev")?;
         fchdir(&dev)?;
         for (host, name) in STANDARD_DEVICES {
             bind_device(host, name)?;
         }
         for (host, name) in devices {
-            make_device_parent(dev.as_fd(), name)?;
+            make_device_parent(dev, name)?;
             bind_device(host, name)?;
         }
         for (target, name) in DEV_LINKS {
@@ -192,14 +192,14 @@ impl State<'_> {
 
     fn mount_proc(&mut self) -> Result<(), Errno> {
         let place = resolve_real(self.root()?, c"proc")?;
-        mount_on(place.as_fd(), c"proc", SAFEST, c"")?;
+        mount_on(place, c"proc", SAFEST, c"")?;
         self.proc = Some(resolve_real(self.root()?, c"proc")?);
         Ok(())
     }
 
     /// Written through our own procfs, so that nothing can stand in for it. A sysctl that this kernel lacks is not needed either.
     fn write_sysctls(&self, sysctls: &[(std::ffi::CString, Vec<u8>)]) -> Result<(), Errno> {
-        let proc = self.proc.as_ref().ok_or(Errno::BADF)?;
+        let proc = self.proc.ok_or(Errno::BADF)?;
         for (name, value) in sysctls {
             match openat(proc, name.as_c_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
                 Ok(file) => write(&file, value).map(drop)?,
@@ -212,7 +212,7 @@ impl State<'_> {
 
     /// Masks with devices of the host and a tmpfs of ours, never with anything of the image.
     fn mask_proc(&self, masked: &[std::ffi::CString], read_only: &[std::ffi::CString]) -> Result<(), Errno> {
-        fchdir(self.proc.as_ref().ok_or(Errno::BADF)?)?;
+        fchdir(self.proc.ok_or(Errno::BADF)?)?;
         for name in masked {
             match mount_bind(c"/dev/null", name.as_c_str()) {
                 Ok(()) | Err(Errno::NOENT) => {}
@@ -233,13 +233,13 @@ impl State<'_> {
     /// Where the host shows only a part of its sysfs (inside another container) the kernel refuses a new one: then /sys stays empty.
     fn mount_sys(&self, step: u32) -> Result<(), Errno> {
         let place = resolve_real(self.root()?, c"sys")?;
-        match mount_on(place.as_fd(), c"sysfs", SAFEST | MountFlags::RDONLY, c"") {
+        match mount_on(place, c"sysfs", SAFEST | MountFlags::RDONLY, c"") {
             Err(Errno::PERM) => self.missed(step, Errno::PERM),
             result => result?,
         }
         for name in [c"sys/firmware", c"sys/devices/virtual/powercap"] {
             match resolve(self.root()?, name, OFlags::DIRECTORY) {
-                Ok(place) => mount_on(place.as_fd(), c"tmpfs", SAFEST | MountFlags::RDONLY, c"size=0k,mode=555")?,
+                Ok(place) => mount_on(place, c"tmpfs", SAFEST | MountFlags::RDONLY, c"size=0k,mode=555")?,
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno),
             }
@@ -256,7 +256,7 @@ impl State<'_> {
                 return Ok(());
             }
         };
-        match mount_on(place.as_fd(), c"cgroup2", SAFEST | MountFlags::RDONLY, c"") {
+        match mount_on(place, c"cgroup2", SAFEST | MountFlags::RDONLY, c"") {
             Err(errno @ (Errno::PERM | Errno::BUSY | Errno::NODEV)) => {
                 self.missed(step, errno);
                 Ok(())
@@ -272,7 +272,7 @@ impl State<'_> {
     fn mount_tmpfs(&mut self, target: &CStr, options: &CStr, read_only: bool) -> Result<(), Errno> {
         let place = resolve_or_make(self.root()?, target, Missing::Directory)?;
         let flags = if read_only { SAFE | MountFlags::RDONLY } else { SAFE };
-        mount_on(place.as_fd(), c"tmpfs", flags, options)?;
+        mount_on(place, c"tmpfs", flags, options)?;
         if target.to_bytes() == b"run/secrets" {
             self.secrets = Some(resolve(self.root()?, target, OFlags::DIRECTORY)?);
         }
@@ -281,9 +281,9 @@ impl State<'_> {
 
     fn bind(&mut self, source: &BindSource, target: &CStr, read_only: bool, project: bool) -> Result<(), Errno> {
         let tree = clone_tree(&source.path, source.device, source.inode)?;
-        restrict(tree.as_fd(), read_only)?;
+        restrict(tree, read_only)?;
         let place = resolve_or_make(self.root()?, target, source.missing)?;
-        attach(tree.as_fd(), place.as_fd())?;
+        attach(tree, place)?;
         if project {
             self.project = Some(tree);
         }
@@ -293,7 +293,7 @@ impl State<'_> {
     /// An overlay whose lower directory is what the tree shows there now.
     fn mount_over(&mut self, target: &CStr, options: &CStr, project: bool) -> Result<(), Errno> {
         let place = resolve_or_make(self.root()?, target, Missing::Directory)?;
-        mount_on(place.as_fd(), c"overlay", SAFE, options)?;
+        mount_on(place, c"overlay", SAFE, options)?;
         if project {
             self.project = Some(resolve(self.root()?, target, OFlags::DIRECTORY)?);
         }
@@ -302,40 +302,40 @@ impl State<'_> {
 
     /// Each guard is a mount of its own: a mount point can be neither moved nor removed from inside.
     fn guard(&self, path: &CStr, guard: &Guard, mask: &CStr) -> Result<(), Errno> {
-        let project = self.project.as_ref().ok_or(Errno::BADF)?;
+        let project = self.project.ok_or(Errno::BADF)?;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let place = openat2(project, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+        let place = keep_open(openat2(project, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), resolve)?);
         let mut attributes = MountAttr { set: MountAttr::NOSUID | MountAttr::NODEV, ..MountAttr::default() };
         let tree = match guard {
             Guard::Hide { .. } => {
                 attributes.set |= MountAttr::RDONLY | MountAttr::NOEXEC;
                 let flags = rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC;
-                rustix::mount::open_tree(CWD, mask, flags)?
+                keep_open(rustix::mount::open_tree(CWD, mask, flags)?)
             }
-            _ => clone_tree_at(place.as_fd())?,
+            _ => clone_tree_at(place)?,
         };
         match guard {
             Guard::Protect => attributes.set |= MountAttr::RDONLY,
             Guard::Release => attributes.clear |= MountAttr::RDONLY,
             Guard::Pin | Guard::Hide { .. } => {}
         }
-        mount_setattr(tree.as_fd(), true, &attributes)?;
-        attach(tree.as_fd(), place.as_fd())
+        mount_setattr(tree, true, &attributes)?;
+        attach(tree, place)
     }
 
     fn write_secret(&self, name: &CStr, target: Option<&CStr>, content: &[u8]) -> Result<(), Errno> {
-        let secrets = self.secrets.as_ref().ok_or(Errno::BADF)?;
+        let secrets = self.secrets.ok_or(Errno::BADF)?;
         let file = write_new(secrets.as_fd(), name, 0o400, content)?;
         let Some(target) = target else { return Ok(()) };
         let tree = clone_tree_at(file.as_fd())?;
-        restrict(tree.as_fd(), true)?;
+        restrict(tree, true)?;
         let place = resolve_or_make(self.root()?, target, Missing::File)?;
-        attach(tree.as_fd(), place.as_fd())
+        attach(tree, place)
     }
 
     /// The terminal is made in the sandbox's own devpts, so that it has a name inside; the parent gets the other side.
     fn open_pty(&mut self) -> Result<(), Errno> {
-        let dev = self.dev.as_ref().ok_or(Errno::BADF)?;
+        let dev = self.dev.ok_or(Errno::BADF)?;
         let master = openat(dev, c"pts/ptmx", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
         unlockpt(&master)?;
         let terminal = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
@@ -431,9 +431,9 @@ fn mount_long_overlay(lower: &[std::ffi::CString], upper: &CStr, work: &CStr, ta
     fsconfig_set_string(&context, c"workdir", work)?;
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    let place = openat(CWD, target, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    attach(tree.as_fd(), place.as_fd())
+    let tree = keep_open(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?);
+    let place = keep_open(openat(CWD, target, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?);
+    attach(tree, place)
 }
 
 /// Bounding first, since that needs CAP_SETPCAP; then the other four sets to exactly what is kept.

@@ -94,7 +94,7 @@ fn perform(op: &PayloadOp) -> Result<(), Errno> {
 
 fn add_rule(ruleset: std::os::fd::BorrowedFd<'_>, rule: &LandlockRule) -> Result<(), Errno> {
     let path = match openat(CWD, rule.path.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(path) => path,
+        Ok(path) => sys::keep_open(path),
         Err(Errno::NOENT) if rule.optional => return Ok(()),
         Err(errno) => return Err(errno),
     };

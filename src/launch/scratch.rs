@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, fstat, mkdirat, openat,
-    rename, statat, utimensat,
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, fstat, mkdirat, openat, rename,
+    statat, utimensat,
 };
 use rustix::io::Errno;
 use rustix::process::getuid;
@@ -154,10 +154,7 @@ fn prepare(slot: &OwnedFd, root: RootAttributes) -> Result<bool, Errno> {
 fn set_root(slot: &OwnedFd, root: RootAttributes) -> Result<(), Errno> {
     chmodat(slot, "u", Mode::from_raw_mode(root.mode), AtFlags::empty())?;
     let (tv_sec, tv_nsec) = root.modified;
-    let times = Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec, tv_nsec },
-    };
+    let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: Timespec { tv_sec, tv_nsec } };
     utimensat(slot, "u", &times, AtFlags::empty())
 }
 
@@ -174,7 +171,8 @@ fn is_untouched(slot: &OwnedFd, root: RootAttributes) -> Result<bool, Errno> {
     }
     let mut names = [0u8; 256];
     match flistxattr(&upper, &mut names) {
-        Ok(0) | Err(Errno::NOTSUP) => {}
+        Ok(length) if only_overlay_names(names.get(..length).unwrap_or_default()) => {}
+        Err(Errno::NOTSUP) => {}
         Ok(_) | Err(Errno::RANGE) => return Ok(false),
         Err(errno) => return Err(errno),
     }
@@ -190,6 +188,11 @@ fn is_untouched(slot: &OwnedFd, root: RootAttributes) -> Result<bool, Errno> {
         }
     }
     Ok(true)
+}
+
+/// The kernel's own attributes, which it lets nobody set from inside the overlay.
+fn only_overlay_names(names: &[u8]) -> bool {
+    names.split(|byte| *byte == 0).all(|name| name.is_empty() || name.starts_with(b"user.overlay."))
 }
 
 /// Moves a slot below `trash`, under a name that nobody else uses. The slot is the caller's own whoever owns what is in it, and so can

@@ -3,14 +3,17 @@
 //! Runs in the child between clone and execve: nothing here allocates, prints or panics.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, mknodat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree};
 use rustix::process::fchdir;
 
-use crate::sys::{MountAttr, mount_setattr};
+use crate::sys::{MountAttr, keep_open, mount_setattr};
+
+/// A descriptor that the child leaves open until everything is closed at once.
+pub type Kept = BorrowedFd<'static>;
 
 /// What a missing target is made as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +25,14 @@ pub enum Missing {
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// Opens a directory or file inside the root; links are followed as if the root were `/`, and never out of it.
-pub fn resolve(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
-    openat2(root, path, PATH.union(flags), Mode::empty(), ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS))
+pub fn resolve(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<Kept, Errno> {
+    openat2(root, path, PATH.union(flags), Mode::empty(), ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS)).map(keep_open)
 }
 
 /// Opens a directory that must be a real one: the image must not choose by a link where `/proc`, `/sys` and `/dev` are.
-pub fn resolve_real(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
+pub fn resolve_real(root: BorrowedFd<'_>, path: &CStr) -> Result<Kept, Errno> {
     let resolve = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
-    let open = || openat2(root, path, PATH.union(OFlags::DIRECTORY), Mode::empty(), resolve);
+    let open = || openat2(root, path, PATH.union(OFlags::DIRECTORY), Mode::empty(), resolve).map(keep_open);
     match open() {
         Err(Errno::NOENT) => {
             mkdirat(root, path, Mode::from_raw_mode(0o755))?;
@@ -40,7 +43,7 @@ pub fn resolve_real(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno>
 }
 
 /// Opens a mount target, making what is missing of it, each missing name in its resolved parent.
-pub fn resolve_or_make(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Result<OwnedFd, Errno> {
+pub fn resolve_or_make(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Result<Kept, Errno> {
     match resolve(root, path, OFlags::empty()) {
         Err(Errno::NOENT) => make_parents(root, path, missing),
         result => result,
@@ -50,7 +53,7 @@ pub fn resolve_or_make(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> R
 /// Longest path that a target may have, `PATH_MAX`.
 const PATH_MAX: usize = 4096;
 
-fn make_parents(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Result<OwnedFd, Errno> {
+fn make_parents(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Result<Kept, Errno> {
     let bytes = path.to_bytes();
     if bytes.len() >= PATH_MAX {
         return Err(Errno::NAMETOOLONG);
@@ -67,14 +70,14 @@ fn make_parents(root: BorrowedFd<'_>, path: &CStr, missing: Missing) -> Result<O
             let prefix = c_str(&buffer[..=end])?;
             let name = c_str(&buffer[start..=end])?;
             let kind = if last { missing } else { Missing::Directory };
-            parent = resolve_or_make_one(root, prefix, parent.as_fd(), name, kind)?;
+            parent = resolve_or_make_one(root, prefix, parent, name, kind)?;
         }
         start = end + 1;
     }
     Ok(parent)
 }
 
-fn resolve_or_make_one(root: BorrowedFd<'_>, prefix: &CStr, parent: BorrowedFd<'_>, name: &CStr, kind: Missing) -> Result<OwnedFd, Errno> {
+fn resolve_or_make_one(root: BorrowedFd<'_>, prefix: &CStr, parent: BorrowedFd<'_>, name: &CStr, kind: Missing) -> Result<Kept, Errno> {
     match resolve(root, prefix, OFlags::empty()) {
         Err(Errno::NOENT) => {
             match kind {
@@ -100,19 +103,19 @@ pub fn mount_on(target: BorrowedFd<'_>, kind: &CStr, flags: MountFlags, options:
 }
 
 /// A copy of a mount subtree, not attached anywhere yet, and known to be the file that the parent opened.
-pub fn clone_tree(path: &CStr, device: u64, inode: u64) -> Result<OwnedFd, Errno> {
+pub fn clone_tree(path: &CStr, device: u64, inode: u64) -> Result<Kept, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(CWD, path, flags)?;
-    let stat = fstat(&tree)?;
+    let tree = keep_open(open_tree(CWD, path, flags)?);
+    let stat = fstat(tree)?;
     // ESTALE: the file was replaced since the parent opened it.
     if stat.st_dev == device && stat.st_ino == inode { Ok(tree) } else { Err(Errno::STALE) }
 }
 
 /// A copy of the mount subtree below a descriptor of this mount namespace.
-pub fn clone_tree_at(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+pub fn clone_tree_at(fd: BorrowedFd<'_>) -> Result<Kept, Errno> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::AT_EMPTY_PATH;
-    open_tree(fd, c"", flags)
+    open_tree(fd, c"", flags).map(keep_open)
 }
 
 /// Sets the attributes of a detached tree: never setuid, never devices, read-only where asked.

@@ -430,7 +430,7 @@ fn scratch_name(path: &str) -> String {
 }
 
 fn entering_steps(request: &Request<'_>, plan: &mut Plan) {
-    if request.invocation.pty {
+    if request.invocation.has_terminal() {
         plan.steps.push(Step::OpenPty);
     }
     plan.steps.push(Step::PivotRoot);

@@ -21,11 +21,15 @@ pub struct Invocation {
     pub directory: PathBuf,
     /// No entrypoint at all, as `shell` and `exec` have it.
     pub no_entrypoint: bool,
-    /// Whether the payload gets a pseudo-terminal.
-    pub pty: bool,
+    /// Which of descriptors 0, 1, 2 become a terminal of the payload's own.
+    pub terminal: [bool; 3],
 }
 
 impl Invocation {
+    pub fn has_terminal(&self) -> bool {
+        self.terminal.contains(&true)
+    }
+
     fn changes_command(&self) -> bool {
         !self.command.is_empty() || self.entrypoint.is_some() || self.no_entrypoint
     }
@@ -67,7 +71,7 @@ pub fn payload_environment(
     for (name, value) in defaults {
         set(&mut environment, name, value);
     }
-    if invocation.pty {
+    if invocation.has_terminal() {
         set(&mut environment, "TERM", "xterm");
     }
     for (name, value) in [&image.environment, files, passed, &profile.env, &invocation.environment].into_iter().flatten() {

@@ -1,8 +1,7 @@
 //! What of procfs and the sysctls the payload sees.
 
 /// Covered: they tell about the machine or the kernel, and no program in a sandbox needs them. The list is Docker's and podman's.
-pub const MASKED: [&str; 11] =
-    ["acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats", "sysrq-trigger"];
+pub const MASKED: [&str; 9] = ["acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "scsi", "timer_list", "sysrq-trigger"];
 
 /// Readable, never writable: settings of the kernel and its devices.
 pub const READ_ONLY: [&str; 4] = ["bus", "fs", "irq", "sys"];

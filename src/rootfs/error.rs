@@ -80,7 +80,9 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Told { hint, .. } => hint.as_deref(),
-            Self::Maps(_) | Self::Namespace { .. } => Some("hamper doctor says what is missing; `identity.map = \"single\"` needs no range"),
+            Self::Maps(_) | Self::Namespace { .. } => {
+                Some("hamper doctor says what is missing; `identity.map = \"single\"` needs no range")
+            }
             Self::InUse(_) => Some("stop the sandbox first: hamper ps"),
             Self::NoSuchImage { .. } => Some("hamper image ls"),
             Self::NotPulled(_) => {

@@ -43,7 +43,8 @@ pub fn find_image(store: &Store, wanted: &str) -> Result<ImageRecord, Error> {
         return Ok(image);
     }
     let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
-    let good = |image: &&ImageRecord| image.names.iter().any(|name| name == wanted) || (hex.len() >= 4 && image.digest.hex().starts_with(hex));
+    let good =
+        |image: &&ImageRecord| image.names.iter().any(|name| name == wanted) || (hex.len() >= 4 && image.digest.hex().starts_with(hex));
     let found: Vec<&ImageRecord> = all.iter().filter(good).collect();
     match found.as_slice() {
         [only] => Ok((*only).clone()),

@@ -19,9 +19,9 @@ mod record;
 mod skeleton;
 mod stack;
 mod stream;
-mod trash;
 #[cfg(test)]
 mod tests;
+mod trash;
 mod user;
 
 pub use error::Error;

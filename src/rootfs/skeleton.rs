@@ -138,13 +138,12 @@ fn make(store: &Store, name: &str, wishes: &Wishes, ownership: Ownership, stack:
             in_range(uids, gids, || fill(&layers, &temporary, wishes, Some(owner), stack))
         }
     };
-    let result = filled
-        .and_then(|()| match renameat_with(&layers, &temporary, &layers, name, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(true),
-            // Another hamper was faster, with the same content.
-            Err(Errno::EXIST) => Ok(false),
-            Err(errno) => Err(failed(name, errno)),
-        });
+    let result = filled.and_then(|()| match renameat_with(&layers, &temporary, &layers, name, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        // Another hamper was faster, with the same content.
+        Err(Errno::EXIST) => Ok(false),
+        Err(errno) => Err(failed(name, errno)),
+    });
     if !matches!(result, Ok(true)) {
         // Ignoring: the next prune removes what is left.
         let _ = remove_tree(&layers, temporary.as_bytes());
@@ -162,13 +161,7 @@ struct Making<'a> {
     copied: Vec<(PathBuf, Stat)>,
 }
 
-fn fill(
-    layers: &OwnedFd,
-    temporary: &str,
-    wishes: &Wishes,
-    owner: Option<(u32, u32)>,
-    stack: &Stack,
-) -> Result<(), Error> {
+fn fill(layers: &OwnedFd, temporary: &str, wishes: &Wishes, owner: Option<(u32, u32)>, stack: &Stack) -> Result<(), Error> {
     let wrap = |errno| failed(temporary, errno);
     mkdirat(layers, temporary, Mode::from_raw_mode(0o700)).map_err(wrap)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -166,3 +166,11 @@ pub fn keep_only(fd: BorrowedFd<'_>) -> Result<BorrowedFd<'static>, Errno> {
         Ok(BorrowedFd::borrow_raw(0))
     }
 }
+
+/// Keeps a descriptor open until [`close_from`](super::close_from) or execve(2) ends it, which saves the close(2).
+pub fn keep_open(fd: OwnedFd) -> BorrowedFd<'static> {
+    use std::os::fd::IntoRawFd;
+    // SAFETY: the number was owned until here and is given up for good: nothing closes it but a wholesale close right before the process
+    // executes or ends, after which the borrow is not used.
+    unsafe { BorrowedFd::borrow_raw(fd.into_raw_fd()) }
+}

@@ -1,6 +1,7 @@
 //! The only room with unsafe code: the few system calls that nix and rustix lack. Imports nothing of ours.
 #![allow(unsafe_code)]
 
+mod alloc;
 mod clone;
 mod confine;
 mod exec;
@@ -8,8 +9,10 @@ mod idmap;
 mod net;
 mod tty;
 
+pub use alloc::Bump;
 pub use clone::{
-    Clone3, Forked, await_signal, block_signals, clone3, exit_now, keep_only, reset_signals, single_threaded, spawn_sharing_memory,
+    Clone3, Forked, await_signal, block_signals, clone3, exit_now, keep_only, keep_open, reset_signals, single_threaded,
+    spawn_sharing_memory,
 };
 pub use confine::{
     MountAttr, close_from, drop_bounding, join_session_keyring, landlock_abi, landlock_add_path, landlock_restrict_self, mount_setattr,

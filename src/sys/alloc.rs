@@ -1,0 +1,110 @@
+//! The memory of a start: a start allocates a few hundred small pieces and ends, so they come from one block that is never given back.
+//!
+//! musl's allocator maps and unmaps pages for them, some fifty system calls a start. What does not fit, a load of an image above all,
+//! goes to the system's allocator.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes of the block; pages of it that are never touched cost nothing.
+const BLOCK: usize = 256 * 1024;
+
+/// Larger pieces go to the system: they are few, and may be given back.
+const LARGEST: usize = 32 * 1024;
+
+#[repr(align(64))]
+struct Block(UnsafeCell<[u8; BLOCK]>);
+
+// SAFETY: the block is only handed out in disjoint pieces, by an atomic cursor.
+unsafe impl Sync for Block {}
+
+static MEMORY: Block = Block(UnsafeCell::new([0; BLOCK]));
+
+/// See the module.
+pub struct Bump {
+    used: AtomicUsize,
+}
+
+impl Bump {
+    pub const fn new() -> Self {
+        Self { used: AtomicUsize::new(0) }
+    }
+
+    fn start() -> usize {
+        MEMORY.0.get() as usize
+    }
+
+    /// Offset of a piece in the block.
+    fn offset(pointer: *mut u8) -> Option<usize> {
+        (pointer as usize).checked_sub(Self::start()).filter(|offset| *offset < BLOCK)
+    }
+
+    fn take(&self, layout: Layout) -> Option<*mut u8> {
+        if layout.size() > LARGEST {
+            return None;
+        }
+        let mut used = self.used.load(Ordering::Relaxed);
+        loop {
+            let start = used.checked_next_multiple_of(layout.align())?;
+            let end = start.checked_add(layout.size()).filter(|end| *end <= BLOCK)?;
+            match self.used.compare_exchange_weak(used, end, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(MEMORY.0.get().cast::<u8>().wrapping_add(start)),
+                Err(now) => used = now,
+            }
+        }
+    }
+}
+
+impl Default for Bump {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// SAFETY: pieces of the block are disjoint (each successful exchange moves the cursor past the piece), aligned (the block is aligned to
+// 64, larger alignments go to the system) and never handed out twice except after the last piece itself was given back.
+unsafe impl GlobalAlloc for Bump {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= 64
+            && let Some(piece) = self.take(layout)
+        {
+            return piece;
+        }
+        // SAFETY: the caller's contract is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        match Self::offset(pointer) {
+            Some(offset) => {
+                // Only the last piece can be taken back; losing the race means that it is not the last any more.
+                let _ = self.used.compare_exchange(offset + layout.size(), offset, Ordering::Relaxed, Ordering::Relaxed);
+            }
+            // SAFETY: not of the block, so of the system's allocator.
+            None => unsafe { System.dealloc(pointer, layout) },
+        }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let Some(offset) = Self::offset(pointer) else {
+            // SAFETY: not of the block, so of the system's allocator.
+            return unsafe { System.realloc(pointer, layout, size) };
+        };
+        if size <= LARGEST && offset + size <= BLOCK {
+            let (old, new) = (offset + layout.size(), offset + size);
+            if self.used.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                return pointer;
+            }
+        }
+        // SAFETY: the new layout has the old one's alignment; the pieces are disjoint, and both hold the bytes that are copied.
+        unsafe {
+            let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+            if !new.is_null() {
+                std::ptr::copy_nonoverlapping(pointer, new, layout.size().min(size));
+                self.dealloc(pointer, layout);
+            }
+            new
+        }
+    }
+}
