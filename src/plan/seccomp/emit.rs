@@ -109,10 +109,11 @@ impl Graph {
     /// As [`Self::ranges`], for spans from first to last in ascending order, and one place for all between them.
     pub fn spans(&mut self, word: Word, spans: &[(u32, u32, Node)], otherwise: Node) -> Node {
         let mut ranges: Vec<(u32, Node)> = Vec::with_capacity(2 * spans.len() + 1);
-        let mut add = |start, node| match ranges.last() {
-            Some((_, last)) if *last == node => {}
-            Some((same, _)) if *same == start => *ranges.last_mut().unwrap() = (start, node),
-            _ => ranges.push((start, node)),
+        let mut add = |start, node| {
+            ranges.pop_if(|(same, _)| *same == start);
+            if ranges.last().is_none_or(|(_, last)| *last != node) {
+                ranges.push((start, node));
+            }
         };
         add(0, otherwise);
         for &(first, last, node) in spans {

@@ -24,7 +24,7 @@ mod tests;
 use seccompiler::BpfProgram;
 
 use emit::{Graph, Node, Op, TooLong, Word};
-pub use oci::{OciError, Profile, parse};
+pub use oci::{MAX_BYTES as OCI_MAX_BYTES, OciError, Profile as OciProfile, parse as parse_oci};
 pub use policy::{GROUPS, Group};
 pub use table::Arch;
 use table::{LIMIT, Set};
@@ -70,7 +70,7 @@ pub enum Source<'a> {
     /// Everything, foreign ABIs too: no filter at all, unless `no_inet` needs one.
     None,
     /// As the profile says, and never more ABIs than the machine's own.
-    Oci(&'a Profile),
+    Oci(&'a OciProfile),
 }
 
 /// A program for the kernel, and what is to be said about it.

@@ -2,7 +2,7 @@
 
 use seccompiler::sock_filter;
 
-use super::oci::{Compare, Condition, MAX_ENTRIES};
+use super::oci::{Compare, Condition, MAX_BYTES, MAX_ENTRIES, parse};
 use super::*;
 
 const KILL: u32 = KILL_PROCESS;
@@ -803,8 +803,8 @@ fn sizes_are_bounded() {
     let plain = r#"{"names":["read"],"action":"SCMP_ACT_ALLOW"}"#;
     assert!(parse(&entries(MAX_ENTRIES, plain)).is_ok());
     assert!(parse(&entries(MAX_ENTRIES + 1, plain)).is_err());
-    assert_eq!(parse(&" ".repeat(oci::MAX_BYTES + 1)), Err(OciError::TooLarge));
-    assert!(parse(&"[".repeat(oci::MAX_BYTES)).is_err());
+    assert_eq!(parse(&" ".repeat(MAX_BYTES + 1)), Err(OciError::TooLarge));
+    assert!(parse(&"[".repeat(MAX_BYTES)).is_err());
     let condition = r#"{"index":0,"value":1,"op":"SCMP_CMP_EQ"}"#;
     let many = |count: usize| format!(r#"{{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{}]}}"#, vec![condition; count].join(","));
     assert!(parse(&entries(1, &many(32))).is_ok());
