@@ -343,7 +343,7 @@ impl Profile {
         for entry in self.entries.iter().filter(|entry| entry.holds(arch, caps, kernel)) {
             for name in &entry.names {
                 let Some(call) = table::find(name) else {
-                    if table::FOREIGN.binary_search(&name.as_str()).is_err() && !unknown.contains(&name.as_str()) {
+                    if table::FOREIGN.binary_search(&name.as_str()).is_err() {
                         unknown.push(name);
                     }
                     continue;
@@ -366,6 +366,8 @@ impl Profile {
                 _ => otherwise,
             };
         }
+        unknown.sort_unstable();
+        unknown.dedup();
         if !unknown.is_empty() {
             notes.push(format!("calls that are not known here stay shut (ENOSYS): {}", few(&unknown)));
         }

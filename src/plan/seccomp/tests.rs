@@ -812,6 +812,16 @@ fn sizes_are_bounded() {
     // More conditions than instructions: an error, in bounded time and memory.
     let profile = parse(&entries(MAX_ENTRIES, &many(3))).unwrap();
     assert!(matches!(compile(&request(Source::Oci(&profile), Arch::X86_64)), Err(Error::TooLong(_))));
+    // Ways through many conditions multiply; nothing may try them all.
+    let three =
+        r#"{"index":0,"value":1,"op":"SCMP_CMP_EQ"},{"index":1,"value":1,"op":"SCMP_CMP_EQ"},{"index":2,"value":1,"op":"SCMP_CMP_EQ"}"#;
+    let profile = parse(&entries(300, &format!(r#"{{"names":["read"],"action":"SCMP_ACT_ERRNO","args":[{three}]}}"#))).unwrap();
+    assert_eq!(compile(&Request { no_inet: true, ..request(Source::Oci(&profile), Arch::X86_64) }).unwrap().allowed, 0);
+    // As many names as there is room for.
+    let names: Vec<String> = (0..90_000).map(|n| format!("{n:x}")).collect();
+    let profile = parse(&entries(1, &format!(r#"{{"names":{names:?},"action":"SCMP_ACT_ALLOW"}}"#).replace(", ", ","))).unwrap();
+    let notes = compile(&request(Source::Oci(&profile), Arch::X86_64)).unwrap().notes;
+    assert!(notes[0].ends_with("and 89992 more") && notes[0].len() < 200);
     // Nearly as many are fine.
     let profile = parse(&entries(300, &many(3))).unwrap();
     check(&compile(&request(Source::Oci(&profile), Arch::X86_64)).unwrap().program);
