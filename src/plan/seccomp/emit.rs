@@ -58,6 +58,15 @@ enum Decision {
     Test { word: Word, mask: u32, op: Op, value: u32, yes: Node, no: Node },
 }
 
+/// The answer of [`Graph::reaching`].
+pub struct Reaching(Vec<bool>);
+
+impl Reaching {
+    pub fn from(&self, node: Node) -> bool {
+        self.0[node.0 as usize]
+    }
+}
+
 /// Too many instructions for the kernel.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TooLong(pub usize);
@@ -109,10 +118,11 @@ impl Graph {
     /// As [`Self::ranges`], for spans from first to last in ascending order, and one place for all between them.
     pub fn spans(&mut self, word: Word, spans: &[(u32, u32, Node)], otherwise: Node) -> Node {
         let mut ranges: Vec<(u32, Node)> = Vec::with_capacity(2 * spans.len() + 1);
-        let mut add = |start, node| match ranges.last() {
-            Some((_, last)) if *last == node => {}
-            Some((same, _)) if *same == start => *ranges.last_mut().unwrap() = (start, node),
-            _ => ranges.push((start, node)),
+        let mut add = |start, node| {
+            ranges.pop_if(|(same, _)| *same == start);
+            if ranges.last().is_none_or(|(_, last)| *last != node) {
+                ranges.push((start, node));
+            }
         };
         add(0, otherwise);
         for &(first, last, node) in spans {
@@ -124,17 +134,16 @@ impl Graph {
         self.ranges(word, &ranges)
     }
 
-    /// Whether any way from here ends with an action of this kind.
-    pub fn any(&self, from: Node, kind: impl Fn(u32) -> bool) -> bool {
-        let mut ways = vec![from];
-        while let Some(node) = ways.pop() {
-            match self.decisions[node.0 as usize] {
-                Decision::Return(action) if kind(action) => return true,
-                Decision::Return(_) => {}
-                Decision::Test { yes, no, .. } => ways.extend([yes, no]),
-            }
+    /// Which decisions can end with an action of this kind. One walk for all: ways through a graph are more than anyone can follow.
+    pub fn reaching(&self, kind: impl Fn(u32) -> bool) -> Reaching {
+        let mut reaching: Vec<bool> = Vec::with_capacity(self.decisions.len());
+        for decision in &self.decisions {
+            reaching.push(match *decision {
+                Decision::Return(action) => kind(action),
+                Decision::Test { yes, no, .. } => reaching[yes.0 as usize] || reaching[no.0 as usize],
+            });
         }
-        false
+        Reaching(reaching)
     }
 
     /// One word against a few values.

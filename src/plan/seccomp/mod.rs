@@ -24,7 +24,7 @@ mod tests;
 use seccompiler::BpfProgram;
 
 use emit::{Graph, Node, Op, TooLong, Word};
-pub use oci::{OciError, Profile, parse};
+pub use oci::{MAX_BYTES as OCI_MAX_BYTES, OciError, Profile as OciProfile, parse as parse_oci};
 pub use policy::{GROUPS, Group};
 pub use table::Arch;
 use table::{LIMIT, Set};
@@ -70,7 +70,7 @@ pub enum Source<'a> {
     /// Everything, foreign ABIs too: no filter at all, unless `no_inet` needs one.
     None,
     /// As the profile says, and never more ABIs than the machine's own.
-    Oci(&'a Profile),
+    Oci(&'a OciProfile),
 }
 
 /// A program for the kernel, and what is to be said about it.
@@ -316,8 +316,9 @@ impl Draft {
         };
         let socket = self.graph.test(Word::low(0), Op::Equal, libc::AF_UNIX as u32, unix, no_family);
         self.set("socket", socket);
+        let permitted = self.graph.reaching(oci::permits);
         for name in policy::IO_URING.calls {
-            if self.leaf(name).is_some_and(|leaf| self.graph.any(leaf, oci::permits)) {
+            if self.leaf(name).is_some_and(|leaf| permitted.from(leaf)) {
                 self.set(name, self.refuse);
                 self.notes.push(format!("{name} is refused: it opens sockets past the filter, which is all that keeps the network away"));
             }
@@ -341,7 +342,8 @@ impl Draft {
                 ranges.push((number as u32, *leaf));
             }
         }
-        let allowed = self.leaves.iter().filter(|leaf| **leaf == self.allow || self.graph.any(**leaf, oci::permits)).count();
+        let permitted = self.graph.reaching(oci::permits);
+        let allowed = self.leaves.iter().filter(|leaf| permitted.from(**leaf)).count();
         let numbers = self.graph.ranges(Word::NUMBER, &ranges);
         let kill = self.graph.verdict(KILL_PROCESS);
         let root = self.graph.test(Word::ARCH, Op::Equal, self.arch.audit(), numbers, kill);

@@ -53,13 +53,13 @@ struct Entry {
     names: Vec<String>,
     action: u32,
     conditions: Vec<Condition>,
-    includes: Filter,
-    excludes: Filter,
+    includes: Scope,
+    excludes: Scope,
 }
 
 /// `includes` or `excludes` of moby's format.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Filter {
+struct Scope {
     /// Without `CAP_`.
     caps: Vec<String>,
     arches: Vec<String>,
@@ -201,7 +201,7 @@ fn entry(at: &At<'_>) -> Result<Entry, OciError> {
         return Err(at.fault(&format!("more than {MAX_CONDITIONS} args")));
     }
     let conditions = args.iter().map(condition).collect::<Result<_, _>>()?;
-    Ok(Entry { names, action, conditions, includes: filter(at, "includes")?, excludes: filter(at, "excludes")? })
+    Ok(Entry { names, action, conditions, includes: scope(at, "includes")?, excludes: scope(at, "excludes")? })
 }
 
 fn call_name(at: &At<'_>) -> Result<String, OciError> {
@@ -288,8 +288,8 @@ fn condition(at: &At<'_>) -> Result<Condition, OciError> {
     Ok(Condition { argument: index.number()? as u8, compare })
 }
 
-fn filter(entry: &At<'_>, key: &str) -> Result<Filter, OciError> {
-    let Some(at) = entry.get(key) else { return Ok(Filter::default()) };
+fn scope(entry: &At<'_>, key: &str) -> Result<Scope, OciError> {
+    let Some(at) = entry.get(key) else { return Ok(Scope::default()) };
     at.only(&["caps", "arches", "minKernel"])?;
     let caps = at.list("caps")?.iter().map(|cap| capability(cap)).collect::<Result<_, _>>()?;
     let arches = at.list("arches")?.iter().map(|arch| arch.text().map(String::from)).collect::<Result<_, _>>()?;
@@ -298,7 +298,7 @@ fn filter(entry: &At<'_>, key: &str) -> Result<Filter, OciError> {
         Some(version) => Some(kernel(version.text()?).ok_or_else(|| version.fault("not a kernel version such as 4.8"))?),
         None => None,
     };
-    Ok(Filter { caps, arches, min_kernel })
+    Ok(Scope { caps, arches, min_kernel })
 }
 
 fn capability(at: &At<'_>) -> Result<String, OciError> {
@@ -343,7 +343,7 @@ impl Profile {
         for entry in self.entries.iter().filter(|entry| entry.holds(arch, caps, kernel)) {
             for name in &entry.names {
                 let Some(call) = table::find(name) else {
-                    if table::FOREIGN.binary_search(&name.as_str()).is_err() && !unknown.contains(&name.as_str()) {
+                    if table::FOREIGN.binary_search(&name.as_str()).is_err() {
                         unknown.push(name);
                     }
                     continue;
@@ -366,6 +366,8 @@ impl Profile {
                 _ => otherwise,
             };
         }
+        unknown.sort_unstable();
+        unknown.dedup();
         if !unknown.is_empty() {
             notes.push(format!("calls that are not known here stay shut (ENOSYS): {}", few(&unknown)));
         }

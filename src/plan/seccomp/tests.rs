@@ -2,7 +2,7 @@
 
 use seccompiler::sock_filter;
 
-use super::oci::{Compare, Condition, MAX_ENTRIES};
+use super::oci::{Compare, Condition, MAX_BYTES, MAX_ENTRIES, parse};
 use super::*;
 
 const KILL: u32 = KILL_PROCESS;
@@ -803,8 +803,8 @@ fn sizes_are_bounded() {
     let plain = r#"{"names":["read"],"action":"SCMP_ACT_ALLOW"}"#;
     assert!(parse(&entries(MAX_ENTRIES, plain)).is_ok());
     assert!(parse(&entries(MAX_ENTRIES + 1, plain)).is_err());
-    assert_eq!(parse(&" ".repeat(oci::MAX_BYTES + 1)), Err(OciError::TooLarge));
-    assert!(parse(&"[".repeat(oci::MAX_BYTES)).is_err());
+    assert_eq!(parse(&" ".repeat(MAX_BYTES + 1)), Err(OciError::TooLarge));
+    assert!(parse(&"[".repeat(MAX_BYTES)).is_err());
     let condition = r#"{"index":0,"value":1,"op":"SCMP_CMP_EQ"}"#;
     let many = |count: usize| format!(r#"{{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{}]}}"#, vec![condition; count].join(","));
     assert!(parse(&entries(1, &many(32))).is_ok());
@@ -812,6 +812,16 @@ fn sizes_are_bounded() {
     // More conditions than instructions: an error, in bounded time and memory.
     let profile = parse(&entries(MAX_ENTRIES, &many(3))).unwrap();
     assert!(matches!(compile(&request(Source::Oci(&profile), Arch::X86_64)), Err(Error::TooLong(_))));
+    // Ways through many conditions multiply; nothing may try them all.
+    let three =
+        r#"{"index":0,"value":1,"op":"SCMP_CMP_EQ"},{"index":1,"value":1,"op":"SCMP_CMP_EQ"},{"index":2,"value":1,"op":"SCMP_CMP_EQ"}"#;
+    let profile = parse(&entries(300, &format!(r#"{{"names":["read"],"action":"SCMP_ACT_ERRNO","args":[{three}]}}"#))).unwrap();
+    assert_eq!(compile(&Request { no_inet: true, ..request(Source::Oci(&profile), Arch::X86_64) }).unwrap().allowed, 0);
+    // As many names as there is room for.
+    let names: Vec<String> = (0..90_000).map(|n| format!("{n:x}")).collect();
+    let profile = parse(&entries(1, &format!(r#"{{"names":{names:?},"action":"SCMP_ACT_ALLOW"}}"#).replace(", ", ","))).unwrap();
+    let notes = compile(&request(Source::Oci(&profile), Arch::X86_64)).unwrap().notes;
+    assert!(notes[0].ends_with("and 89992 more") && notes[0].len() < 200);
     // Nearly as many are fine.
     let profile = parse(&entries(300, &many(3))).unwrap();
     check(&compile(&request(Source::Oci(&profile), Arch::X86_64)).unwrap().program);
