@@ -316,14 +316,14 @@ pub const KEYS: &[Key] = &[
         |draft, cx, item| cx.variable(draft, item),
         |p| Some(Toml::Table(p.env.iter().map(|(name, value)| (name.clone(), Toml::String(value.clone()))).collect())),
     ),
-    key("", "mounts", Kind::Mounts, "[]", "What else is mounted.", |draft, cx, item| super::check::mounts(draft, cx, item), |_| None),
+    key("", "mounts", Kind::Mounts, "[]", "What else is mounted.", super::check::mounts, |_| None),
     key(
         "",
         "secrets",
         Kind::Secrets,
         "{}",
         "What arrives as a file of mode 0400, and never in the environment.",
-        |draft, cx, item| super::check::secret(draft, cx, item),
+        super::check::secret,
         |_| None,
     ),
     key(

@@ -16,7 +16,9 @@ mod model;
 mod preset;
 mod project;
 mod rules;
+mod schema;
 mod shipped;
+mod show;
 mod source;
 mod value;
 mod walk;
@@ -32,7 +34,9 @@ pub use finish::Loaded;
 pub use model::*;
 pub use project::{NoProject, OpenError, Opened, Project as ProjectPlace, Request, open, place};
 pub use rules::{NetworkRule, Peer, PortMap};
+pub use schema::schema;
 pub use shipped::{SHIPPED, Shipped};
+pub use show::Shown;
 pub use value::{
     Wrong, duration, hostname, inside_path, name, show_duration, show_signal, show_size, signal, size, target, user, variable,
 };

@@ -289,3 +289,52 @@ fn a_start_is_not_held_up() {
     // Some 30 times what a release build takes, so that a busy machine does not fail it.
     assert!(each < Duration::from_millis(5), "{each:?}");
 }
+
+#[test]
+fn what_is_shown_means_the_same() {
+    let vars = Vars { home: Path::new("/home/u"), env: &env, project: Some(Path::new("/work/app")) };
+    let texts = [
+        WHOLE,
+        "image = \"host\"\n[env]\nA = \"$${x}\"\n\"b.c\" = \"a\\nb\"\n[security]\npreset = \"untrusted\"\ncaps = [\"@root\", \"NET_RAW\"]",
+    ];
+    for text in texts.into_iter().chain(SHIPPED.iter().map(|shipped| shipped.text)) {
+        let loaded = local_text("x.toml", text, Path::new("/base"), &[]);
+        let profile = loaded.finish(&vars).expect(text);
+        let shown = loaded.show(&profile);
+        let mut again =
+            local_text("y.toml", &shown, Path::new("/other"), &[]).finish(&vars).unwrap_or_else(|findings| panic!("{findings}\n{shown}"));
+        for (mount, original) in again.mounts.iter_mut().zip(&profile.mounts) {
+            mount.origin.clone_from(&original.origin);
+        }
+        again.env.sort();
+        let mut profile = profile;
+        profile.env.sort();
+        profile.limits.ulimits.sort_by_key(|(limit, _)| format!("{limit:?}"));
+        again.limits.ulimits.sort_by_key(|(limit, _)| format!("{limit:?}"));
+        assert_eq!(again, profile, "{shown}");
+    }
+}
+
+#[test]
+fn values_say_where_they_come_from() {
+    let vars = Vars { home: Path::new("/home/u"), env: &env, project: None };
+    let loaded = local_text(
+        "x.toml",
+        "image = \"host\"\n[security]\npreset = \"build\"\n[env]\nTZ = \"CET\"\n",
+        Path::new("/base"),
+        &["limits.pids=5".into()],
+    );
+    let values = loaded.values(&loaded.finish(&vars).expect("valid"));
+    for (section, name, expected) in [
+        ("", "image", "x.toml:1"),
+        ("", "pull", "preset build"),
+        ("env", "TZ", "x.toml:5"),
+        ("env", "LANG", "preset build"),
+        ("limits", "pids", "--set limits.pids"),
+        ("root", "mode", "default"),
+        ("", "name", "found"),
+    ] {
+        let shown = values.iter().find(|shown| shown.section == section && shown.name == name).expect(name);
+        assert_eq!(shown.origin, expected, "{section}.{name}");
+    }
+}
