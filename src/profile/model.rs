@@ -220,6 +220,7 @@ pub struct Project {
     pub protect: Vec<PathBuf>,
     /// Relative to the project, no `..`, distinct.
     pub hide: Vec<PathBuf>,
+    /// What follows when the host replaces a protected or hidden file during the run.
     pub on_replace: OnReplace,
 }
 
@@ -364,6 +365,8 @@ pub struct Security {
     pub seccomp_allow: Vec<String>,
     pub landlock: LandlockMode,
     pub nested_userns: bool,
+    /// From the preset: the sandbox runs its one command, and `exec` and `shell` into it are refused.
+    pub single_command: bool,
     /// Absolute paths below `/dev`, or `@gpu`.
     pub devices: Vec<String>,
 }
@@ -498,6 +501,8 @@ pub struct Lifecycle {
     /// The payload's file mode creation mask; absent: the caller's.
     pub umask: Option<u32>,
     pub tty: TtyMode,
+    /// From the preset: what the payload starts with; absent: 022.
+    pub umask: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
