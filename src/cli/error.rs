@@ -42,6 +42,8 @@ pub enum CliError {
     EnvFile { path: PathBuf, line: usize },
     #[error("the host has no user {name:?} that could be you")]
     HostUser { name: String },
+    #[error(transparent)]
+    Profile(#[from] crate::profile::OpenError),
     #[error("{0}")]
     Usage(String),
     #[error("{words}")]
@@ -84,6 +86,7 @@ impl CliError {
         use rustix::io::Errno;
         let hint = match self {
             Self::Told { hint, .. } => return hint.clone(),
+            Self::Profile(crate::profile::OpenError::Find(error)) => return error.hint(),
             Self::Rootfs { source } => return source.hint().map(str::to_owned),
             Self::Host(host::HostError::NoHome) => "export HOME=/path/to/your/home",
             Self::Host(host::HostError::RaisedPrivileges) => "remove the bits: chmod ug-s hamper; setcap -r hamper",

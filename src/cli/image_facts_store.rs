@@ -5,7 +5,7 @@ use super::image_facts::{ImageFacts, hosts_file};
 use super::start::Effects;
 use crate::host::{Directories, Host};
 use crate::plan::{self, Image, Lower, User, inside_home};
-use crate::profile::{HomeMode, MapMode, NetworkMode, Preset, Profile, ProjectMode, Pull, RootMode, signal_number};
+use crate::profile::{HomeMode, MapMode, NetworkMode, Preset, Profile, ProjectMode, Pull, RootMode, signal};
 use crate::rootfs::{self, Ownership, Prepared, ResolvedUser, Stack, Wishes, ensure_skeleton, prepare};
 use crate::store::{LayerName, Store};
 
@@ -64,7 +64,7 @@ pub fn store_image(
             root_owner: (user_is_not_root).then_some((0, 0)),
         },
         digest: digest.to_string(),
-        stop_signal: config.stop_signal.as_deref().and_then(signal_number),
+        stop_signal: config.stop_signal.as_deref().and_then(|text| signal(text).ok()),
         root: (skeleton.mode, skeleton.modified),
         notes,
         opened: Vec::new(),

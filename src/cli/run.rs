@@ -101,7 +101,8 @@ fn exit(result: Result<u8, CliError>) -> ExitCode {
 /// Everything from the command line to the payload's exit code.
 pub fn start(args: &CommonArgs, mut invocation: Invocation, dry_run: bool) -> Result<u8, CliError> {
     let directories = Directories::from_environment(|name| std::env::var_os(name).map(PathBuf::from))?;
-    let Chosen { profile, project } = which::choose(args, &directories)?;
+    invocation.directory = current_directory()?;
+    let Chosen { profile, project } = which::choose(args, &directories, &invocation.directory)?;
     complete(&mut invocation, args, &profile)?;
     let effects = if dry_run { Effects::None } else { Effects::All };
     let assembled = assemble(&profile, &project, &directories, &invocation, args.offline, effects)?;
@@ -116,9 +117,11 @@ pub fn start(args: &CommonArgs, mut invocation: Invocation, dry_run: bool) -> Re
     result.map(u8::try_from).map(|code| code.unwrap_or(125))
 }
 
+fn current_directory() -> Result<PathBuf, CliError> {
+    std::env::current_dir().map_err(|source| CliError::Io { act: "find", path: PathBuf::from("the current directory"), source })
+}
+
 fn complete(invocation: &mut Invocation, args: &CommonArgs, profile: &crate::profile::Profile) -> Result<(), CliError> {
-    invocation.directory =
-        std::env::current_dir().map_err(|source| CliError::Io { act: "find", path: PathBuf::from("the current directory"), source })?;
     invocation.workdir.clone_from(&args.workdir);
     invocation.entrypoint = args.entrypoint.as_ref().map(|entry| if entry.is_empty() { vec![] } else { vec![entry.clone()] });
     invocation.terminal = terminal_sides(profile.lifecycle.tty);

@@ -303,7 +303,7 @@ fn read_secrets(profile: &Profile) -> Result<Vec<(String, Vec<u8>)>, CliError> {
 }
 
 fn compile_seccomp(profile: &Profile) -> Result<Option<(String, plan::seccomp::Filter)>, CliError> {
-    use plan::seccomp::{Arch, Request, Source, compile, parse};
+    use plan::seccomp::{Arch, Request, Source, compile, parse_oci};
     let security = &profile.security;
     let parsed;
     let (name, source) = match &security.seccomp {
@@ -312,7 +312,7 @@ fn compile_seccomp(profile: &Profile) -> Result<Option<(String, plan::seccomp::F
         SeccompSource::None => return Ok(None),
         SeccompSource::File(path) => {
             let text = read_text(path)?;
-            parsed = parse(&text).map_err(|source| CliError::SeccompProfile { path: path.clone(), source })?;
+            parsed = parse_oci(&text).map_err(|source| CliError::SeccompProfile { path: path.clone(), source })?;
             (path.display().to_string(), Source::Oci(&parsed))
         }
     };

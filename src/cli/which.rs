@@ -1,79 +1,96 @@
-//! Which profile, which project.
+//! Which profile and which project, with what the command line changes in them.
+
+use std::path::{Path, PathBuf};
 
 use super::error::CliError;
 use super::run::CommonArgs;
 use super::start::ProjectChoice;
 use crate::host::Directories;
-use crate::profile::*;
+use crate::profile::{self, Caller, Missing, Mount, MountKind, Profile, ProjectMode, Search};
 
 pub struct Chosen {
     pub profile: Profile,
     pub project: ProjectChoice,
 }
 
-pub fn choose(args: &CommonArgs, _: &Directories) -> Result<Chosen, CliError> {
-    let profile = Profile {
-        name: "hello".into(),
-        files: vec![],
-        image: match &args.image {
-            Some(i) => match i.strip_prefix("oci:") {
-                Some(d) => ImageSource::OciDir { path: d.into(), select: Select::Only },
-                None => ImageSource::Rootfs { path: i.into() },
-            },
-            None => ImageSource::Host,
-        },
-        platform: Platform::native(),
-        pull: Pull::Missing,
-        entrypoint: None,
-        command: None,
-        hostname: "hello".into(),
-        workdir: None,
-        env_pass: vec!["TERM".into(), "LANG".into()],
-        env_file: vec![],
-        env: vec![],
-        isolation: Isolation::Auto,
-        require: vec![],
-        identity: Identity { user: None, map: MapMode::Single, home: HomeMode::Private },
-        root: Root { mode: RootMode::Scratch, tmp: None, shm: 64 << 20 },
-        project: Project {
-            path: None,
-            target: None,
-            mode: ProjectMode::Rw,
-            protect: vec![".git/hooks".into(), ".git/config".into()],
-            hide: vec![],
-            on_replace: OnReplace::Stop,
-        },
-        mounts: vec![],
-        limits: Limits::default(),
-        network: Network {
-            mode: if args.network.as_deref() == Some("host") { NetworkMode::Host } else { NetworkMode::None },
-            allow: vec![],
-            deny: vec![],
-            ports: vec![],
-            host_services: vec![],
-            dns: vec![],
-            hosts: vec![],
-            host_ca: false,
-        },
-        security: Security {
-            preset: Preset::Dev,
-            caps: vec![],
-            seccomp: SeccompSource::Default,
-            seccomp_allow: vec![],
-            landlock: LandlockMode::Auto,
-            nested_userns: false,
-            devices: vec![],
-        },
-        secrets: vec![],
-        lifecycle: Lifecycle {
-            init: true,
-            stop_signal: None,
-            stop_timeout: std::time::Duration::from_secs(10),
-            umask: None,
-            tty: TtyMode::Auto,
-        },
-        expose: vec![],
+/// Finds, reads and checks the profile; what the command line says comes last.
+///
+/// # Errors
+/// [`CliError::Profile`] with every finding; [`CliError::Usage`] for an option that cannot be read.
+pub fn choose(args: &CommonArgs, directories: &Directories, cwd: &Path) -> Result<Chosen, CliError> {
+    let mut sets = args.set.clone();
+    if let Some(mode) = &args.network {
+        sets.push(format!("network.mode={mode}"));
+    }
+    if args.keep {
+        sets.push("root.mode=keep".into());
+    }
+    if args.locked {
+        sets.push("pull=locked".into());
+    }
+    let caller = Caller { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
+    let config_home = directories.config.parent().unwrap_or(&directories.config);
+    let opened = profile::open(&profile::Request {
+        profile: args.profile.as_deref(),
+        image: args.image.as_deref(),
+        sets: &sets,
+        project: args.project.as_deref(),
+        search: Search { cwd, home: &directories.home, config_home, caller },
+        store: &directories.data,
+        env: &|name| std::env::var(name).ok(),
+    })?;
+    let mut profile = opened.profile;
+    command_line(&mut profile, args, cwd)?;
+    let mounted = profile.project.mode != ProjectMode::None;
+    let project = ProjectChoice { path: mounted.then_some(opened.project), notes: opened.notes };
+    Ok(Chosen { profile, project })
+}
+
+fn command_line(profile: &mut Profile, args: &CommonArgs, cwd: &Path) -> Result<(), CliError> {
+    let wrong = |option: &str, value: &str, why: String| CliError::Usage(format!("{option} {value}: {why}"));
+    if let Some(user) = &args.user {
+        profile.identity.user = Some(profile::user(user).map_err(|error| wrong("--user", user, error.message.to_string()))?);
+    }
+    if let Some(workdir) = &args.workdir
+        && !workdir.starts_with(['/', '~'])
+    {
+        return Err(wrong("--workdir", workdir, "must be an absolute path inside".into()));
+    }
+    if let Some(name) = &args.name {
+        profile::name(name).map_err(|error| wrong("--name", name, error.message.to_string()))?;
+        profile.name.clone_from(name);
+    }
+    profile.env_file.extend(args.env_file.iter().map(|path| cwd.join(path)));
+    for volume in &args.volume {
+        let mount = volume_mount(volume, cwd).map_err(|why| wrong("-v", volume, why))?;
+        profile.mounts.retain(|known| known.target != mount.target);
+        profile.mounts.push(mount);
+    }
+    Ok(())
+}
+
+/// `SRC:DST[:ro|:rw]` as Docker has it: a source with a slash is a path, another one the name of a volume.
+fn volume_mount(text: &str, cwd: &Path) -> Result<Mount, String> {
+    let mut parts = text.split(':');
+    let (source, target, mode) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+    let (Some(target), None) = (target, parts.next()) else {
+        return Err("must be SRC:DST or SRC:DST:ro".into());
     };
-    let path = args.project.clone().or_else(|| std::env::current_dir().ok());
-    Ok(Chosen { profile, project: ProjectChoice { path, notes: vec![] } })
+    let read_only = match mode {
+        None | Some("rw") => false,
+        Some("ro") => true,
+        Some(other) => return Err(format!("{other} is neither ro nor rw")),
+    };
+    let kind = if source.contains('/') || source == "." || source == ".." {
+        MountKind::Bind { source: normal(&cwd.join(source)), missing: Missing::Error }
+    } else {
+        profile::name(source).map_err(|error| error.message.to_string())?;
+        MountKind::Volume { name: source.to_owned() }
+    };
+    let target = profile::target(target, true).map_err(|error| error.message.to_string())?;
+    Ok(Mount { kind, target, read_only, origin: "-v".into() })
+}
+
+fn normal(path: &Path) -> PathBuf {
+    path.components().collect()
 }
