@@ -59,6 +59,7 @@ pub fn choose(args: &CommonArgs, _: &Directories) -> Result<Chosen, CliError> {
             seccomp_allow: vec![],
             landlock: LandlockMode::Auto,
             nested_userns: false,
+            single_command: false,
             devices: vec![],
         },
         secrets: vec![],

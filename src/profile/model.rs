@@ -498,11 +498,9 @@ pub struct Lifecycle {
     /// Signal number; absent: the image's STOPSIGNAL, else SIGTERM.
     pub stop_signal: Option<i32>,
     pub stop_timeout: Duration,
-    /// The payload's file mode creation mask; absent: the caller's.
+    /// The payload's file mode creation mask, from the preset; absent: the caller's.
     pub umask: Option<u32>,
     pub tty: TtyMode,
-    /// From the preset: what the payload starts with; absent: 022.
-    pub umask: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -527,16 +525,5 @@ pub struct Vars<'a> {
 
 /// The number of a signal by number or name, with or without `SIG`: `9`, `KILL`, `SIGKILL`, `SIGRTMIN+3`.
 pub fn signal_number(text: &str) -> Option<i32> {
-    const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT", "CHLD",
-        "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-    ];
-    if let Ok(number) = text.parse::<i32>() {
-        return (1..=64).contains(&number).then_some(number);
-    }
-    let name = text.strip_prefix("SIG").unwrap_or(text);
-    if let Some(offset) = name.strip_prefix("RTMIN+") {
-        return offset.parse::<i32>().ok().filter(|offset| (0..=30).contains(offset)).map(|offset| 34 + offset);
-    }
-    NAMES.iter().position(|known| *known == name).and_then(|index| i32::try_from(index + 1).ok())
+    super::value::signal(text).ok()
 }
