@@ -15,8 +15,8 @@ use super::value;
 pub struct Search<'a> {
     pub cwd: &'a Path,
     pub home: &'a Path,
-    /// `$XDG_CONFIG_HOME`, or what stands for it.
-    pub config_home: &'a Path,
+    /// `$XDG_CONFIG_HOME/hamper`
+    pub config: &'a Path,
     pub caller: Caller,
 }
 
@@ -131,7 +131,7 @@ fn open_if_there(path: &Path, search: &Search<'_>) -> Result<Option<Opened>, Fin
 fn by_name(name: &str, search: &Search<'_>) -> Result<Found, FindError> {
     value::name(name).map_err(|_| FindError::BadName { name: name.into() })?;
     let built = SHIPPED.iter().find(|shipped| shipped.name == name);
-    let user_path = search.config_home.join(format!("hamper/profiles/{name}.toml"));
+    let user_path = search.config.join(format!("profiles/{name}.toml"));
     let here_path = search.cwd.join(format!("profiles/{name}.toml"));
     if let Some(opened) = open_if_there(&here_path, search)? {
         let shadowed =
@@ -230,6 +230,18 @@ impl Found {
         }
     }
 
+    /// The text alone, for a profile that starts from it.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn read(self) -> Result<String, ReadError> {
+        match self.text {
+            Text::File(opened) => opened.read(),
+            Text::Built(built) => Ok(built.text.to_owned()),
+            Text::Empty => Ok(String::new()),
+        }
+    }
+
     /// Reads it, what it includes, `hamper.local.toml` beside it, and the values of `--set`. What is wrong is told by
     /// [`Loaded::finish`], together with what else is.
     pub fn load(self, sets: &[String], search: &Search<'_>) -> Loaded {
@@ -292,7 +304,7 @@ pub struct Listed {
 pub fn list(search: &Search<'_>) -> Vec<Listed> {
     let mut listed: Vec<Listed> = Vec::new();
     let here = files::profiles_in(&search.cwd.join("profiles")).into_iter().map(|path| (Origin::Here, path));
-    let user = files::profiles_in(&search.config_home.join("hamper/profiles")).into_iter().map(|path| (Origin::User, path));
+    let user = files::profiles_in(&search.config.join("profiles")).into_iter().map(|path| (Origin::User, path));
     for (origin, path) in here.chain(user) {
         let Some(name) =
             path.file_stem().and_then(|stem| stem.to_str()).filter(|name| value::name(name).is_ok() && *name != "hamper.local")

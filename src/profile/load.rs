@@ -38,7 +38,7 @@ pub fn shown(path: &Path, cwd: &Path) -> String {
 impl Texts {
     /// A text that is already here: built in, or made for `--image`.
     pub fn text(&mut self, name: String, text: String, dir: PathBuf, layer: Layer) {
-        self.add(Source { name, path: None, dir, text, layer }, &mut |_, _, _| {});
+        self.add(Source { name, dir, text, layer }, &mut |_, _, _| {});
     }
 
     /// A file and what it includes.
@@ -54,7 +54,7 @@ impl Texts {
         };
         let dir = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
         self.open.push((identity, name.clone()));
-        let source = Source { name, path: Some(path), dir, text, layer };
+        let source = Source { name, dir, text, layer };
         self.add(source, &mut |texts, item, dir| texts.include(item, dir, cwd, caller));
         self.open.pop();
     }

@@ -38,5 +38,5 @@ pub use schema::schema;
 pub use shipped::{SHIPPED, Shipped};
 pub use show::Shown;
 pub use value::{
-    Wrong, duration, hostname, inside_path, name, show_duration, show_signal, show_size, signal, size, target, user, variable,
+    Wrong, duration, hostname, inside_path, name, name_from, show_duration, show_signal, show_size, signal, size, target, user, variable,
 };

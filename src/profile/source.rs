@@ -27,8 +27,6 @@ const RECOVERABLE: usize = 64 << 10;
 pub struct Source {
     /// As messages name it.
     pub name: String,
-    /// Where it was read; absent for what is built in, and for `--set`.
-    pub path: Option<PathBuf>,
     /// What relative paths in it count from; absolute.
     pub dir: PathBuf,
     pub text: String,
@@ -274,7 +272,7 @@ mod tests {
     use super::*;
 
     fn source(text: &str) -> Source {
-        Source { name: "x.toml".into(), path: None, dir: "/".into(), text: text.into(), layer: Layer::Profile }
+        Source { name: "x.toml".into(), dir: "/".into(), text: text.into(), layer: Layer::Profile }
     }
 
     fn findings(text: &str) -> String {
