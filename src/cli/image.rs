@@ -129,12 +129,12 @@ fn dispatch(args: &ImageArgs) -> Result<(), Failure> {
         ImageCommand::Inspect { image } => inspect(&store, image),
         ImageCommand::Rm { images } => images.iter().try_for_each(|image| {
             let image = rootfs::find_image(&store, image)?;
-            rootfs::remove_image(&store, &image, ownership)?;
+            rootfs::remove_image(&store, &image, all_ids()?)?;
             say(&image.digest.to_string());
             Ok(())
         }),
         ImageCommand::Prune { all, format } => {
-            say_removed(&rootfs::prune(&store, *all, ownership)?, *format);
+            say_removed(&rootfs::prune(&store, *all, all_ids()?)?, *format);
             Ok(())
         }
         ImageCommand::Unpack { source, directory, platform } => unpack(&store, source, platform.as_deref(), directory),
@@ -163,6 +163,11 @@ fn ownership(map: Map) -> Result<Ownership, Failure> {
         None if map == Map::Range => Err(Failure::Usage("you have no range in /etc/subuid and /etc/subgid, or newuidmap is missing".into())),
         None => Ok(Ownership::Single),
     }
+}
+
+/// Trees of both kinds can stand in one store; who has a range can remove both.
+fn all_ids() -> Result<Ownership, Failure> {
+    ownership(Map::Auto)
 }
 
 /// `oci:DIR[:TAG|@DIGEST]` and its like; a registry's reference where there is no such word before it.

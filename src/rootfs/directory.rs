@@ -99,6 +99,20 @@ impl<'r> Directories<'r> {
         Ok(fd)
     }
 
+    /// The directory `path` for a whiteout in it, made where it is missing. `None`: this layer has a file or a link in its place,
+    /// so that whatever lower layers have there is hidden already, and no link may lead the whiteout elsewhere.
+    pub fn get_for_whiteout(&mut self, path: &[u8]) -> Result<Option<Rc<OwnedFd>>, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let at = if path.is_empty() { b"." } else { path };
+        match rustix::fs::openat2(self.root, at, flags, Mode::empty(), resolve) {
+            Ok(fd) => Ok(Some(Rc::new(fd))),
+            Err(Errno::NOENT) => self.get(path).map(Some),
+            Err(Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
     /// The directory `path`; nothing is made.
     pub fn find(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { b"." } else { path };

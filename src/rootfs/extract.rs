@@ -262,7 +262,15 @@ impl Unpacker<'_> {
         if entry.kind == Kind::Directory || entry.real_size != 0 {
             return Err(Fault::Refused("a whiteout must be an empty file"));
         }
-        let directory = self.directories.get(parent).map_err(Fault::act("find the directory of"))?;
+        let hidden = &name[WHITEOUT.len()..];
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Err(Fault::Refused("it is a whiteout of nothing, of its directory or of the one above"));
+        }
+        if hidden.starts_with(WHITEOUT) && name != OPAQUE {
+            return Err(Fault::Refused("it is a whiteout of a whiteout"));
+        }
+        let found = self.directories.get_for_whiteout(parent).map_err(Fault::act("find the directory of"))?;
+        let Some(directory) = found else { return Ok(()) };
         if name == OPAQUE {
             self.facts.whiteouts += 1;
             if parent.is_empty() {
@@ -272,11 +280,7 @@ impl Unpacker<'_> {
             let fd = open_for_attributes(&directory, b".").map_err(Fault::act("open"))?;
             return mark_opaque(&fd).map_err(Fault::act("make opaque"));
         }
-        match &name[WHITEOUT.len()..] {
-            b"" | b"." | b".." => Err(Fault::Refused("it is a whiteout of nothing, of its directory or of the one above")),
-            hidden if hidden.starts_with(WHITEOUT) => Err(Fault::Refused("it is a whiteout of a whiteout")),
-            hidden => self.whiteout(&directory, hidden),
-        }
+        self.whiteout(&directory, hidden)
     }
 
     /// Hides `name` of the layers below. What this layer has there itself stays, whichever came first.

@@ -215,7 +215,11 @@ fn whiteouts_hide_lower_layers_and_nothing_else() {
         .file(".wh.kept", "")
         .entry(tar::EntryType::Char, "c", "", 0, b"")
         .file(".wh.again", "")
-        .file("again", "2");
+        .file("again", "2")
+        .file("swapped", "2")
+        .file("swapped/.wh.inside", "")
+        .symlink("link", "nowhere")
+        .file("link/.wh.inside", "");
     let prepared = bench.load("{}", vec![lower, upper]).unwrap();
     let tree = bench.path_of(&prepared, 1);
     assert!(std::fs::symlink_metadata(tree.join("a")).unwrap().file_type().is_char_device());
@@ -235,6 +239,8 @@ fn whiteouts_hide_lower_layers_and_nothing_else() {
         ("kept", true),
         ("c", false),
         ("again", true),
+        ("swapped", true),
+        ("nowhere", false),
         ("none", false),
     ] {
         assert_eq!(shows(path), expected, "{path}");
