@@ -124,6 +124,9 @@ impl CliError {
 
     /// What failed, what caused it, and the hint, each on a line of its own.
     pub fn render(&self) -> String {
+        if let Self::Profile(crate::profile::OpenError::Findings(findings)) = self {
+            return super::diagnostic::render(findings, super::diagnostic::colour_on_stderr());
+        }
         let mut text = format!("hamper: {}", escape(&self.to_string()));
         let mut cause = self.source();
         while let Some(error) = cause {

@@ -160,7 +160,9 @@ fn ownership(map: Map) -> Result<Ownership, Failure> {
             uids: SubRange { start: uids.start, count: uids.count },
             gids: SubRange { start: gids.start, count: gids.count },
         }),
-        None if map == Map::Range => Err(Failure::Usage("you have no range in /etc/subuid and /etc/subgid, or newuidmap is missing".into())),
+        None if map == Map::Range => {
+            Err(Failure::Usage("you have no range in /etc/subuid and /etc/subgid, or newuidmap is missing".into()))
+        }
         None => Ok(Ownership::Single),
     }
 }
@@ -230,8 +232,7 @@ fn prepare(store: &Store, ownership: Ownership, source: &str, platform: Option<&
     let progress = |progress: Progress<'_>| match progress {
         Progress::Layer { name, facts } => talk(&format!("{}: {} entries, {}", escape(name), facts.entries, size(facts.bytes))),
     };
-    let request =
-        Request { source: &source, platform: &platform, pull: Pull::Missing, ownership, user: None, progress: Some(&progress) };
+    let request = Request { source: &source, platform: &platform, pull: Pull::Missing, ownership, user: None, progress: Some(&progress) };
     let prepared = rootfs::prepare(store, &request)?;
     for note in &prepared.notes {
         talk(&format!("note: {}", escape(note)));
@@ -243,7 +244,9 @@ fn load(store: &Store, ownership: Ownership, source: &str, platform: Option<&str
     let prepared = prepare(store, ownership, source, platform)?;
     match format {
         Format::Table => say(&prepared.digest.to_string()),
-        Format::Json => say(&json!({ "digest": prepared.digest, "tree": prepared.tree, "user": prepared.user, "notes": prepared.notes }).to_string()),
+        Format::Json => {
+            say(&json!({ "digest": prepared.digest, "tree": prepared.tree, "user": prepared.user, "notes": prepared.notes }).to_string())
+        }
     }
     Ok(())
 }

@@ -1,18 +1,23 @@
 //! The only room that reads argv, prints, or picks exit codes; one file per subcommand.
 
+mod diagnostic;
 mod error;
+mod image;
 mod image_facts;
 mod image_facts_store;
 mod output;
 mod plan;
+mod profile;
 mod run;
+mod shell;
 mod start;
 mod trash;
 mod which;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Run programs from container images in a sandbox, as an ordinary user
 #[derive(Parser, Debug)]
@@ -25,29 +30,59 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Run(run::RunArgs),
+    Shell(shell::ShellArgs),
     Plan(plan::PlanArgs),
+    Image(image::ImageArgs),
+    Profile(profile::ProfileArgs),
 }
 
 /// Usage errors of the commands that run a payload: 125, since 1 and 2 may be the payload's own.
 const RUN_USAGE: u8 = 125;
 
+/// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(result) = run_alone(&arguments) {
+        return match result {
+            Ok(args) => run::run(&args),
+            Err(error) => usage(&error, true),
+        };
+    }
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, arguments.get(1).is_some_and(|command| command == "shell")),
     };
     match cli.command {
         Command::Run(args) => run::run(&args),
-        Command::Plan(args) => plan::plan(args),
+        Command::Shell(args) => shell::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Image(args) => image::run(&args),
+        Command::Profile(args) => profile::run(&args),
     }
 }
 
-fn usage(error: &clap::Error) -> ExitCode {
+/// `run` is what somebody waits for at each start: its arguments are read without building the tree of all other commands.
+fn run_alone(arguments: &[OsString]) -> Option<Result<run::RunArgs, clap::Error>> {
+    if arguments.get(1).is_none_or(|command| command != "run") {
+        return None;
+    }
+    let command = run::RunArgs::augment_args(
+        Clap::new("run").bin_name("hamper run").about("Run the default command of a profile's image, or COMMAND, in a sandbox"),
+    );
+    Some(command.try_get_matches_from(&arguments[1..]).and_then(|matches| run::RunArgs::from_arg_matches(&matches)))
+}
+
+/// The whole command, for completions and the manual page.
+pub fn command() -> Clap {
+    Cli::command()
+}
+
+fn usage(error: &clap::Error, runs: bool) -> ExitCode {
     // Ignoring: a reader that went away has read enough.
     let _ = error.print();
-    if !error.use_stderr() {
-        return ExitCode::SUCCESS;
+    match (error.use_stderr(), runs) {
+        (false, _) => ExitCode::SUCCESS,
+        (true, true) => ExitCode::from(RUN_USAGE),
+        (true, false) => ExitCode::from(2),
     }
-    let runs = std::env::args().nth(1).is_some_and(|command| matches!(command.as_str(), "run" | "shell" | "exec"));
-    ExitCode::from(if runs { RUN_USAGE } else { 2 })
 }

@@ -4,14 +4,15 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::run::{CommonArgs, RunArgs, run};
-use crate::plan::Plan;
+use super::run::{CommonArgs, Show, finish, start};
+use crate::plan::{Invocation, Plan};
 
 /// Print the steps that `run` would take, and do nothing
 #[derive(Args, Debug)]
 pub struct PlanArgs {
     #[command(flatten)]
     pub common: CommonArgs,
+    /// What to run instead of the image's CMD
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
     /// Print JSON
@@ -19,7 +20,7 @@ pub struct PlanArgs {
     pub json: bool,
 }
 
-/// One line a step, numbered as errors and `HAMPER_FAIL_AT` count them.
+/// One line a step, numbered as errors count them.
 pub fn human(plan: &Plan) -> String {
     let mut text = String::new();
     for (index, step) in plan.steps.iter().enumerate() {
@@ -28,11 +29,29 @@ pub fn human(plan: &Plan) -> String {
     for degraded in &plan.degraded {
         text.push_str(&format!("     {}: asked for {}, got {}\n", degraded.what, degraded.asked, degraded.got));
     }
-    text
+    for note in &plan.notes {
+        text.push_str(&format!("     {note}\n"));
+    }
+    super::error::escape(&text)
 }
 
-pub fn plan(args: PlanArgs) -> ExitCode {
-    let mut args = args;
-    args.common.dry_run = true;
-    run(&RunArgs { common: args.common, command: args.command })
+/// The plan as data, with the version of its form.
+pub fn json(plan: &Plan) -> Result<String, serde_json::Error> {
+    let mut value = serde_json::to_value(plan)?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert("schema".into(), 1.into());
+    }
+    serde_json::to_string_pretty(&value)
+}
+
+pub fn run(args: PlanArgs) -> ExitCode {
+    let show = if args.json { Show::Json } else { Show::Human };
+    let invocation = Invocation { command: args.command, ..Invocation::default() };
+    match start(&args.common, invocation, Some(show)) {
+        Err(error) => {
+            super::output::talk(&error.render());
+            ExitCode::FAILURE
+        }
+        result => finish(result),
+    }
 }

@@ -85,10 +85,18 @@ pub struct CommonArgs {
 
 pub fn run(args: &RunArgs) -> ExitCode {
     let invocation = Invocation { command: args.command.clone(), ..Invocation::default() };
-    exit(start(&args.common, invocation, args.common.dry_run))
+    finish(start(&args.common, invocation, args.common.dry_run.then_some(Show::Human)))
 }
 
-fn exit(result: Result<u8, CliError>) -> ExitCode {
+/// How a plan is shown instead of being carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    Human,
+    Json,
+}
+
+/// The exit code, or the error with its words and code.
+pub fn finish(result: Result<u8, CliError>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -99,16 +107,25 @@ fn exit(result: Result<u8, CliError>) -> ExitCode {
 }
 
 /// Everything from the command line to the payload's exit code.
-pub fn start(args: &CommonArgs, mut invocation: Invocation, dry_run: bool) -> Result<u8, CliError> {
+pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>) -> Result<u8, CliError> {
     let directories = Directories::from_environment(|name| std::env::var_os(name).map(PathBuf::from))?;
     invocation.directory = current_directory()?;
     let Chosen { profile, project } = which::choose(args, &directories, &invocation.directory)?;
     complete(&mut invocation, args, &profile)?;
-    let effects = if dry_run { Effects::None } else { Effects::All };
+    let effects = if show.is_some() { Effects::None } else { Effects::All };
     let assembled = assemble(&profile, &project, &directories, &invocation, args.offline, effects)?;
-    if dry_run {
-        say(&super::plan::human(&assembled.plan));
-        return Ok(0);
+    match show {
+        None => {}
+        Some(Show::Human) => {
+            say(&super::plan::human(&assembled.plan));
+            return Ok(0);
+        }
+        Some(Show::Json) => {
+            let text = super::plan::json(&assembled.plan)
+                .map_err(|error| CliError::Told { words: format!("cannot write the plan as JSON: {error}"), hint: None })?;
+            say(&text);
+            return Ok(0);
+        }
     }
     for note in &assembled.plan.notes {
         talk(&format!("hamper: {}", super::error::escape(note)));

@@ -29,13 +29,12 @@ pub fn choose(args: &CommonArgs, directories: &Directories, cwd: &Path) -> Resul
         sets.push("pull=locked".into());
     }
     let caller = Caller { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
-    let config_home = directories.config.parent().unwrap_or(&directories.config);
     let opened = profile::open(&profile::Request {
         profile: args.profile.as_deref(),
         image: args.image.as_deref(),
         sets: &sets,
         project: args.project.as_deref(),
-        search: Search { cwd, home: &directories.home, config_home, caller },
+        search: Search { cwd, home: &directories.home, config: &directories.config, caller },
         store: &directories.data,
         env: &|name| std::env::var(name).ok(),
     })?;
