@@ -79,6 +79,11 @@ const LAWS: &[Law] = &[
         after: |step| matches!(step, Step::EnterLandlock { .. }),
     },
     Law {
+        words: "rlimits come after the last descriptor that is opened, so that a small one starves the payload and not us",
+        before: |step| mounts(step) || matches!(step, Step::EnterLandlock { .. } | Step::CloseDescriptors),
+        after: |step| matches!(step, Step::SetRlimits { .. }),
+    },
+    Law {
         words: "seccomp comes last, since it forbids what the other steps do",
         before: |step| matches!(step, Step::EnterLandlock { .. } | Step::SetRlimits { .. } | Step::CloseDescriptors) || mounts(step),
         after: |step| matches!(step, Step::InstallSeccomp { .. }),
