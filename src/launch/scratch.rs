@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, fstat, mkdirat, openat, rename,
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, fstat, mkdirat, openat, renameat,
     statat, utimensat,
 };
 use rustix::io::Errno;
@@ -44,8 +44,6 @@ pub struct Scratch {
     relative: String,
     root: RootAttributes,
     extra: bool,
-    /// Whether the run before was killed, and what it left was thrown away here.
-    inherited: bool,
 }
 
 impl Scratch {
@@ -54,8 +52,9 @@ impl Scratch {
     /// # Errors
     /// [`ScratchError`] names the path.
     pub fn take(base: &Path, root: RootAttributes) -> Result<Self, ScratchError> {
-        let mut inherited = false;
-        for number in 0..MAX_SLOTS {
+        // The slot of the run before may still be unmounted by the kernel, so runs that follow each other start at different ones.
+        let first = std::process::id() % 8;
+        for number in (first..8).chain(0..first).chain(8..MAX_SLOTS) {
             let path = base.join(number.to_string());
             let wrap = |source| ScratchError::Make { path: path.clone(), source };
             let mut slot = open_slot(base, &path).map_err(wrap)?;
@@ -65,14 +64,13 @@ impl Scratch {
             }
             if !prepare(&slot, root).map_err(wrap)? {
                 // The run before was killed, or had another root: what it left is thrown away.
-                throw_away(&path, base).map_err(wrap)?;
-                inherited = true;
+                throw_away(CWD, &path, base).map_err(wrap)?;
                 slot = open_slot(base, &path).map_err(wrap)?;
                 flock(&slot, FlockOperation::NonBlockingLockExclusive).map_err(wrap)?;
                 prepare(&slot, root).map_err(wrap)?;
             }
             let relative = format!("../{}/{number}", base.file_name().unwrap_or_default().to_string_lossy());
-            return Ok(Self { slot, path, relative, root, extra: false, inherited });
+            return Ok(Self { slot, path, relative, root, extra: false });
         }
         Err(ScratchError::Exhausted { path: base.to_owned() })
     }
@@ -96,15 +94,20 @@ impl Scratch {
         Ok(self.path.join(name))
     }
 
-    /// Gives the directory back: kept as it is where nothing was written, else thrown away. Returns whether there is trash to remove.
+    /// Gives the directory back: kept where nothing was written, else thrown away. Returns whether there is trash to remove.
+    ///
+    /// The kernel marks the work directory of a volatile overlay as not to be used again, so that is thrown away in any case.
     ///
     /// # Errors
     /// The errno of moving it away; the next take finds it unclean and does that again.
     pub fn give_back(self) -> Result<bool, Errno> {
-        if !self.extra && is_untouched(&self.slot, self.root)? {
-            return Ok(self.inherited);
+        let base = self.path.parent().unwrap_or(Path::new("."));
+        if self.extra || !is_untouched(&self.slot, self.root)? {
+            throw_away(CWD, &self.path, base)?;
+        } else {
+            throw_away(&self.slot, Path::new("w"), base)?;
+            make(&self.slot, "w")?;
         }
-        throw_away(&self.path, self.path.parent().unwrap_or(Path::new(".")))?;
         Ok(true)
     }
 }
@@ -131,7 +134,8 @@ fn make(directory: impl AsFd, name: impl rustix::path::Arg) -> Result<(), Errno>
 /// Makes a slot ready; `false` where what is in it cannot be used again.
 fn prepare(slot: &OwnedFd, root: RootAttributes) -> Result<bool, Errno> {
     match statat(slot, "u", AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(_) if !is_untouched(slot, root)? => Ok(false),
+        // A work directory that is still there belongs to a run that was killed.
+        Ok(_) if has_work(slot)? || !is_untouched(slot, root)? => Ok(false),
         Ok(stat) => {
             let same = stat.st_mode & 0o7777 == root.mode && (stat.st_mtime, stat.st_mtime_nsec as i64) == root.modified;
             if same {
@@ -147,6 +151,14 @@ fn prepare(slot: &OwnedFd, root: RootAttributes) -> Result<bool, Errno> {
             make(slot, "w")?;
             set_root(slot, root).map(|()| true)
         }
+        Err(errno) => Err(errno),
+    }
+}
+
+fn has_work(slot: &OwnedFd) -> Result<bool, Errno> {
+    match statat(slot, "w/work", AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(errno),
     }
 }
@@ -195,16 +207,20 @@ fn only_overlay_names(names: &[u8]) -> bool {
     names.split(|byte| *byte == 0).all(|name| name.is_empty() || name.starts_with(b"user.overlay."))
 }
 
-/// Moves a slot below `trash`, under a name that nobody else uses. The slot is the caller's own whoever owns what is in it, and so can
-/// be moved.
-fn throw_away(path: &Path, base: &Path) -> Result<(), Errno> {
+/// Moves a slot, or a part of it, below `trash`, under a name that nobody else uses. The slot is the caller's own whoever owns what is
+/// in it, and so can be moved.
+fn throw_away(directory: impl AsFd + Copy, path: &Path, base: &Path) -> Result<(), Errno> {
     let trash = base.with_file_name("trash");
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let target = trash.join(format!("{}-{}-{}", std::process::id(), now.tv_sec, now.tv_nsec));
-    match rename(path, &target) {
+    match renameat(directory, path, CWD, &target) {
         Err(Errno::NOENT) => {
             make(CWD, &trash)?;
-            rename(path, &target)
+            match renameat(directory, path, CWD, &target) {
+                // The overlay was never mounted.
+                Err(Errno::NOENT) => Ok(()),
+                result => result,
+            }
         }
         result => result,
     }
