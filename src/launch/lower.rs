@@ -185,6 +185,7 @@ pub struct Lowered {
     pub(super) terminal: [bool; 3],
     pub(super) umask: u32,
     pub(super) fault: Option<(u32, i32)>,
+    pub(super) has_init: bool,
     pub(super) scratch: Option<Scratch>,
 }
 
@@ -203,6 +204,7 @@ pub fn lower(plan: &Plan, mut resources: Resources) -> Result<Lowered, LowerErro
             terminal: resources.terminal,
             umask: resources.umask,
             fault: resources.fault,
+            has_init: plan.steps.iter().any(|step| matches!(step, Step::StartPayload { init: true })),
             scratch: None,
         },
         ruleset: None,

@@ -12,7 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use rustix::process::Signal;
+use rustix::process::{Signal, WaitIdStatus};
 use rustix::time::Timespec;
 
 use crate::launch::Running;
@@ -89,6 +89,7 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
         started: Instant::now(),
         watch: None,
         replaced: Vec::new(),
+        hung_up: false,
     };
     let end = supervision.run(&signals)?;
     let Supervision { mut orders, missed, replaced, watch, .. } = supervision;
@@ -126,6 +127,8 @@ struct Supervision<'a> {
     started: Instant,
     watch: Option<Watch>,
     replaced: Vec<PathBuf>,
+    /// Init, or the payload that took its place, has closed its end: now only its own end is waited for.
+    hung_up: bool,
 }
 
 /// How long a run lasts before its guarded files are watched.
@@ -148,6 +151,9 @@ impl Supervision<'_> {
             if ready.watch && self.end.is_none() {
                 self.look_at_watch()?;
             }
+            if ready.socket && self.hung_up {
+                return self.last_word();
+            }
             if ready.socket && self.take_messages()? {
                 return Ok(self.end.take().unwrap_or(End::Lost));
             }
@@ -157,7 +163,8 @@ impl Supervision<'_> {
 
     fn wait(&self, signals: BorrowedFd<'_>) -> Result<Ready, SuperviseError> {
         let mut list: Vec<PollFd<'_>> = Vec::with_capacity(5);
-        list.push(PollFd::new(&self.running.socket, PollFlags::IN));
+        let word = if self.hung_up { &self.running.pidfd } else { &self.running.socket };
+        list.push(PollFd::new(word, PollFlags::IN));
         list.push(PollFd::from_borrowed_fd(signals, PollFlags::IN));
         if let Some(watch) = &self.watch {
             list.push(PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN));
@@ -271,7 +278,10 @@ impl Supervision<'_> {
     fn take_messages(&mut self) -> Result<bool, SuperviseError> {
         loop {
             match hear(self.running.socket.as_fd(), RecvFlags::DONTWAIT) {
-                Ok(None) => return Ok(true),
+                Ok(None) | Err(Errno::CONNRESET) => {
+                    self.hung_up = true;
+                    return Ok(false);
+                }
                 Ok(Some((message, fd))) => {
                     if self.take_message(message, fd)? {
                         return Ok(true);
@@ -279,10 +289,22 @@ impl Supervision<'_> {
                 }
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => return Ok(true),
                 Err(errno) => return Err(cannot("hear from the sandbox")(errno)),
             }
         }
+    }
+
+    /// Without a message of init its own end tells: it was killed, or it was the payload.
+    fn last_word(&mut self) -> Result<End, SuperviseError> {
+        let status = self.running.reap().map_err(cannot("wait for the sandbox to end"))?;
+        let own = |status: &WaitIdStatus| match (status.exit_status(), status.terminating_signal()) {
+            _ if self.running.init => End::Lost,
+            (Some(code), _) => End::Exited(code),
+            (None, Some(signal)) => End::Signaled(signal),
+            (None, None) => End::Lost,
+        };
+        let end = status.as_ref().map_or(End::Lost, own);
+        Ok(self.end.take().unwrap_or(end))
     }
 
     fn take_message(&mut self, message: Message, fd: Option<OwnedFd>) -> Result<bool, SuperviseError> {
