@@ -393,8 +393,7 @@ fn resources(
     let scratch_base = directories.data.join(if ranges.is_some() { "scratch-range" } else { "scratch" });
     let scratch = if plan.steps.iter().any(|step| matches!(step, Step::TakeScratch)) {
         let (mode, modified) = image.root;
-        let owner = image.image.root_owner.and(ranges).map(|(uids, _)| uids.start);
-        let root = RootAttributes { mode, modified, owner };
+        let root = RootAttributes { mode, modified };
         Some(Scratch::take(&scratch_base, root)?)
     } else {
         None
