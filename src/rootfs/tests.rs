@@ -302,8 +302,6 @@ struct Case {
     loaded: Option<std::collections::BTreeMap<String, serde_json::Value>>,
     user: Option<serde_json::Value>,
     env: Option<Vec<(String, String)>>,
-    #[serde(default)]
-    slow: bool,
 }
 
 impl Case {
@@ -385,10 +383,7 @@ fn hostile_images() {
         std::process::Command::new("python3").arg("-B").arg(script).arg(directory.path()).stdout(std::process::Stdio::null()).status();
     assert!(status.unwrap().success());
     let cases: Vec<Case> = serde_json::from_str(&text(directory.path().join("expect.json"))).unwrap();
-    let faults: Vec<String> = cases
-        .iter()
-        .filter(|case| !case.slow || !cfg!(debug_assertions))
-        .filter_map(|case| case.fault(directory.path()).map(|fault| format!("{}: {fault}", case.name)))
-        .collect();
+    let faults: Vec<String> =
+        cases.iter().filter_map(|case| case.fault(directory.path()).map(|fault| format!("{}: {fault}", case.name))).collect();
     assert!(faults.is_empty(), "{} of {} cases:\n{}", faults.len(), cases.len(), faults.join("\n"));
 }
