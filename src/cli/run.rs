@@ -12,7 +12,8 @@ use super::which::{self, Chosen};
 use crate::host::Directories;
 use crate::launch::{self, LaunchError, lower};
 use crate::plan::{Invocation, Step};
-use crate::supervise::{self, End, Orders, Outcome, Terminal, Watch};
+use crate::profile::OnReplace;
+use crate::supervise::{self, End, Orders, Outcome, Terminal};
 use crate::{report, sys};
 
 /// Run the default command of a profile's image, or COMMAND, in a sandbox
@@ -167,7 +168,6 @@ fn launch_and_wait(
     let Assembled { plan, resources, opened, watched, stop_signal, image, host } = assembled;
     let Some(mut resources) = resources else { return Ok(0) };
     let sides = resources.terminal;
-    let watch = watched.map(|(project, paths)| Watch::new(&project, &paths)).transpose()?;
     let scratch = resources.scratch.take();
     resources.scratch = scratch;
     let lowered = lower(&plan, resources)?;
@@ -177,7 +177,8 @@ fn launch_and_wait(
     let mut running = launch::start(lowered).map_err(|error| step_error(&plan.steps, error))?;
     let orders = Orders {
         terminal: sides.contains(&true).then(|| Terminal::new(sides)),
-        watch,
+        watched,
+        warn_only: profile.project.on_replace == OnReplace::Warn,
         limit: profile.limits.time,
         stop_signal,
         stop_timeout: profile.lifecycle.stop_timeout,
@@ -189,6 +190,9 @@ fn launch_and_wait(
             Ok(true) => super::trash::sweep_in_background(&directories.data.join("trash"), &host),
             Err(errno) => talk(&format!("hamper: ignoring: cannot clean up the scratch directory: {errno}")),
         }
+    }
+    for path in &outcome.replaced {
+        talk(&format!("hamper: {} was replaced on the host and is not protected any more", path.display()));
     }
     if let Some(path) = &args.report {
         report::write(path, &report::Report::new(profile, &plan, &outcome, &host)).map_err(|source| CliError::Io {

@@ -79,10 +79,10 @@ impl State<'_> {
                 self.enter_root(target)?;
                 self.own_root(*owner)
             }
-            Op::LongOverlayRoot { layers, owner, lower, upper, work, target } => {
+            Op::LongOverlayRoot { layers, volatile, owner, lower, upper, work, target } => {
                 // By its path: a descriptor from before the clone belongs to the mounts of the parent's namespace.
                 chdir(layers.as_c_str())?;
-                mount_long_overlay(lower, upper, work, target)?;
+                mount_long_overlay(lower, upper, work, *volatile, target)?;
                 self.enter_root(target)?;
                 self.own_root(*owner)
             }
@@ -421,9 +421,12 @@ fn hide_from_others() -> Result<(), Errno> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
-fn mount_long_overlay(lower: &[std::ffi::CString], upper: &CStr, work: &CStr, target: &CStr) -> Result<(), Errno> {
+fn mount_long_overlay(lower: &[std::ffi::CString], upper: &CStr, work: &CStr, volatile: bool, target: &CStr) -> Result<(), Errno> {
     let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_flag(&context, c"userxattr")?;
+    if volatile {
+        fsconfig_set_flag(&context, c"volatile")?;
+    }
     for layer in lower {
         fsconfig_set_string(&context, c"lowerdir+", layer.as_c_str())?;
     }

@@ -8,11 +8,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, fstat, mkdirat, openat, rename,
-    statat, utimensat,
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, mkdirat, openat, rename,
+    statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
-use rustix::process::getuid;
 use rustix::time::Timespec;
 
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +31,6 @@ pub struct RootAttributes {
     pub mode: u32,
     /// Seconds and nanoseconds.
     pub modified: (i64, i64),
-    /// Who owns it on the host once init has set that, where it is not the caller.
-    pub owner: Option<u32>,
 }
 
 /// A scratch directory in use: `u` and `w` for the root, and others beside them.
@@ -42,7 +39,6 @@ pub struct Scratch {
     slot: OwnedFd,
     path: PathBuf,
     relative: String,
-    root: RootAttributes,
     extra: bool,
     /// Whether the run before was killed, and what it left was thrown away here.
     inherited: bool,
@@ -54,8 +50,10 @@ impl Scratch {
     /// # Errors
     /// [`ScratchError`] names the path.
     pub fn take(base: &Path, root: RootAttributes) -> Result<Self, ScratchError> {
+        // The slot of the run before may still be unmounted by the kernel, so runs that follow each other start at different ones.
         let mut inherited = false;
-        for number in 0..MAX_SLOTS {
+        let first = std::process::id() % 8;
+        for number in (first..8).chain(0..first).chain(8..MAX_SLOTS) {
             let path = base.join(number.to_string());
             let wrap = |source| ScratchError::Make { path: path.clone(), source };
             let mut slot = open_slot(base, &path).map_err(wrap)?;
@@ -72,7 +70,7 @@ impl Scratch {
                 prepare(&slot, root).map_err(wrap)?;
             }
             let relative = format!("../{}/{number}", base.file_name().unwrap_or_default().to_string_lossy());
-            return Ok(Self { slot, path, relative, root, extra: false, inherited });
+            return Ok(Self { slot, path, relative, extra: false, inherited });
         }
         Err(ScratchError::Exhausted { path: base.to_owned() })
     }
@@ -96,16 +94,37 @@ impl Scratch {
         Ok(self.path.join(name))
     }
 
-    /// Gives the directory back: kept as it is where nothing was written, else thrown away. Returns whether there is trash to remove.
+    /// Gives the directory back: kept where nothing was written, else thrown away. Returns whether there is trash to remove.
     ///
     /// # Errors
     /// The errno of moving it away; the next take finds it unclean and does that again.
     pub fn give_back(self) -> Result<bool, Errno> {
-        if !self.extra && is_untouched(&self.slot, self.root)? {
+        if !self.extra && is_untouched(&self.slot)? && clean_work(&self.slot).is_ok() {
             return Ok(self.inherited);
         }
         throw_away(&self.path, self.path.parent().unwrap_or(Path::new(".")))?;
         Ok(true)
+    }
+}
+
+/// The kernel marks the work directory of a volatile overlay as not to be used again, since what was written might be lost. Nothing was
+/// written, so the mark goes.
+fn clean_work(slot: &OwnedFd) -> Result<(), Errno> {
+    chmodat(slot, "w/work", CLEAN, AtFlags::empty())?;
+    unlinkat(slot, "w/work/incompat/volatile/dirty", AtFlags::empty())?;
+    unlinkat(slot, "w/work/incompat/volatile", AtFlags::REMOVEDIR)?;
+    unlinkat(slot, "w/work/incompat", AtFlags::REMOVEDIR)
+}
+
+/// The kernel makes work directories of mode 0; this mode says that one has been cleaned.
+const CLEAN: Mode = Mode::RWXU;
+
+/// Whether the work directory is new, or was cleaned by the run that used it last.
+fn is_clean(slot: &OwnedFd) -> Result<bool, Errno> {
+    match statat(slot, "w/work", AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(stat.st_mode & 0o777 == CLEAN.as_raw_mode()),
+        Err(Errno::NOENT) => Ok(true),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -131,16 +150,15 @@ fn make(directory: impl AsFd, name: impl rustix::path::Arg) -> Result<(), Errno>
 /// Makes a slot ready; `false` where what is in it cannot be used again.
 fn prepare(slot: &OwnedFd, root: RootAttributes) -> Result<bool, Errno> {
     match statat(slot, "u", AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(_) if !is_untouched(slot, root)? => Ok(false),
+        // A run that was killed has not cleaned up; one that has not been has looked at everything.
+        Ok(_) if !is_clean(slot)? => Ok(false),
         Ok(stat) => {
             let same = stat.st_mode & 0o7777 == root.mode && (stat.st_mtime, stat.st_mtime_nsec as i64) == root.modified;
             if same {
                 return Ok(true);
             }
-            if stat.st_uid != getuid().as_raw() {
-                return Ok(false);
-            }
-            set_root(slot, root).map(|()| true)
+            // What belongs to another id of the range cannot be changed from here.
+            Ok(set_root(slot, root).is_ok())
         }
         Err(Errno::NOENT) => {
             make(slot, "u")?;
@@ -159,16 +177,12 @@ fn set_root(slot: &OwnedFd, root: RootAttributes) -> Result<(), Errno> {
 }
 
 /// Whether the upper directory holds no entry and no attribute that a payload could have left.
-fn is_untouched(slot: &OwnedFd, root: RootAttributes) -> Result<bool, Errno> {
+fn is_untouched(slot: &OwnedFd) -> Result<bool, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let upper = match openat(slot, "u", flags, Mode::empty()) {
         Err(Errno::ACCESS | Errno::NOENT) => return Ok(false),
         result => result?,
     };
-    let stat = fstat(&upper)?;
-    if stat.st_uid != getuid().as_raw() && Some(stat.st_uid) != root.owner {
-        return Ok(false);
-    }
     let mut names = [0u8; 256];
     match flistxattr(&upper, &mut names) {
         Ok(length) if only_overlay_names(names.get(..length).unwrap_or_default()) => {}
@@ -195,12 +209,13 @@ fn only_overlay_names(names: &[u8]) -> bool {
     names.split(|byte| *byte == 0).all(|name| name.is_empty() || name.starts_with(b"user.overlay."))
 }
 
-/// Moves a slot below `trash`, under a name that nobody else uses. The slot is the caller's own whoever owns what is in it, and so can
-/// be moved.
+/// Moves a slot below `trash`, under a name that nobody else uses: nobody else has this slot now. It is the caller's own whoever owns
+/// what is in it, and so can be moved.
 fn throw_away(path: &Path, base: &Path) -> Result<(), Errno> {
     let trash = base.with_file_name("trash");
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let target = trash.join(format!("{}-{}-{}", std::process::id(), now.tv_sec, now.tv_nsec));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let slot = path.file_name().unwrap_or_default().to_string_lossy();
+    let target = trash.join(format!("{slot}-{}", now.as_nanos()));
     match rename(path, &target) {
         Err(Errno::NOENT) => {
             make(CWD, &trash)?;
