@@ -121,9 +121,7 @@ pub fn assemble(
             directories,
             &host,
             &image,
-            filter.map(|(_, filter)| filter.program),
-            secrets,
-            invocation.terminal,
+            Carried { seccomp: filter.map(|(_, filter)| filter.program), secrets, terminal: invocation.terminal },
         )?),
     };
     let watched = watched(&project);
@@ -378,15 +376,20 @@ fn env_file(path: &Path, text: &str, into: &mut Vec<(String, String)>) -> Result
     Ok(())
 }
 
+/// What goes into the launch as it is.
+struct Carried {
+    seccomp: Option<seccompiler::BpfProgram>,
+    secrets: Vec<(String, Vec<u8>)>,
+    terminal: [bool; 3],
+}
+
 fn resources(
     plan: &Plan,
     profile: &Profile,
     directories: &Directories,
     host: &Host,
     image: &ImageFacts,
-    seccomp: Option<seccompiler::BpfProgram>,
-    secrets: Vec<(String, Vec<u8>)>,
-    terminal: [bool; 3],
+    carried: Carried,
 ) -> Result<Resources, CliError> {
     let layers = directories.data.join("layers");
     let ranges = host.ranges.filter(|_| profile.identity.map != MapMode::Single);
@@ -403,6 +406,7 @@ fn resources(
     if image.image.is_host() && !layers.exists() {
         make_directory(&layers)?;
     }
+    let Carried { seccomp, secrets, terminal } = carried;
     Ok(Resources { layers, scratch, masks, seccomp, secrets, terminal, umask: profile_umask(profile), fault: fault() })
 }
 

@@ -2,11 +2,14 @@
 
 use super::{PlanError, Step};
 
+/// Whether a step is of a kind.
+type Kind = fn(&Step) -> bool;
+
 /// A law: when both kinds of step are there, each `before` comes before each `after`.
 struct Law {
     words: &'static str,
-    before: fn(&Step) -> bool,
-    after: fn(&Step) -> bool,
+    before: Kind,
+    after: Kind,
 }
 
 /// Each law has broken somebody else; SECURITY.md tells the story of each.
@@ -109,7 +112,7 @@ fn mounts(step: &Step) -> bool {
 }
 
 /// Steps without which there is no sandbox, once each.
-const ALWAYS: &[(&str, fn(&Step) -> bool)] = &[
+const ALWAYS: &[(&str, Kind)] = &[
     ("a plan clones once", |step| matches!(step, Step::Clone { .. })),
     ("a plan mounts a root once", |step| matches!(step, Step::MountRoot { .. })),
     ("a plan pivots once", |step| matches!(step, Step::PivotRoot)),
