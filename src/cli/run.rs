@@ -9,7 +9,7 @@ use super::error::{CliError, StepKind};
 use super::output::{say, talk};
 use super::start::{Assembled, Effects, assemble, terminal_sides};
 use super::which::{self, Chosen};
-use crate::host::Directories;
+use crate::host::{Directories, Ids};
 use crate::launch::{self, LaunchError, lower};
 use crate::plan::{Invocation, Step};
 use crate::profile::OnReplace;
@@ -110,11 +110,12 @@ pub fn finish(result: Result<u8, CliError>) -> ExitCode {
 /// Everything from the command line to the payload's exit code.
 pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>) -> Result<u8, CliError> {
     let directories = Directories::from_environment(|name| std::env::var_os(name).map(PathBuf::from))?;
+    let ids = Ids::own()?;
     invocation.directory = current_directory()?;
-    let Chosen { profile, project } = which::choose(args, &directories, &invocation.directory)?;
+    let Chosen { profile, project } = which::choose(args, &directories, ids, &invocation.directory)?;
     complete(&mut invocation, args, &profile)?;
     let effects = if show.is_some() { Effects::None } else { Effects::All };
-    let assembled = assemble(&profile, &project, &directories, &invocation, args.offline, effects)?;
+    let assembled = assemble(&profile, &project, &directories, ids, &invocation, args.offline, effects)?;
     match show {
         None => {}
         Some(Show::Human) => {

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::error::CliError;
 use super::image_facts::{ImageFacts, image_facts};
-use crate::host::{Directories, Guarded, Host, Opened, open_source, survey_guarded};
+use crate::host::{Directories, Guarded, Host, Ids, Opened, open_source, survey_guarded};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, OpenedMount, Plan, Step};
 use crate::profile::{
@@ -55,11 +55,12 @@ pub fn assemble(
     profile: &Profile,
     choice: &ProjectChoice,
     directories: &Directories,
+    ids: Ids,
     invocation: &Invocation,
     offline: bool,
     effects: Effects,
 ) -> Result<Assembled, CliError> {
-    let host = Host::probe(profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid))?;
+    let host = Host::probe(ids, profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid));
     let state = ProjectState::new(directories, profile, choice.path.as_deref());
     let mut opened = Opening { fds: Vec::with_capacity(8), effects };
     let target = project_target(profile, choice);
@@ -115,16 +116,10 @@ pub fn assemble(
     opened.fds.extend(resolv_conf.map(|opened| opened.fd));
     let resources = match effects {
         Effects::None => None,
-        Effects::All => Some(resources(
-            &plan,
-            profile,
-            directories,
-            &host,
-            &image,
-            filter.map(|(_, filter)| filter.program),
-            secrets,
-            invocation.terminal,
-        )?),
+        Effects::All => {
+            let made = Made { seccomp: filter.map(|(_, filter)| filter.program), secrets, terminal: invocation.terminal };
+            Some(resources(&plan, profile, directories, &host, &image, made)?)
+        }
     };
     let watched = watched(&project);
     Ok(Assembled { plan, resources, opened: opened.fds, watched, stop_signal: stop_signal(profile, &image), image, host })
@@ -378,16 +373,22 @@ fn env_file(path: &Path, text: &str, into: &mut Vec<(String, String)>) -> Result
     Ok(())
 }
 
+/// What was made on the way to the plan.
+struct Made {
+    seccomp: Option<seccompiler::BpfProgram>,
+    secrets: Vec<(String, Vec<u8>)>,
+    terminal: [bool; 3],
+}
+
 fn resources(
     plan: &Plan,
     profile: &Profile,
     directories: &Directories,
     host: &Host,
     image: &ImageFacts,
-    seccomp: Option<seccompiler::BpfProgram>,
-    secrets: Vec<(String, Vec<u8>)>,
-    terminal: [bool; 3],
+    made: Made,
 ) -> Result<Resources, CliError> {
+    let Made { seccomp, secrets, terminal } = made;
     let layers = directories.data.join("layers");
     let ranges = host.ranges.filter(|_| profile.identity.map != MapMode::Single);
     let scratch_base = directories.data.join(if ranges.is_some() { "scratch-range" } else { "scratch" });

@@ -4,6 +4,6 @@ mod facts;
 mod sources;
 mod tree;
 
-pub use facts::{Directories, Host, HostError, SubRange, landlock_abi, subordinate_ranges};
+pub use facts::{Directories, Host, HostError, Ids, SubRange, landlock_abi, subordinate_ranges};
 pub use sources::{Guarded, Opened, Presence, Source, SourceError, open_source, survey_guarded};
 pub use tree::{HostTree, HostUser, host_tree, host_user};

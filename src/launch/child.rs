@@ -92,7 +92,7 @@ impl State<'_> {
             }
             Op::Link { path, target } => {
                 let (parent, name) = self.parent_of(path)?;
-                symlinkat(target.as_c_str(), &parent, name)
+                symlinkat(target.as_c_str(), parent, name)
             }
             Op::File { path, mode, content } => {
                 let (parent, name) = self.parent_of(path)?;
@@ -100,7 +100,7 @@ impl State<'_> {
             }
             Op::Directory { path, mode } => {
                 let (parent, name) = self.parent_of(path)?;
-                mkdirat(&parent, name, Mode::from_raw_mode(*mode))
+                mkdirat(parent, name, Mode::from_raw_mode(*mode))
             }
             Op::Dev { shm, devices } => self.mount_dev(shm, devices),
             Op::Proc => self.mount_proc(),
@@ -168,7 +168,7 @@ impl State<'_> {
         let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::STRICTATIME;
         mount_on(place, c"tmpfs", flags, c"mode=755,size=64k")?;
         let dev = resolve_real(self.root()?, c"dev")?;
-        fchdir(&dev)?;
+        fchdir(dev)?;
         for (host, name) in STANDARD_DEVICES {
             bind_device(host, name)?;
         }
@@ -354,7 +354,7 @@ impl State<'_> {
 
     fn change_directory(&mut self, path: &CStr) -> Result<(), Errno> {
         let directory = resolve_or_make(self.root()?, path, Missing::Directory)?;
-        fchdir(&directory)?;
+        fchdir(directory)?;
         // A directory outside the root would show here as "(unreachable)…".
         let cwd = rustix::process::getcwd(std::mem::take(&mut self.directory))?;
         let inside = cwd.as_bytes().first() == Some(&b'/');

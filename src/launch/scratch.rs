@@ -110,7 +110,9 @@ impl Scratch {
 /// The kernel marks the work directory of a volatile overlay as not to be used again, since what was written might be lost. Nothing was
 /// written, so the mark goes.
 fn clean_work(slot: &OwnedFd) -> Result<(), Errno> {
-    chmodat(slot, "w/work", CLEAN, AtFlags::empty())?;
+    for directory in ["w/work", "w/work/incompat", "w/work/incompat/volatile"] {
+        chmodat(slot, directory, CLEAN, AtFlags::empty())?;
+    }
     unlinkat(slot, "w/work/incompat/volatile/dirty", AtFlags::empty())?;
     unlinkat(slot, "w/work/incompat/volatile", AtFlags::REMOVEDIR)?;
     unlinkat(slot, "w/work/incompat", AtFlags::REMOVEDIR)

@@ -85,7 +85,12 @@ fn cannot(act: &'static str) -> impl Fn(Errno) -> SuperviseError {
 /// [`SuperviseError`]: the sandbox has been ended.
 pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, SuperviseError> {
     let signals = signal_fd()?;
-    let mut supervision = Supervision { running, orders, missed: Vec::new(), end: None, stage: Stage::Running,
+    let mut supervision = Supervision {
+        running,
+        orders,
+        missed: Vec::new(),
+        end: None,
+        stage: Stage::Running,
         started: Instant::now(),
         watch: None,
         replaced: Vec::new(),
