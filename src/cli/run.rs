@@ -176,6 +176,7 @@ fn launch_and_wait(
     // Ignoring: a kernel without keyrings has none to leave.
     let _ = sys::join_session_keyring();
     let mut running = launch::start(lowered).map_err(|error| step_error(&plan.steps, error))?;
+    let cleaned = running.scratch.as_mut().map_or(Ok(false), launch::Scratch::clean_used);
     let orders = Orders {
         terminal: sides.contains(&true).then(|| Terminal::new(sides)),
         watched,
@@ -185,12 +186,14 @@ fn launch_and_wait(
         stop_timeout: profile.lifecycle.stop_timeout,
     };
     let outcome = supervise::supervise(&mut running, orders)?;
-    if let Some(scratch) = running.scratch.take() {
-        match scratch.give_back() {
-            Ok(false) => {}
-            Ok(true) => super::trash::sweep_in_background(&directories.data.join("trash"), &host),
-            Err(errno) => talk(&format!("hamper: ignoring: cannot clean up the scratch directory: {errno}")),
+    let given_back = running.scratch.take().map_or(Ok(false), launch::Scratch::give_back);
+    for result in [&cleaned, &given_back] {
+        if let Err(errno) = result {
+            talk(&format!("hamper: ignoring: cannot clean up a scratch directory: {errno}"));
         }
+    }
+    if cleaned == Ok(true) || given_back == Ok(true) {
+        super::trash::sweep_in_background(&directories.data.join("trash"), &host);
     }
     for path in &outcome.replaced {
         talk(&format!("hamper: {} was replaced on the host and is not protected any more", path.display()));
