@@ -5,7 +5,7 @@ use super::image_facts::{ImageFacts, hosts_file};
 use super::start::Effects;
 use crate::host::{Directories, Host};
 use crate::plan::{self, Image, Lower, User, inside_home};
-use crate::profile::{HomeMode, MapMode, Mount, MountKind, NetworkMode, Preset, Profile, ProjectMode, Pull, RootMode, signal};
+use crate::profile::{HomeMode, MapMode, Missing, Mount, MountKind, NetworkMode, Preset, Profile, ProjectMode, Pull, RootMode, signal};
 use crate::rootfs::{self, Ownership, Prepared, ResolvedUser, Stack, Wishes, ensure_skeleton, prepare};
 use crate::store::{LayerName, Store};
 
@@ -103,7 +103,8 @@ fn wishes(profile: &Profile, prepared: &Prepared, user: &User, project: Option<&
     let own = |target: &String| !inside_project(target) && !below_home(target);
     // A missing source is told when it is opened.
     let is_file = |mount: &&Mount| matches!(&mount.kind, MountKind::Bind { source, .. } if source.exists() && !source.is_dir());
-    let (files, directories): (Vec<&Mount>, Vec<&Mount>) = profile.mounts.iter().partition(is_file);
+    let is_left_out = |mount: &&Mount| matches!(&mount.kind, MountKind::Bind { source, missing: Missing::Skip } if !source.exists());
+    let (files, directories): (Vec<&Mount>, Vec<&Mount>) = profile.mounts.iter().filter(|mount| !is_left_out(mount)).partition(is_file);
     wishes.directories = directories.iter().map(target).filter(own).collect();
     wishes.file_points = files.iter().map(target).filter(own).collect();
     if profile.project.mode != ProjectMode::None {

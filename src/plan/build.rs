@@ -270,6 +270,7 @@ fn tree_steps(request: &Request<'_>, range: bool, plan: &mut Plan) -> Result<Vec
     home_mount(request, &mut mounts);
     project_mounts(request, &mut mounts, plan)?;
     profile_mounts(request, &mut mounts);
+    secrets_mount(request, &mut mounts);
     let writable = mounts.finish(&mut plan.steps);
     let home = &request.image.user.home;
     plan.steps.extend(request.secrets.iter().map(|(name, target, length)| Step::WriteSecret {
@@ -425,6 +426,18 @@ fn profile_mounts(request: &Request<'_>, mounts: &mut Mounts) {
     }
 }
 
+/// Where secrets lie: in memory, and for the payload's user alone.
+const SECRETS: &str = "/run/secrets";
+const PAGE: u64 = 4096;
+
+fn secrets_mount(request: &Request<'_>, mounts: &mut Mounts) {
+    if request.secrets.is_empty() {
+        return;
+    }
+    let size = request.secrets.iter().map(|(_, _, length)| (*length as u64).next_multiple_of(PAGE)).sum::<u64>() + PAGE;
+    mounts.push(SECRETS, false, Step::MountTmpfs { target: SECRETS.into(), size: Some(size), mode: 0o700, read_only: false });
+}
+
 fn scratch_name(path: &str) -> String {
     format!("volume{}", path.replace('/', "-"))
 }
@@ -448,14 +461,14 @@ fn entering_steps(request: &Request<'_>, plan: &mut Plan) {
 
 fn payload_steps(request: &Request<'_>, landlock: Option<u32>, writable: &[String], plan: &mut Plan) -> Result<(), PlanError> {
     let profile = request.profile;
-    if !profile.limits.ulimits.is_empty() {
-        plan.steps.push(Step::SetRlimits { rlimits: profile.limits.ulimits.clone() });
-    }
     if let Some(abi) = landlock {
         let writable = Writable { root: profile.root.mode != RootMode::Ro, targets: writable };
         plan.steps.push(Step::EnterLandlock { abi, rules: rules(abi, &writable) });
     }
     plan.steps.push(Step::CloseDescriptors);
+    if !profile.limits.ulimits.is_empty() {
+        plan.steps.push(Step::SetRlimits { rlimits: profile.limits.ulimits.clone() });
+    }
     match request.seccomp {
         Some(seccomp) => plan.steps.push(Step::InstallSeccomp { instructions: seccomp.instructions }),
         None if profile.security.seccomp == SeccompSource::None && profile.security.preset != Preset::Untrusted => {}
@@ -508,9 +521,9 @@ pub mod tests_support {
             Step::DropCapabilities { keep: vec![], ambient: false },
             Step::NoNewPrivileges,
             Step::StartPayload { init: true },
-            Step::SetRlimits { rlimits: vec![] },
             Step::EnterLandlock { abi: 7, rules: vec![] },
             Step::CloseDescriptors,
+            Step::SetRlimits { rlimits: vec![] },
             Step::InstallSeccomp { instructions: 0 },
             Step::Execute { argv: vec![], environment: vec![] },
         ]

@@ -2,11 +2,14 @@
 
 use super::{PlanError, Step};
 
+/// Whether a step is of a kind.
+type Kind = fn(&Step) -> bool;
+
 /// A law: when both kinds of step are there, each `before` comes before each `after`.
 struct Law {
     words: &'static str,
-    before: fn(&Step) -> bool,
-    after: fn(&Step) -> bool,
+    before: Kind,
+    after: Kind,
 }
 
 /// Each law has broken somebody else; SECURITY.md tells the story of each.
@@ -77,6 +80,11 @@ const LAWS: &[Law] = &[
         words: "Landlock forbids mounts, so it comes after them, on the final tree",
         before: |step| mounts(step) || matches!(step, Step::PivotRoot | Step::ReadOnlyRoot),
         after: |step| matches!(step, Step::EnterLandlock { .. }),
+    },
+    Law {
+        words: "rlimits come after the last descriptor that is opened, so that a small one starves the payload and not us",
+        before: |step| mounts(step) || matches!(step, Step::EnterLandlock { .. } | Step::CloseDescriptors),
+        after: |step| matches!(step, Step::SetRlimits { .. }),
     },
     Law {
         words: "seccomp comes last, since it forbids what the other steps do",
