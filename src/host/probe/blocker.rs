@@ -45,6 +45,8 @@ pub enum Blocker {
     Unmapped,
     /// The program file is not readable, so the process is not dumpable and its `/proc` files belong to root.
     Unreadable,
+    /// `/proc` is mounted read-only.
+    ReadOnlyProc,
     /// The kernel was built without them, or is too old.
     NotBuilt,
     ProcessLimit,
@@ -66,6 +68,7 @@ impl Blocker {
             Self::Chroot => "chroot",
             Self::Unmapped => "unmapped_ids",
             Self::Unreadable => "unreadable_program",
+            Self::ReadOnlyProc => "read_only_proc",
             Self::NotBuilt => "not_built",
             Self::ProcessLimit => "process_limit",
             Self::Memory => "memory",
@@ -98,6 +101,8 @@ pub struct Surroundings {
     pub no_new_privs: bool,
     /// The user namespace is not the initial one.
     pub nested: bool,
+    /// It has one user id, or none.
+    pub single: bool,
     pub mapped: bool,
     pub chroot: bool,
     pub readable: bool,
@@ -127,6 +132,7 @@ impl Surroundings {
             seccomp: field("Seccomp"),
             no_new_privs: field("NoNewPrivs") == 1,
             nested: !uid_map.is_empty() && !is_identity(uid_map),
+            single: uid_map.iter().map(|(_, _, count)| count).sum::<u64>() <= 1,
             mapped: is_mapped(uid_map, u64::from(uid.as_raw())) && is_mapped(gid_map, u64::from(rustix::process::getegid().as_raw())),
             chroot: !points.is_empty() && !points.iter().any(|mount| mount.point == Path::new("/")),
             readable: rustix::fs::access("/proc/self/exe", rustix::fs::Access::READ_OK).is_ok(),
@@ -208,8 +214,10 @@ fn identify(act: Act, errno: Errno, around: &Surroundings) -> Blocker {
         (_, Errno::NOSPC | Errno::USERS) => Blocker::LimitReached,
         (Act::Clone, Errno::AGAIN) => Blocker::ProcessLimit,
         (_, Errno::NOMEM) => Blocker::Memory,
+        (Act::Setgroups | Act::UidMap | Act::GidMap, Errno::ROFS) => Blocker::ReadOnlyProc,
+        // EINVAL is also what our own clone says where a filter refuses unshare(2), by which it counts its threads.
+        (_, Errno::NOSYS) | (Act::Clone, Errno::INVAL) if around.seccomp == 2 => Blocker::SeccompFilter,
         (Act::Clone | Act::Namespace, Errno::INVAL) => Blocker::NotBuilt,
-        (_, Errno::NOSYS) if around.seccomp == 2 => Blocker::SeccompFilter,
         (_, Errno::NOSYS) => Blocker::NotBuilt,
         (Act::Clone, Errno::PERM) if around.userns_clone == Some(0) && !around.root => Blocker::UsernsClone,
         (Act::Clone, Errno::PERM) if around.chroot => Blocker::Chroot,
@@ -268,12 +276,13 @@ fn cause(errno: Errno, blocker: &Blocker, around: &Surroundings) -> String {
         Blocker::Chroot => "hamper was started in a chroot, where the kernel refuses it".into(),
         Blocker::Unmapped => "hamper's own user or group has no meaning outside of the user namespace that it was started in".into(),
         Blocker::Unreadable => "the program file is not readable for its user, so the kernel gives the process's files in /proc to root".into(),
+        Blocker::ReadOnlyProc => "/proc is mounted read-only here".into(),
         Blocker::NotBuilt if errno == Errno::NOSYS => "this kernel does not know the call".into(),
         Blocker::NotBuilt => "this kernel is built without them (CONFIG_USER_NS and the other *_NS)".into(),
         Blocker::ProcessLimit => "the limit of processes is reached (ulimit -u, or pids.max of the cgroup)".into(),
         Blocker::Memory => "there is no memory left".into(),
         Blocker::Unknown if around.nested => "the sandbox that hamper was started in seems to refuse it".into(),
-        Blocker::Unknown => "nothing that can be seen from here says who refuses it".into(),
+        Blocker::Unknown => "nothing that can be seen from here says who refuses it (a security module or a chroot could)".into(),
     }
 }
 
@@ -281,8 +290,9 @@ fn remedy(blocker: &Blocker, around: &Surroundings) -> Vec<String> {
     let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
     match blocker {
         Blocker::UsernsClone => sysctl(&["kernel.unprivileged_userns_clone=1".into()]),
-        Blocker::LimitZero(_) if !around.on_the_host() => outside(around),
+        Blocker::LimitZero(_) if around.nested => outside(around),
         Blocker::LimitZero(sysctls) => sysctl(&sysctls.iter().map(|name| format!("{name}=15000")).collect::<Vec<_>>()),
+        Blocker::LimitReached if around.nested => outside(around),
         Blocker::LimitReached => lines(&["sysctl -a 2>/dev/null | grep '^user.max_.*_namespaces'", "lsns"]),
         Blocker::AppArmorRestriction if around.on_the_host() => apparmor(&around.program),
         Blocker::AppArmorProfile(label) if around.on_the_host() => {
@@ -291,7 +301,7 @@ fn remedy(blocker: &Blocker, around: &Surroundings) -> Vec<String> {
                 "# add the rule \"userns,\" to the AppArmor profile {name} in /etc/apparmor.d, then: sudo systemctl reload apparmor"
             )]
         }
-        Blocker::AppArmorRestriction | Blocker::AppArmorProfile(_) | Blocker::SeccompFilter => outside(around),
+        Blocker::AppArmorRestriction | Blocker::AppArmorProfile(_) | Blocker::SeccompFilter | Blocker::ReadOnlyProc => outside(around),
         Blocker::SeLinux => lines(&["sudo ausearch -m avc -ts recent", "# then allow user_namespace create for hamper's domain"]),
         Blocker::Chroot => lines(&["# start hamper outside of the chroot, or enter the tree by pivot_root (bwrap --bind TREE / ...)"]),
         Blocker::Unmapped => lines(&["# start hamper as a user that the surrounding namespace maps"]),
@@ -345,6 +355,9 @@ fn apparmor_path(path: &str) -> String {
 
 /// What whoever started the surrounding container or sandbox can do.
 pub fn outside(around: &Surroundings) -> Vec<String> {
+    let sandbox =
+        "# where another sandbox refuses it: start hamper outside of that; in a systemd unit: RestrictNamespaces=no, no SystemCallFilter="
+            .to_owned();
     let line = match around.container.as_ref().map(|(kind, _)| kind.as_str()) {
         Some("docker") => {
             "# start the container with: docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined"
@@ -357,10 +370,10 @@ pub fn outside(around: &Surroundings) -> Vec<String> {
         }
         Some("lxc") => "# outside: incus config set NAME security.nesting=true (or lxc config set ...), then restart the container",
         Some("systemd-nspawn") => "# outside: in the container's .nspawn file [Exec] PrivateUsers=no and SystemCallFilter=@mount @keyring",
-        Some(_) => "# start hamper outside of this container, or this container without its seccomp filter and with /proc unmasked",
-        None => "# start hamper outside of that sandbox; in a systemd unit: RestrictNamespaces=no, no SystemCallFilter=",
+        Some(_) => "# start this container without its seccomp filter and with /proc unmasked",
+        None => return vec![sandbox],
     };
-    vec![line.to_owned()]
+    vec![line.to_owned(), sandbox]
 }
 
 #[cfg(test)]
@@ -393,6 +406,7 @@ mod tests {
             (Act::Clone, Errno::NOSYS, filtered, Blocker::SeccompFilter),
             (Act::Clone, Errno::NOSYS, ordinary(), Blocker::NotBuilt),
             (Act::Clone, Errno::INVAL, ordinary(), Blocker::NotBuilt),
+            (Act::Clone, Errno::INVAL, Surroundings { seccomp: 2, ..ordinary() }, Blocker::SeccompFilter),
             (Act::Clone, Errno::ACCESS, contained.clone(), Blocker::AppArmorProfile(label.into())),
             (Act::Clone, Errno::PERM, contained, Blocker::SeccompFilter),
             (Act::Setgroups, Errno::ACCESS, ubuntu.clone(), Blocker::AppArmorRestriction),
@@ -406,6 +420,7 @@ mod tests {
             (Act::Clone, Errno::PERM, Surroundings { mapped: false, ..ordinary() }, Blocker::Unmapped),
             (Act::Clone, Errno::ACCESS, Surroundings { selinux: true, ..ordinary() }, Blocker::SeLinux),
             (Act::Clone, Errno::AGAIN, ordinary(), Blocker::ProcessLimit),
+            (Act::Setgroups, Errno::ROFS, ordinary(), Blocker::ReadOnlyProc),
         ] {
             assert_eq!(identify(act, errno, &around), expected, "{act:?} {errno:?} {around:?}");
         }

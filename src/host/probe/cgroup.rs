@@ -172,9 +172,14 @@ impl Manager {
         };
         let name = crate::host::facts::user_name(getuid().as_raw()).unwrap_or_else(|| getuid().as_raw().to_string());
         if !Path::new("/run/systemd/system").is_dir() {
-            return Finding::missing(CHECK, format!("{}: {}; this system was not booted with systemd", socket.display(), errno_name(errno)))
-                .errno(errno)
-                .instead("limits need a cgroup that is already delegated to you")
+            let finding =
+                Finding::missing(CHECK, format!("{}: {}; this system was not booted with systemd", socket.display(), errno_name(errno)))
+                    .errno(errno)
+                    .instead("limits need a cgroup that is already delegated to you");
+            if hierarchy != Hierarchy::Unified {
+                return finding.remedy(["# see cgroup"]);
+            }
+            return finding
                 .remedy([format!(
                     "# as root, for each session: mkdir /sys/fs/cgroup/{0}; chown -R {0} /sys/fs/cgroup/{0}; echo PID > /sys/fs/cgroup/{0}/cgroup.procs",
                     super::shell_word(&name)

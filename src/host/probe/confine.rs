@@ -4,7 +4,7 @@ use rustix::io::Errno;
 
 use super::blocker::{Surroundings, outside};
 use super::procfs::read;
-use super::trial::{Attempt, Tried, run};
+use super::trial::{Attempt, run};
 use super::{Finding, errno_name};
 use crate::sys;
 
@@ -24,15 +24,12 @@ const ADDED: [(u32, &str); 6] = [
     (7, "audit records"),
 ];
 
-fn in_child(name: &'static str, act: impl FnOnce() -> Result<(), Errno>) -> (Tried, Attempt) {
-    match run(0, |_| true, |trial| trial.attempt(name, act)) {
-        Ok(tried) => {
-            let attempt = tried.attempt(name);
-            (tried, attempt)
-        }
-        Err(errno) => (Tried::default(), Attempt::Failed(errno)),
-    }
+/// Where no process can be made, nothing is tried.
+fn in_child(name: &'static str, act: impl FnOnce() -> Result<(), Errno>) -> Attempt {
+    run(0, |_| true, |trial| trial.attempt(name, act)).map_or(Attempt::NotTried, |tried| tried.attempt(name))
 }
+
+const NO_PROCESS: &str = "not tried: no process could be made for it";
 
 pub fn landlock() -> Finding {
     let tried = run(
@@ -49,7 +46,7 @@ pub fn landlock() -> Finding {
     );
     let (attempt, abi) = match &tried {
         Ok(tried) => (tried.attempt("abi"), tried.told("number").and_then(|number| number.parse().ok()).unwrap_or(0)),
-        Err(errno) => (Attempt::Failed(*errno), 0),
+        Err(_) => (Attempt::NotTried, 0),
     };
     landlock_words(attempt, abi, &read("/sys/kernel/security/lsm").unwrap_or_default())
 }
@@ -79,7 +76,7 @@ fn landlock_words(attempt: Attempt, abi: u32, modules: &str) -> Finding {
         Attempt::Killed(signal) => Finding::missing(CHECK, format!("an outer seccomp filter forbids the call (signal {signal})"))
             .instead(instead)
             .remedy(outside(&Surroundings::read())),
-        Attempt::NotTried => Finding::missing(CHECK, "not tried").instead(instead),
+        Attempt::NotTried => Finding::missing(CHECK, NO_PROCESS).instead(instead),
     }
 }
 
@@ -125,7 +122,7 @@ fn install_filter() -> Result<(), Errno> {
 pub fn seccomp() -> Finding {
     const CHECK: &str = "seccomp";
     let instead = "nothing: a sandbox without its filter is not started";
-    let (_, attempt) = in_child("filter", install_filter);
+    let attempt = in_child("filter", install_filter);
     match attempt {
         Attempt::Done => {
             let actions = read("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
@@ -142,7 +139,7 @@ pub fn seccomp() -> Finding {
             .stops()
             .instead(instead)
             .remedy(outside(&Surroundings::read())),
-        Attempt::NotTried => Finding::missing(CHECK, "not tried").stops(),
+        Attempt::NotTried => Finding::missing(CHECK, NO_PROCESS).stops(),
     }
 }
 
@@ -150,7 +147,7 @@ pub fn seccomp() -> Finding {
 pub fn keyring() -> Finding {
     const CHECK: &str = "keyring";
     let instead = "the sandbox keeps the caller's session keyring; its keys stay out of reach as long as the filter refuses keyctl";
-    let (_, attempt) = in_child("keyring", sys::join_session_keyring);
+    let attempt = in_child("keyring", sys::join_session_keyring);
     match attempt {
         Attempt::Done => Finding::ok(CHECK, "a session keyring of its own"),
         Attempt::Failed(Errno::DQUOT) => Finding::degraded(CHECK, "your quota of keys is used up (EDQUOT)")
@@ -169,7 +166,7 @@ pub fn keyring() -> Finding {
         )
         .stops()
         .remedy(outside(&Surroundings::read())),
-        Attempt::NotTried => Finding::degraded(CHECK, "not tried"),
+        Attempt::NotTried => Finding::degraded(CHECK, NO_PROCESS),
     }
 }
 

@@ -22,6 +22,11 @@ const INSTEAD: &str =
 const WANTED: u32 = 65_536;
 
 pub fn check(around: &Surroundings, usable: bool, scratch: Option<&Path>) -> Finding {
+    if around.nested && around.single {
+        return Finding::missing(CHECK, "hamper is inside a user namespace that has one id")
+            .instead(INSTEAD)
+            .remedy(["# start hamper outside of it, or give that namespace a range of ids"]);
+    }
     let uid = getuid().as_raw();
     let name = user_name(uid);
     let files = ["/etc/subuid", "/etc/subgid"].map(|file| read(file).unwrap_or_default());

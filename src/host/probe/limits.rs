@@ -4,22 +4,25 @@ use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use rustix::io::Errno;
 use rustix::process::{Resource, getegid, getgroups, getrlimit};
 
-use super::blocker::{KINDS, limit};
+use super::blocker::{KINDS, Surroundings, limit, outside, sysctl};
 use super::procfs::{number, read};
 use super::{Finding, State, confine, errno_name};
 
-/// As many files as a start with many layers and mounts may hold open.
+/// A start with many layers and mounts may hold this many files open.
 const FILES: u64 = 256;
+
+/// A start of the plainest sandbox needs almost as many.
+const LEAST_FILES: u64 = 192;
 
 /// Namespaces of one kind, under which many sandboxes at once do not fit.
 const FEW_NAMESPACES: u64 = 64;
 
-pub fn check(findings: &mut Vec<Finding>) {
+pub fn check(around: &Surroundings, findings: &mut Vec<Finding>) {
     let range = findings.iter().any(|finding| finding.check == "subuid" && finding.state == State::Ok);
     findings.push(groups(range));
     findings.push(confine::keyring());
-    findings.push(namespaces());
-    findings.push(inotify());
+    findings.push(namespaces(around));
+    findings.push(inotify(around));
     findings.push(files());
 }
 
@@ -52,7 +55,7 @@ fn group_name(table: &str, gid: u32) -> String {
     name.unwrap_or(number)
 }
 
-fn namespaces() -> Finding {
+fn namespaces(around: &Surroundings) -> Finding {
     const CHECK: &str = "namespace_limits";
     let known: Vec<(&str, u64)> = KINDS.iter().filter_map(|kind| Some((*kind, limit(kind)?))).collect();
     if known.is_empty() {
@@ -66,23 +69,32 @@ fn namespaces() -> Finding {
     }
     let settings: Vec<String> = few.iter().map(|(kind, _)| format!("user.max_{kind}_namespaces=15000")).collect();
     Finding::degraded(CHECK, format!("user.max_*_namespaces: {}", words(&few)))
-        .instead("so many sandboxes at once and no more, for all users of this machine's user namespace")
-        .remedy(super::blocker::sysctl(&settings))
+        .instead("no more sandboxes at once than that")
+        .remedy(if around.nested { outside(around) } else { sysctl(&settings) })
 }
 
 /// Guarded files of a project are watched: one instance a sandbox.
-fn inotify() -> Finding {
+fn inotify(around: &Surroundings) -> Finding {
     const CHECK: &str = "inotify";
     let value = |name: &str| number(format!("/proc/sys/fs/inotify/{name}"));
     let limits = match (value("max_user_instances"), value("max_user_watches")) {
         (Some(instances), Some(watches)) => format!("{instances} instances, {watches} watches"),
         _ => "limits unknown".into(),
     };
+    // In a nested user namespace the counters of that one apply as well.
+    let own = number("/proc/sys/user/max_inotify_instances").filter(|_| around.nested);
+    let limits = own.map_or_else(|| limits.clone(), |own| format!("{limits}, user.max_inotify_instances {own}"));
     let tried = init(CreateFlags::CLOEXEC).and_then(|fd| add_watch(&fd, "/", WatchFlags::MOVE_SELF));
-    let remedy = || super::blocker::sysctl(&["fs.inotify.max_user_instances=512".into(), "fs.inotify.max_user_watches=65536".into()]);
+    let remedy = || {
+        if around.nested {
+            outside(around)
+        } else {
+            sysctl(&["fs.inotify.max_user_instances=512".into(), "fs.inotify.max_user_watches=65536".into()])
+        }
+    };
     match tried {
         Ok(_) if value("max_user_instances").is_some_and(|instances| instances < 64) => Finding::degraded(CHECK, limits)
-            .instead("so many sandboxes with guarded files at once and no more, less what your editors use")
+            .instead("no more sandboxes with guarded files at once than that, less what your editors use")
             .remedy(remedy()),
         Ok(_) => Finding::ok(CHECK, limits),
         Err(errno) => Finding::degraded(CHECK, format!("used up or refused ({}): {limits}", errno_name(errno)))
@@ -103,7 +115,12 @@ fn files() -> Finding {
                 Some(hard) if hard < FILES => "echo '* - nofile 4096' | sudo tee /etc/security/limits.d/60-hamper.conf".to_owned(),
                 _ => format!("ulimit -n {}", limit.maximum.map_or(1024, |hard| hard.min(1024))),
             };
-            Finding::degraded(CHECK, seen).instead("profiles with many mounts cannot be started").remedy([remedy])
+            let finding = if soft < LEAST_FILES {
+                Finding::missing(CHECK, seen).stops().instead("nothing: a start opens every source before it makes anything")
+            } else {
+                Finding::degraded(CHECK, seen).instead("profiles with many mounts cannot be started")
+            };
+            finding.remedy([remedy])
         }
         _ => Finding::ok(CHECK, seen),
     }

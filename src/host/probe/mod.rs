@@ -128,22 +128,18 @@ pub fn examine(directories: &Directories) -> Examination {
     let usable = userns::check(&around, &mut all);
     all.findings.extend([program::kernel(), program::architecture(), installation, program::container(&around)]);
     storage::check(directories, &around, usable, &mut all);
-    let landlock = confine::landlock();
-    if !usable {
-        all.still_works = still_works(&landlock);
+    let (landlock, seccomp) = (confine::landlock(), confine::seccomp());
+    if !usable.users && landlock.state != State::Missing && !seccomp.stops {
+        all.still_works = Some(STILL_WORKS.into());
     }
-    all.findings.push(landlock);
-    all.findings.push(confine::seccomp());
+    all.findings.extend([landlock, seccomp]);
     all.findings.extend(cgroup::check());
-    limits::check(&mut all.findings);
+    limits::check(&around, &mut all.findings);
     all
 }
 
 /// The rung below namespaces: files of the host alone, held by Landlock.
-fn still_works(landlock: &Finding) -> Option<String> {
-    let words = "image \"host\" with isolation = \"auto\" or \"landlock\": host files held by Landlock, no INET sockets unless network.mode = \"host\", no hide, protect, mounts or limits";
-    (landlock.state != State::Missing).then(|| words.to_owned())
-}
+const STILL_WORKS: &str = "image \"host\" with isolation = \"auto\" or \"landlock\": host files held by Landlock, no INET sockets unless network.mode = \"host\", no hide, protect, mounts or limits";
 
 /// `EPERM` and the like.
 pub fn errno_name(errno: Errno) -> String {

@@ -7,6 +7,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::io::Errno;
 
 use super::procfs::{MountLine, mount_of, mounts, read};
+use super::userns::Usable;
 use super::{Examination, Finding, Surroundings, ids, overlay};
 use crate::host::Directories;
 
@@ -63,20 +64,19 @@ fn nearest(path: &Path) -> PathBuf {
 /// Below this, an image of ordinary size does not fit.
 const SMALL: u64 = 1 << 30;
 
-pub fn check(directories: &Directories, around: &Surroundings, usable: bool, all: &mut Examination) {
+pub fn check(directories: &Directories, around: &Surroundings, usable: Usable, all: &mut Examination) {
     let place = nearest(&directories.data);
     let table = mounts(&read("/proc/self/mountinfo").unwrap_or_default());
     let scratch = ScratchDirectory::new(&place);
     all.findings.push(store(directories, &place, mount_of(&table, &place), scratch.as_ref().err().copied()));
     let path = scratch.as_ref().ok().map(|scratch| scratch.path.as_path());
-    all.findings.push(ids::check(around, usable, path));
+    all.findings.push(ids::check(around, usable.users, path));
     match path {
-        Some(path) if usable => {
+        Some(path) if usable.mounts => {
             let kind = mount_of(&table, &place).map_or("", |mount| &mount.kind);
             all.findings.push(overlay::check(path, &place, kind));
         }
-        _ if usable => all.skipped.push("overlay"),
-        _ => {}
+        _ => all.skipped.push("overlay"),
     }
 }
 
@@ -98,6 +98,10 @@ fn store(directories: &Directories, place: &Path, mount: Option<&MountLine>, ref
     let Ok(statistics) = rustix::fs::statvfs(place) else {
         return Finding::degraded(CHECK, format!("{store} on {kind}, free space unknown"));
     };
+    // Some file systems in memory count nothing.
+    if statistics.f_blocks == 0 {
+        return Finding::ok(CHECK, format!("{store} on {kind}, free space unknown"));
+    }
     let free = statistics.f_bavail.saturating_mul(statistics.f_frsize);
     let seen = format!("{store} on {kind}, {} free", size(free));
     let no_files = statistics.f_files > 0 && statistics.f_favail < 10_000;

@@ -102,14 +102,21 @@ pub fn private(trial: &mut Trial) -> bool {
     trial.attempt("propagation", || mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC))
 }
 
-/// The three checks of this file; says whether user namespaces can be used at all.
-pub fn check(around: &Surroundings, all: &mut Examination) -> bool {
+/// What the checks that follow can be tried with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usable {
+    pub users: bool,
+    pub mounts: bool,
+}
+
+/// The three checks of this file.
+pub fn check(around: &Surroundings, all: &mut Examination) -> Usable {
     let mut around = around.clone();
     if let Some((errno, explanation)) = blocked(&mut around) {
         let finding = Finding::missing("user_namespaces", explanation.sentence.clone()).stops().errno(errno).explained(&explanation);
         all.findings.push(finding.instead("no image with layers can be started; see the end of this list for what still works"));
-        all.skipped.extend(["namespaces", "mounts", "overlay"]);
-        return false;
+        all.skipped.extend(["namespaces", "mounts"]);
+        return Usable::default();
     }
     all.findings.push(Finding::ok("user_namespaces", "made, and the single map written"));
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
@@ -127,13 +134,16 @@ pub fn check(around: &Surroundings, all: &mut Examination) -> bool {
     match tried {
         Ok(tried) => {
             all.findings.push(Finding::ok("namespaces", names(&FURTHER.map(|(name, _)| name))));
-            all.findings.push(mounts(&tried, &around));
-            true
+            let mounts = mounts(&tried, &around);
+            // A masked /proc stops a start, and tells nothing about an overlay.
+            let usable = Usable { users: true, mounts: tried.attempt("tmpfs").done() };
+            all.findings.push(mounts);
+            usable
         }
         Err(errno) => {
             all.findings.push(namespaces(errno, &around));
             all.skipped.push("mounts");
-            false
+            Usable::default()
         }
     }
 }
