@@ -30,8 +30,6 @@ pub enum CliError {
     Maps { step: String, source: crate::sys::IdMapError },
     #[error(transparent)]
     Supervise(#[from] supervise::SuperviseError),
-    #[error(transparent)]
-    Watch(#[from] supervise::WatchError),
     #[error("security.seccomp")]
     Seccomp { source: plan::seccomp::Error },
     #[error("{}: not a seccomp profile", path.display())]

@@ -5,7 +5,7 @@ use super::image_facts::{ImageFacts, hosts_file};
 use super::start::Effects;
 use crate::host::{Directories, Host};
 use crate::plan::{self, Image, Lower, User, inside_home};
-use crate::profile::{HomeMode, MapMode, NetworkMode, Preset, Profile, ProjectMode, Pull, RootMode, signal};
+use crate::profile::{HomeMode, MapMode, Mount, MountKind, NetworkMode, Preset, Profile, ProjectMode, Pull, RootMode, signal};
 use crate::rootfs::{self, Ownership, Prepared, ResolvedUser, Stack, Wishes, ensure_skeleton, prepare};
 use crate::store::{LayerName, Store};
 
@@ -96,11 +96,16 @@ fn wishes(profile: &Profile, prepared: &Prepared, user: &User, project: Option<&
     if profile.identity.home == HomeMode::None {
         wishes.home = "/".into();
     }
-    let targets = profile.mounts.iter().map(|mount| inside_home(&mount.target, &user.home));
+    let target = |mount: &&Mount| inside_home(&mount.target, &user.home);
     let inside_project = |target: &String| project.is_some_and(|project| std::path::Path::new(target).starts_with(project));
     let below_home = |target: &String| std::path::Path::new(target).starts_with(&user.home);
     // What lies in a mount of its own is made there when it is mounted.
-    wishes.directories = targets.filter(|target| !inside_project(target) && !below_home(target)).collect();
+    let own = |target: &String| !inside_project(target) && !below_home(target);
+    // A missing source is told when it is opened.
+    let is_file = |mount: &&Mount| matches!(&mount.kind, MountKind::Bind { source, .. } if source.exists() && !source.is_dir());
+    let (files, directories): (Vec<&Mount>, Vec<&Mount>) = profile.mounts.iter().partition(is_file);
+    wishes.directories = directories.iter().map(target).filter(own).collect();
+    wishes.file_points = files.iter().map(target).filter(own).collect();
     if profile.project.mode != ProjectMode::None {
         wishes.directories.extend(project.map(str::to_owned));
     }
@@ -142,10 +147,11 @@ fn wishes(profile: &Profile, prepared: &Prepared, user: &User, project: Option<&
 const MAX_ZONE: usize = 8 << 10;
 
 fn local_time() -> Option<Vec<u8>> {
-    use std::io::Read;
+    use rustix::fs::{CWD, Mode, OFlags, openat};
     // One buffer and one read: this is on the way of every start.
     let mut bytes = vec![0; MAX_ZONE];
-    let length = std::fs::File::open("/etc/localtime").ok()?.read(&mut bytes).ok()?;
+    let file = openat(CWD, c"/etc/localtime", OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).ok()?;
+    let length = rustix::io::read(&file, &mut bytes).ok()?;
     bytes.truncate(length);
     Some(bytes)
 }

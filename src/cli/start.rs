@@ -9,14 +9,14 @@ use rustix::process::Signal;
 
 use super::error::CliError;
 use super::image_facts::{ImageFacts, image_facts};
-use crate::host::{Directories, Host, Opened, open_source, survey_guarded};
+use crate::host::{Directories, Guarded, Host, Ids, Opened, open_source, survey_guarded};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, OpenedMount, Plan, Step};
 use crate::profile::{
     HomeMode, MapMode, Missing, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource, SecretSource,
     TtyMode,
 };
-use crate::supervise;
+use crate::supervise::{self, Watched};
 
 /// Whether anything may be made on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct Assembled {
     /// Sources stay open until the child has bound them, so that no inode is used again.
     pub opened: Vec<OwnedFd>,
     /// The project and the guarded paths in it that exist.
-    pub watched: Option<(PathBuf, Vec<PathBuf>)>,
+    pub watched: Option<(PathBuf, Vec<Watched>)>,
     pub stop_signal: Signal,
     pub image: ImageFacts,
     pub host: Host,
@@ -55,11 +55,12 @@ pub fn assemble(
     profile: &Profile,
     choice: &ProjectChoice,
     directories: &Directories,
+    ids: Ids,
     invocation: &Invocation,
     offline: bool,
     effects: Effects,
 ) -> Result<Assembled, CliError> {
-    let host = Host::probe(profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid))?;
+    let host = Host::probe(ids, profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid));
     let state = ProjectState::new(directories, profile, choice.path.as_deref());
     let mut opened = Opening { fds: Vec::with_capacity(8), effects };
     let target = project_target(profile, choice);
@@ -115,26 +116,19 @@ pub fn assemble(
     opened.fds.extend(resolv_conf.map(|opened| opened.fd));
     let resources = match effects {
         Effects::None => None,
-        Effects::All => Some(resources(
-            &plan,
-            profile,
-            directories,
-            &host,
-            &image,
-            filter.map(|(_, filter)| filter.program),
-            secrets,
-            invocation.terminal,
-        )?),
+        Effects::All => {
+            let made = Made { seccomp: filter.map(|(_, filter)| filter.program), secrets, terminal: invocation.terminal };
+            Some(resources(&plan, profile, directories, &host, &image, made)?)
+        }
     };
     let watched = watched(&project);
     Ok(Assembled { plan, resources, opened: opened.fds, watched, stop_signal: stop_signal(profile, &image), image, host })
 }
 
 /// What exists and is guarded in a writable project is watched for replacement.
-fn watched(project: &plan::Project) -> Option<(PathBuf, Vec<PathBuf>)> {
-    let present =
-        |guarded: &&crate::host::Guarded| matches!(guarded.presence, crate::host::Presence::File | crate::host::Presence::Directory);
-    let paths: Vec<PathBuf> = project.guarded.iter().filter(present).map(|guarded| guarded.path.clone()).collect();
+fn watched(project: &plan::Project) -> Option<(PathBuf, Vec<Watched>)> {
+    let watch = |guarded: &Guarded| guarded.identity.map(|identity| Watched { path: guarded.path.clone(), identity });
+    let paths: Vec<Watched> = project.guarded.iter().filter_map(watch).collect();
     (!paths.is_empty() && project.source.is_some()).then(|| (project.path.clone(), paths))
 }
 
@@ -379,23 +373,28 @@ fn env_file(path: &Path, text: &str, into: &mut Vec<(String, String)>) -> Result
     Ok(())
 }
 
+/// What was made on the way to the plan.
+struct Made {
+    seccomp: Option<seccompiler::BpfProgram>,
+    secrets: Vec<(String, Vec<u8>)>,
+    terminal: [bool; 3],
+}
+
 fn resources(
     plan: &Plan,
     profile: &Profile,
     directories: &Directories,
     host: &Host,
     image: &ImageFacts,
-    seccomp: Option<seccompiler::BpfProgram>,
-    secrets: Vec<(String, Vec<u8>)>,
-    terminal: [bool; 3],
+    made: Made,
 ) -> Result<Resources, CliError> {
+    let Made { seccomp, secrets, terminal } = made;
     let layers = directories.data.join("layers");
     let ranges = host.ranges.filter(|_| profile.identity.map != MapMode::Single);
     let scratch_base = directories.data.join(if ranges.is_some() { "scratch-range" } else { "scratch" });
     let scratch = if plan.steps.iter().any(|step| matches!(step, Step::TakeScratch)) {
         let (mode, modified) = image.root;
-        let owner = image.image.root_owner.and(ranges).map(|(uids, _)| uids.start);
-        let root = RootAttributes { mode, modified, owner };
+        let root = RootAttributes { mode, modified };
         Some(Scratch::take(&scratch_base, root)?)
     } else {
         None
@@ -434,7 +433,7 @@ fn masks(directories: &Directories, needed: bool) -> Result<(PathBuf, PathBuf), 
         };
         std::fs::OpenOptions::new().create(true).append(true).mode(0o000).open(&file).map_err(wrap(&file))?;
         for path in [&file, &directory] {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0)).map_err(wrap(path))?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o000)).map_err(wrap(path))?;
         }
     }
     Ok((file, directory))

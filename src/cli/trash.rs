@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use rustix::io::Errno;
 
 use crate::host::Host;
 use crate::rootfs::{Ownership, SubRange, sweep};
@@ -10,6 +11,9 @@ use crate::sys::{self, Clone3, Forked};
 
 /// Starts the removal and returns at once. What it cannot remove, the next one finds.
 pub fn sweep_in_background(directory: &Path, host: &Host) {
+    if is_swept(directory) {
+        return;
+    }
     // Ignoring: no process to be had is no reason to fail a run that is over; the next run tries again.
     if let Ok(Forked::Child) = sys::clone3(&Clone3 { namespaces: 0, cgroup: None }) {
         detach();
@@ -21,6 +25,13 @@ pub fn sweep_in_background(directory: &Path, host: &Host) {
         let removed = sweep(directory, ownership);
         sys::exit_now(i32::from(removed.is_err()));
     }
+}
+
+/// Whether a removal is on its way, which will find what this run has left as well.
+fn is_swept(directory: &Path) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(trash) = openat(CWD, directory, flags, Mode::empty()) else { return true };
+    flock(&trash, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
 }
 
 /// Nobody's terminal, nobody's pipe, and last in line for the processor.

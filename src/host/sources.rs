@@ -72,6 +72,9 @@ pub struct Guarded {
     pub path: PathBuf,
     pub hidden: bool,
     pub presence: Presence,
+    /// Device and inode of what is there.
+    #[serde(skip)]
+    pub identity: Option<(u64, u64)>,
 }
 
 /// Looks at every guarded path below the project, without following a link out of it.
@@ -98,13 +101,13 @@ fn survey_one(project: BorrowedFd<'_>, root: &Path, path: &Path, hidden: bool, f
             let stat = fstat(&fd).map_err(|source| SourceError::Open { path: root.join(path), source })?;
             let directory = FileType::from_raw_mode(stat.st_mode).is_dir();
             let presence = if directory { Presence::Directory } else { Presence::File };
-            found.push(Guarded { path: path.to_owned(), hidden, presence });
+            found.push(Guarded { path: path.to_owned(), hidden, presence, identity: Some((stat.st_dev, stat.st_ino)) });
             Ok(())
         }
         Err(Errno::LOOP) => survey_link(project, root, path, hidden, found),
         Err(Errno::NOENT | Errno::NOTDIR) => {
             let presence = missing(project, root, path)?;
-            found.push(Guarded { path: path.to_owned(), hidden, presence });
+            found.push(Guarded { path: path.to_owned(), hidden, presence, identity: None });
             Ok(())
         }
         Err(source) => Err(SourceError::Open { path: root.join(path), source }),
@@ -119,7 +122,7 @@ fn survey_link(project: BorrowedFd<'_>, root: &Path, path: &Path, hidden: bool, 
             Presence::Unbindable { siblings, .. } => Presence::Unbindable { link: true, siblings },
             other => other,
         };
-        found.push(Guarded { path: link, hidden, presence });
+        found.push(Guarded { path: link, hidden, presence, identity: None });
     }
     if let Ok(real) = root.join(path).canonicalize()
         && let Ok(inside) = real.strip_prefix(root)

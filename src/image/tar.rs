@@ -53,6 +53,10 @@ pub enum TarError {
     PathTooLong(&'static str),
     #[error("the {0} has a NUL byte")]
     Nul(&'static str),
+    #[error("the name of a regular file ends in a slash")]
+    Slash,
+    #[error("header and PAX record say different sizes")]
+    Sizes,
     #[error("a {0} must not have content")]
     Content(&'static str),
     #[error("the sparse map is malformed: {0}")]
@@ -316,9 +320,11 @@ impl<S: Stream> Reader<S> {
 
     fn entry(&mut self, header: &Header<'_>, pending: Pending) -> Result<Entry> {
         let pax = pending.pax.as_deref().map(Pax::parse).transpose()?.unwrap_or_default();
-        let size = pax.size.map_or_else(|| header.size(), Ok)?;
+        let size = header.agreed_size(pax.size)?;
         let path = pax.path.or(pending.long_name).unwrap_or_else(|| header.path());
         let link = pax.link.or(pending.long_link).unwrap_or_else(|| header.field(157, 100).to_vec());
+        check_path(&path, "path")?;
+        check_path(&link, "link target")?;
         let kind = header.kind(&path)?;
         let mut entry = Entry {
             kind,
@@ -340,11 +346,11 @@ impl<S: Stream> Reader<S> {
         self.content = size;
         self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
         self.sparse(header, pax.sparse, &mut entry)?;
+        // A sparse file may have been renamed.
         check_path(&entry.path, "path")?;
         if entry.path.is_empty() {
             return Err(TarError::EmptyPath);
         }
-        check_path(&entry.link, "link target")?;
         Ok(entry)
     }
 
@@ -524,6 +530,18 @@ impl Header<'_> {
         self.unsigned(124, 12, "size")
     }
 
+    /// PAX wins, as POSIX says, and is needed where the field is too small: writers leave it 0 then. Where both say something else,
+    /// a reader without PAX would take content for entries, or entries for content.
+    fn agreed_size(&self, pax: Option<u64>) -> Result<u64> {
+        const FIELD_LIMIT: u64 = 1 << 33;
+        let size = self.size()?;
+        match pax {
+            Some(pax) if pax < FIELD_LIMIT && size != 0 && size != pax => Err(TarError::Sizes),
+            Some(pax) => Ok(pax),
+            None => Ok(size),
+        }
+    }
+
     fn mode(&self) -> Result<u32> {
         // The type bits that some writers repeat here are the type flag's business.
         let mode = self.unsigned(100, 8, "mode")?;
@@ -571,7 +589,7 @@ impl Header<'_> {
         Ok(match flag {
             // Before ustar a directory was a file whose name ends in a slash; Go reads the old flag so, and only that.
             0 if path.ends_with(b"/") => Kind::Directory,
-            b'0' | b'7' | b'S' if path.ends_with(b"/") => return Err(TarError::Content("name with a slash at its end")),
+            b'0' | b'7' | b'S' if path.ends_with(b"/") => return Err(TarError::Slash),
             0 | b'0' | b'7' => Kind::File,
             b'S' if self.is_gnu() => Kind::File,
             b'1' => Kind::HardLink,

@@ -79,10 +79,10 @@ impl State<'_> {
                 self.enter_root(target)?;
                 self.own_root(*owner)
             }
-            Op::LongOverlayRoot { layers, owner, lower, upper, work, target } => {
+            Op::LongOverlayRoot { layers, volatile, owner, lower, upper, work, target } => {
                 // By its path: a descriptor from before the clone belongs to the mounts of the parent's namespace.
                 chdir(layers.as_c_str())?;
-                mount_long_overlay(lower, upper, work, target)?;
+                mount_long_overlay(lower, upper, work, *volatile, target)?;
                 self.enter_root(target)?;
                 self.own_root(*owner)
             }
@@ -92,7 +92,7 @@ impl State<'_> {
             }
             Op::Link { path, target } => {
                 let (parent, name) = self.parent_of(path)?;
-                symlinkat(target.as_c_str(), &parent, name)
+                symlinkat(target.as_c_str(), parent, name)
             }
             Op::File { path, mode, content } => {
                 let (parent, name) = self.parent_of(path)?;
@@ -100,7 +100,7 @@ impl State<'_> {
             }
             Op::Directory { path, mode } => {
                 let (parent, name) = self.parent_of(path)?;
-                mkdirat(&parent, name, Mode::from_raw_mode(*mode))
+                mkdirat(parent, name, Mode::from_raw_mode(*mode))
             }
             Op::Dev { shm, devices } => self.mount_dev(shm, devices),
             Op::Proc => self.mount_proc(),
@@ -168,7 +168,7 @@ impl State<'_> {
         let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::STRICTATIME;
         mount_on(place, c"tmpfs", flags, c"mode=755,size=64k")?;
         let dev = resolve_real(self.root()?, c"dev")?;
-        fchdir(&dev)?;
+        fchdir(dev)?;
         for (host, name) in STANDARD_DEVICES {
             bind_device(host, name)?;
         }
@@ -354,7 +354,7 @@ impl State<'_> {
 
     fn change_directory(&mut self, path: &CStr) -> Result<(), Errno> {
         let directory = resolve_or_make(self.root()?, path, Missing::Directory)?;
-        fchdir(&directory)?;
+        fchdir(directory)?;
         // A directory outside the root would show here as "(unreachable)…".
         let cwd = rustix::process::getcwd(std::mem::take(&mut self.directory))?;
         let inside = cwd.as_bytes().first() == Some(&b'/');
@@ -421,9 +421,12 @@ fn hide_from_others() -> Result<(), Errno> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
-fn mount_long_overlay(lower: &[std::ffi::CString], upper: &CStr, work: &CStr, target: &CStr) -> Result<(), Errno> {
+fn mount_long_overlay(lower: &[std::ffi::CString], upper: &CStr, work: &CStr, volatile: bool, target: &CStr) -> Result<(), Errno> {
     let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_flag(&context, c"userxattr")?;
+    if volatile {
+        fsconfig_set_flag(&context, c"volatile")?;
+    }
     for layer in lower {
         fsconfig_set_string(&context, c"lowerdir+", layer.as_c_str())?;
     }

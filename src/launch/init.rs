@@ -72,9 +72,16 @@ fn report(socket: BorrowedFd<'_>, status: WaitStatus) {
         Some(signal) => Message::Signaled { signal },
         None => Message::Exited { code: status.exit_status().unwrap_or(0) },
     };
+    end_the_rest();
     tell(socket, message);
-    // The kernel ends whatever else still runs in this pid namespace.
     exit_now(0)
+}
+
+/// Ends whatever the payload has left running, so that nothing runs any more when the parent hears of the end.
+fn end_the_rest() {
+    // Ignoring: ESRCH says that there is nothing to end.
+    let _ = sys::kill_all(Signal::KILL);
+    while let Ok(Some(_)) | Err(Errno::INTR) = wait(WaitOptions::empty()) {}
 }
 
 /// Keyboard signals go to the payload's process group, as a terminal sends them; the others to the payload alone.

@@ -83,6 +83,7 @@ pub(super) enum Op {
     /// More layers than fit into one page of options.
     LongOverlayRoot {
         layers: CString,
+        volatile: bool,
         owner: Option<(u32, u32)>,
         lower: Vec<CString>,
         upper: CString,
@@ -184,6 +185,7 @@ pub struct Lowered {
     pub(super) terminal: [bool; 3],
     pub(super) umask: u32,
     pub(super) fault: Option<(u32, i32)>,
+    pub(super) has_init: bool,
     pub(super) scratch: Option<Scratch>,
 }
 
@@ -202,6 +204,7 @@ pub fn lower(plan: &Plan, mut resources: Resources) -> Result<Lowered, LowerErro
             terminal: resources.terminal,
             umask: resources.umask,
             fault: resources.fault,
+            has_init: plan.steps.iter().any(|step| matches!(step, Step::StartPayload { init: true })),
             scratch: None,
         },
         ruleset: None,
@@ -401,12 +404,15 @@ fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
             Lower::Directory(path) => escape(path),
         })
         .collect();
-    let options = format!("userxattr,lowerdir={},upperdir={upper_base}/u,workdir={upper_base}/w", names.join(":"));
+    // What is thrown away need not reach the disk: without "volatile" the kernel writes the whole file system back at each unmount.
+    let volatile = if matches!(upper, Upper::Scratch) { ",volatile" } else { "" };
+    let options = format!("userxattr{volatile},lowerdir={},upperdir={upper_base}/u,workdir={upper_base}/w", names.join(":"));
     if options.len() < OPTIONS_MAX {
         return Ok(Op::OverlayRoot { layers, owner: *owner, options: c_string(&options, "the layers")?, target: c_path(&target)? });
     }
     Ok(Op::LongOverlayRoot {
         layers,
+        volatile: matches!(upper, Upper::Scratch),
         owner: *owner,
         lower: names.iter().map(|name| c_string(name, "a layer")).collect::<Result<_, _>>()?,
         upper: c_string(&format!("{upper_base}/u"), "the upper directory")?,
@@ -419,15 +425,15 @@ fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
 const OPTIONS_MAX: usize = 4096;
 
 fn over_options(over: &Over, scratch: Option<&mut Scratch>) -> Result<CString, LowerError> {
-    let base = match over {
-        Over::Keep(path) => path.clone(),
+    let (base, volatile) = match over {
+        Over::Keep(path) => (path.clone(), ""),
         Over::Scratch(name) => {
             let scratch = scratch.ok_or(LowerError::Missing("a scratch directory"))?;
-            scratch.also(name).map_err(|source| LowerError::Open { path: scratch.path().join(name), source })?
+            (scratch.also(name).map_err(|source| LowerError::Open { path: scratch.path().join(name), source })?, ",volatile")
         }
     };
     let base = escape(&base);
-    c_string(&format!("userxattr,lowerdir=.,upperdir={base}/u,workdir={base}/w"), "an overlay")
+    c_string(&format!("userxattr{volatile},lowerdir=.,upperdir={base}/u,workdir={base}/w"), "an overlay")
 }
 
 /// In overlay options a comma ends an option, a colon a lower directory, and a backslash protects both.

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
 use super::child;
 use super::lower::Lowered;
@@ -26,20 +26,25 @@ pub struct Running {
     pub pidfd: OwnedFd,
     pub socket: OwnedFd,
     pub scratch: Option<Scratch>,
+    /// Whether pid 1 is our init, which tells how the payload ended.
+    pub init: bool,
     reaped: bool,
 }
 
 impl Running {
-    /// Waits for init, which by then has ended or been killed, and with it everything in its pid namespace.
-    pub fn reap(&mut self) -> Result<(), Errno> {
+    /// Waits until pid 1 of the sandbox is gone, and with it everything in its pid namespace. `None` where that was seen before.
+    pub fn reap(&mut self) -> Result<Option<WaitIdStatus>, Errno> {
         while !self.reaped {
             match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
-                Ok(_) => self.reaped = true,
+                Ok(status) => {
+                    self.reaped = true;
+                    return Ok(status);
+                }
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno),
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
@@ -86,7 +91,7 @@ pub fn start(mut lowered: Lowered) -> Result<Running, LaunchError> {
         Forked::Parent { child, pidfd } => (child, pidfd),
     };
     drop(theirs);
-    let running = Running { child, pidfd, socket: ours, scratch: lowered.scratch.take(), reaped: false };
+    let running = Running { child, pidfd, socket: ours, scratch: lowered.scratch.take(), init: lowered.has_init, reaped: false };
     if let Some((step, uids, gids)) = &lowered.maps {
         write_maps_with_programs(child, uids, gids).map_err(|source| LaunchError::Maps { step: *step, source })?;
         wire::go_ahead(&running.socket).map_err(|source| LaunchError::Step { step: *step, source })?;

@@ -8,11 +8,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, fstat, mkdirat, openat, rename,
-    statat, utimensat,
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, mkdirat, openat, rename,
+    statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
-use rustix::process::getuid;
 use rustix::time::Timespec;
 
 #[derive(Debug, thiserror::Error)]
@@ -32,21 +31,27 @@ pub struct RootAttributes {
     pub mode: u32,
     /// Seconds and nanoseconds.
     pub modified: (i64, i64),
-    /// Who owns it on the host once init has set that, where it is not the caller.
-    pub owner: Option<u32>,
 }
 
 /// A scratch directory in use: `u` and `w` for the root, and others beside them.
 #[derive(Debug)]
 pub struct Scratch {
-    slot: OwnedFd,
-    path: PathBuf,
+    slot: Slot,
     relative: String,
-    root: RootAttributes,
     extra: bool,
-    /// Whether the run before was killed, and what it left was thrown away here.
-    inherited: bool,
+    /// Slots that were passed over because the run that had them last has left its work directory.
+    used: Vec<Slot>,
 }
+
+/// A directory that nobody else has while the lock on it lasts.
+#[derive(Debug)]
+struct Slot {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// Used slots that one run cleans for the next.
+const MAX_USED: usize = 4;
 
 impl Scratch {
     /// Takes a free directory below `base`, or makes one; the lock on it ends with this process.
@@ -54,31 +59,45 @@ impl Scratch {
     /// # Errors
     /// [`ScratchError`] names the path.
     pub fn take(base: &Path, root: RootAttributes) -> Result<Self, ScratchError> {
-        let mut inherited = false;
+        let mut used = Vec::new();
         for number in 0..MAX_SLOTS {
             let path = base.join(number.to_string());
             let wrap = |source| ScratchError::Make { path: path.clone(), source };
-            let mut slot = open_slot(base, &path).map_err(wrap)?;
-            match flock(&slot, FlockOperation::NonBlockingLockExclusive) {
+            let fd = open_slot(base, &path).map_err(wrap)?;
+            match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
                 Err(Errno::WOULDBLOCK) => continue,
                 result => result.map_err(wrap)?,
             }
-            if !prepare(&slot, root).map_err(wrap)? {
-                // The run before was killed, or had another root: what it left is thrown away.
-                throw_away(&path, base).map_err(wrap)?;
-                inherited = true;
-                slot = open_slot(base, &path).map_err(wrap)?;
-                flock(&slot, FlockOperation::NonBlockingLockExclusive).map_err(wrap)?;
-                prepare(&slot, root).map_err(wrap)?;
+            let slot = Slot { fd, path: path.clone() };
+            if prepare(&slot.fd, root).map_err(wrap)? {
+                let relative = format!("../{}/{number}", base.file_name().unwrap_or_default().to_string_lossy());
+                return Ok(Self { slot, relative, extra: false, used });
             }
-            let relative = format!("../{}/{number}", base.file_name().unwrap_or_default().to_string_lossy());
-            return Ok(Self { slot, path, relative, root, extra: false, inherited });
+            if used.len() < MAX_USED {
+                used.push(slot);
+            }
         }
         Err(ScratchError::Exhausted { path: base.to_owned() })
     }
 
+    /// Makes the used slots that were passed over fit for the next run; called while the payload runs, so that nobody waits for it.
+    /// Returns whether there is trash to remove.
+    ///
+    /// # Errors
+    /// The errno of the first slot that could not be cleaned.
+    pub fn clean_used(&mut self) -> Result<bool, Errno> {
+        let mut trash = false;
+        for slot in self.used.drain(..) {
+            if !is_untouched(&slot.fd)? || clean_work(&slot.fd).is_err() {
+                slot.throw_away()?;
+                trash = true;
+            }
+        }
+        Ok(trash)
+    }
+
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.slot.path
     }
 
     /// Relative to the store's `layers`, which lies beside the scratch directories.
@@ -89,23 +108,63 @@ impl Scratch {
     /// Another pair of upper and work directory in this one.
     pub fn also(&mut self, name: &str) -> Result<PathBuf, Errno> {
         self.extra = true;
-        make(&self.slot, name)?;
-        let directory = openat(&self.slot, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        make(&self.slot.fd, name)?;
+        let directory = openat(&self.slot.fd, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         make(&directory, "u")?;
         make(&directory, "w")?;
-        Ok(self.path.join(name))
+        Ok(self.slot.path.join(name))
     }
 
-    /// Gives the directory back: kept as it is where nothing was written, else thrown away. Returns whether there is trash to remove.
+    /// Gives the directory back: kept where nothing was written, else thrown away. Returns whether there is trash to remove.
     ///
     /// # Errors
-    /// The errno of moving it away; the next take finds it unclean and does that again.
+    /// The errno of moving it away; the run that finds it next does that again.
     pub fn give_back(self) -> Result<bool, Errno> {
-        if !self.extra && is_untouched(&self.slot, self.root)? {
-            return Ok(self.inherited);
+        if !self.extra && is_untouched(&self.slot.fd)? {
+            return Ok(false);
         }
-        throw_away(&self.path, self.path.parent().unwrap_or(Path::new(".")))?;
-        Ok(true)
+        self.slot.throw_away().map(|()| true)
+    }
+}
+
+impl Slot {
+    /// Moves it below `trash`, under a name that nobody else uses: nobody else has this slot now. It is the caller's own whoever owns
+    /// what is in it, and so can be moved.
+    fn throw_away(&self) -> Result<(), Errno> {
+        let trash = self.path.parent().unwrap_or(Path::new(".")).with_file_name("trash");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let target = trash.join(format!("{name}-{}", now.as_nanos()));
+        match rename(&self.path, &target) {
+            Err(Errno::NOENT) => {
+                make(CWD, &trash)?;
+                rename(&self.path, &target)
+            }
+            result => result,
+        }
+    }
+}
+
+/// The kernel marks the work directory of a volatile overlay as not to be used again, since what was written might be lost. Nothing was
+/// written, so the mark goes.
+fn clean_work(slot: &OwnedFd) -> Result<(), Errno> {
+    for directory in ["w/work", "w/work/incompat", "w/work/incompat/volatile"] {
+        chmodat(slot, directory, CLEAN, AtFlags::empty())?;
+    }
+    unlinkat(slot, "w/work/incompat/volatile/dirty", AtFlags::empty())?;
+    unlinkat(slot, "w/work/incompat/volatile", AtFlags::REMOVEDIR)?;
+    unlinkat(slot, "w/work/incompat", AtFlags::REMOVEDIR)
+}
+
+/// The kernel makes work directories of mode 0; this mode says that one has been cleaned.
+const CLEAN: Mode = Mode::RWXU;
+
+/// Whether the work directory is new, or was cleaned by the run that used it last.
+fn is_clean(slot: &OwnedFd) -> Result<bool, Errno> {
+    match statat(slot, "w/work", AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(stat.st_mode & 0o777 == CLEAN.as_raw_mode()),
+        Err(Errno::NOENT) => Ok(true),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -131,16 +190,15 @@ fn make(directory: impl AsFd, name: impl rustix::path::Arg) -> Result<(), Errno>
 /// Makes a slot ready; `false` where what is in it cannot be used again.
 fn prepare(slot: &OwnedFd, root: RootAttributes) -> Result<bool, Errno> {
     match statat(slot, "u", AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(_) if !is_untouched(slot, root)? => Ok(false),
+        // Left by the run before, or by one that was killed.
+        Ok(_) if !is_clean(slot)? => Ok(false),
         Ok(stat) => {
             let same = stat.st_mode & 0o7777 == root.mode && (stat.st_mtime, stat.st_mtime_nsec as i64) == root.modified;
             if same {
                 return Ok(true);
             }
-            if stat.st_uid != getuid().as_raw() {
-                return Ok(false);
-            }
-            set_root(slot, root).map(|()| true)
+            // What belongs to another id of the range cannot be changed from here.
+            Ok(set_root(slot, root).is_ok())
         }
         Err(Errno::NOENT) => {
             make(slot, "u")?;
@@ -159,16 +217,12 @@ fn set_root(slot: &OwnedFd, root: RootAttributes) -> Result<(), Errno> {
 }
 
 /// Whether the upper directory holds no entry and no attribute that a payload could have left.
-fn is_untouched(slot: &OwnedFd, root: RootAttributes) -> Result<bool, Errno> {
+fn is_untouched(slot: &OwnedFd) -> Result<bool, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let upper = match openat(slot, "u", flags, Mode::empty()) {
         Err(Errno::ACCESS | Errno::NOENT) => return Ok(false),
         result => result?,
     };
-    let stat = fstat(&upper)?;
-    if stat.st_uid != getuid().as_raw() && Some(stat.st_uid) != root.owner {
-        return Ok(false);
-    }
     let mut names = [0u8; 256];
     match flistxattr(&upper, &mut names) {
         Ok(length) if only_overlay_names(names.get(..length).unwrap_or_default()) => {}
@@ -193,19 +247,4 @@ fn is_untouched(slot: &OwnedFd, root: RootAttributes) -> Result<bool, Errno> {
 /// The kernel's own attributes, which it lets nobody set from inside the overlay.
 fn only_overlay_names(names: &[u8]) -> bool {
     names.split(|byte| *byte == 0).all(|name| name.is_empty() || name.starts_with(b"user.overlay."))
-}
-
-/// Moves a slot below `trash`, under a name that nobody else uses. The slot is the caller's own whoever owns what is in it, and so can
-/// be moved.
-fn throw_away(path: &Path, base: &Path) -> Result<(), Errno> {
-    let trash = base.with_file_name("trash");
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let target = trash.join(format!("{}-{}-{}", std::process::id(), now.tv_sec, now.tv_nsec));
-    match rename(path, &target) {
-        Err(Errno::NOENT) => {
-            make(CWD, &trash)?;
-            rename(path, &target)
-        }
-        result => result,
-    }
 }

@@ -103,8 +103,10 @@ fn mounts(step: &Step) -> bool {
     )
 }
 
+type Kind = fn(&Step) -> bool;
+
 /// Steps without which there is no sandbox, once each.
-const ALWAYS: &[(&str, fn(&Step) -> bool)] = &[
+const ALWAYS: &[(&str, Kind)] = &[
     ("a plan clones once", |step| matches!(step, Step::Clone { .. })),
     ("a plan mounts a root once", |step| matches!(step, Step::MountRoot { .. })),
     ("a plan pivots once", |step| matches!(step, Step::PivotRoot)),

@@ -14,7 +14,7 @@ use crate::host::{Guarded, Presence};
 pub fn guards(project: &str, guarded: &[Guarded]) -> (Vec<Step>, Vec<PathBuf>) {
     let mut steps: BTreeMap<PathBuf, Guard> = BTreeMap::new();
     let mut unprotected = Vec::new();
-    for Guarded { path, hidden, presence } in guarded {
+    for Guarded { path, hidden, presence, .. } in guarded {
         match presence {
             Presence::File | Presence::Directory if *hidden => {
                 pin_ancestors(&mut steps, path);
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     fn guarded(path: &str, hidden: bool, presence: Presence) -> Guarded {
-        Guarded { path: path.into(), hidden, presence }
+        Guarded { path: path.into(), hidden, presence, identity: None }
     }
 
     fn plan(list: &[Guarded]) -> Vec<(String, Guard)> {

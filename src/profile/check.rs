@@ -70,6 +70,8 @@ pub struct Cx<'a> {
     pub mount: Option<usize>,
     /// Which element of a list.
     pub element: Option<usize>,
+    /// The source, offset and line of the last mount, from which the next is counted.
+    counted: (u16, u32, usize),
 }
 
 impl<'a> Cx<'a> {
@@ -86,6 +88,7 @@ impl<'a> Cx<'a> {
             inner: None,
             mount: None,
             element: None,
+            counted: (0, 0, 1),
         }
     }
 
@@ -113,7 +116,7 @@ impl<'a> Cx<'a> {
     }
 
     fn fail_key(&mut self, at: At, key: String, wrong: Wrong) {
-        let Some(source) = self.sources.get(usize::from(at.source)) else { return };
+        let Some(source) = self.sources.get(usize::from(at.source)).filter(|_| self.findings.wants()) else { return };
         self.findings.push(Findings::at(source, at.span(), key, wrong.message, wrong.hint));
     }
 
@@ -783,20 +786,34 @@ pub fn finish_secrets(draft: &mut Draft, cx: &mut Cx<'_>) {
 }
 
 impl Cx<'_> {
-    /// `profile.toml:12`
-    pub fn origin(&self, at: At) -> String {
-        origin(self.sources, at)
+    /// `profile.toml:12`; mounts of a file come in order, so that its lines are counted once.
+    fn origin(&mut self, at: At) -> String {
+        let Some(source) = self.sources.get(usize::from(at.source)) else { return String::new() };
+        if self.counted.0 != at.source || self.counted.1 > at.start {
+            self.counted = (at.source, 0, 1);
+        }
+        let (_, from, line) = self.counted;
+        let line = line + lines(source.text.as_bytes().get(from as usize..at.start as usize).unwrap_or_default());
+        self.counted = (at.source, at.start, line);
+        named_line(source, line)
+    }
+}
+
+fn lines(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
+}
+
+fn named_line(source: &Source, line: usize) -> String {
+    match source.layer {
+        super::source::Layer::Override => source.name.clone(),
+        _ => format!("{}:{line}", escape(&source.name)),
     }
 }
 
 /// `profile.toml:12`, or `--set`.
 pub fn origin(sources: &[Source], at: At) -> String {
     let Some(source) = sources.get(usize::from(at.source)) else { return String::new() };
-    if source.layer == super::source::Layer::Override {
-        return source.name.clone();
-    }
-    let line = source.text.as_bytes().iter().take(at.start as usize).filter(|byte| **byte == b'\n').count() + 1;
-    format!("{}:{line}", escape(&source.name))
+    named_line(source, 1 + lines(source.text.as_bytes().get(..at.start as usize).unwrap_or_default()))
 }
 
 /// Whether a key of this kind is a table of names.

@@ -53,6 +53,9 @@ fn substitute(inner: &str, lookup: &dyn Fn(&str) -> Lookup) -> Parsed<String> {
         let wrong = Wrong::new(format!("has `${{{shown}}}`, which names no variable"));
         return Err(wrong.hint("only `${NAME}` and `${NAME:-otherwise}` are known; a literal `${` is written `$${`"));
     }
+    if otherwise.is_some_and(|otherwise| otherwise.contains("${")) {
+        return Err(Wrong::new(format!("has a variable within `${{{shown}:-…}}`")).hint("what follows `:-` is taken as it is"));
+    }
     match (lookup(name), otherwise) {
         // As in a shell, `:-` also replaces what is set but empty.
         (Lookup::Value(value), Some(otherwise)) if value.is_empty() => Ok(otherwise.to_owned()),
@@ -99,7 +102,19 @@ mod tests {
         ] {
             assert_eq!(run(text).as_deref(), Ok(expected), "{text}");
         }
-        for text in ["${", "${}", "${HOME", "${UNSET}", "${OTHER}", "${OTHER:-x}", "${HOME:?x}", "${a b}", "${HOME/u/x}", "${LD.X}"] {
+        for text in [
+            "${",
+            "${}",
+            "${HOME",
+            "${UNSET}",
+            "${OTHER}",
+            "${OTHER:-x}",
+            "${HOME:?x}",
+            "${a b}",
+            "${HOME/u/x}",
+            "${LD.X}",
+            "${HOME:-${HOME}}",
+        ] {
             assert!(run(text).is_err(), "{text}");
         }
     }

@@ -7,6 +7,8 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use std::os::fd::AsRawFd;
+
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 
@@ -157,7 +159,10 @@ pub fn exists(path: &Path) -> bool {
 
 /// The path with every link followed; as it is where it leads nowhere.
 pub fn resolve(path: &Path) -> PathBuf {
-    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+    let open = || rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    // The kernel has the resolved path at hand; realpath(3) asks once for each component.
+    let known = |fd: std::os::fd::OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
+    open().ok().and_then(known).filter(|real| real.is_absolute()).unwrap_or_else(|| path.to_owned())
 }
 
 /// The names in a directory that end in `.toml`, sorted; none where there is no such directory.

@@ -59,6 +59,13 @@ impl Findings {
         self.findings.is_empty()
     }
 
+    /// Whether another one would be kept. One that would not is counted without being made: its place costs a look at the whole text.
+    pub(super) fn wants(&mut self) -> bool {
+        let wants = self.findings.len() < KEPT;
+        self.more += usize::from(!wants);
+        wants
+    }
+
     pub(super) fn push(&mut self, finding: Finding) {
         if self.findings.len() < KEPT {
             self.findings.push(finding);

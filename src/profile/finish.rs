@@ -171,7 +171,7 @@ impl Loaded {
     fn settle_image(&self, draft: &mut Draft, cx: &mut Cx<'_>) {
         match draft.image.take() {
             Some(image) => draft.profile.image = image,
-            None if self.last("", "image").is_some() => {}
+            None if self.texts.broken || self.last("", "image").is_some() => {}
             None => {
                 let file = self.texts.sources.first().map_or("profile", |source| &source.name);
                 let hint = "image = \"docker.io/library/debian:stable-slim\", or \"host\" for this machine's own programs";

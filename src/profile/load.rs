@@ -12,6 +12,8 @@ use super::walk::{Entry, Walk};
 const MAX_DEPTH: usize = 16;
 /// Most files in one profile.
 const MAX_FILES: usize = 64;
+/// Most bytes of all files together.
+const MAX_TOTAL: usize = 4 << 20;
 /// Most values of `--set`.
 const MAX_SETS: usize = 256;
 
@@ -24,6 +26,8 @@ pub struct Texts {
     /// All that were read, as named and as resolved, for protection.
     pub files: Vec<PathBuf>,
     pub findings: Findings,
+    /// Some text could not be read as TOML, so that what seems absent may be written.
+    pub broken: bool,
     /// Identity and number of each file, to tell a diamond from a cycle.
     known: Vec<(u64, u64)>,
     /// The files that are being read, outermost first.
@@ -50,8 +54,14 @@ impl Texts {
         self.known.push(identity);
         let text = match opened.read() {
             Ok(text) => text,
-            Err(error) => return self.findings.push(Findings::about_file(&name, error.to_string(), error.hint(&path))),
+            Err(error) => {
+                self.broken = true;
+                return self.findings.push(Findings::about_file(&name, error.to_string(), error.hint(&path)));
+            }
         };
+        if self.sources.iter().map(|source| source.text.len()).sum::<usize>() + text.len() > MAX_TOTAL {
+            return self.findings.push(Findings::about_file(&name, format!("all files together are larger than {MAX_TOTAL} bytes"), None));
+        }
         let dir = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
         self.open.push((identity, name.clone()));
         let source = Source { name, dir, text, layer };
@@ -62,7 +72,9 @@ impl Texts {
     /// Includes come first, so that what stands in the file itself wins.
     fn add(&mut self, source: Source, include: &mut dyn FnMut(&mut Self, &Item, &Path)) {
         let number = u16::try_from(self.sources.len()).unwrap_or(u16::MAX);
+        let before = self.findings.findings.len();
         let table = parse(&source, number, &mut self.findings);
+        self.broken |= self.findings.findings.len() > before;
         let mut walk = Walk { source: &source, findings: &mut self.findings, entries: Vec::with_capacity(32) };
         walk.file(table);
         let entries = walk.entries;

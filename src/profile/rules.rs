@@ -85,7 +85,7 @@ fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
 fn parse_port(text: &str) -> Parsed<u16> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = if digits { text.parse().ok().filter(|port| *port > 0) } else { None };
-    number.ok_or_else(|| Wrong::new("has no port after the colon").hint("ports go from 1 to 65535"))
+    number.ok_or_else(|| Wrong::new("has no port of 1 to 65535"))
 }
 
 /// `None`: this is no address at all.

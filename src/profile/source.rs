@@ -115,19 +115,28 @@ pub fn parse(source: &Source, number: u16, findings: &mut Findings) -> Vec<(Name
 
 /// Every syntax error, and what can be read around them. Values in a broken line are left out: they would only be misjudged.
 fn recover(source: &Source, number: u16, findings: &mut Findings) -> Vec<(Name, Item)> {
+    /// More broken lines than this say no more.
+    const MOST: usize = 64;
     let (table, errors) = DeTable::parse_recoverable(&source.text);
-    let mut broken: Vec<usize> = Vec::new();
-    for error in &errors {
-        let finding = syntax(source, error);
-        if !broken.contains(&finding.line) && broken.len() < 64 {
-            broken.push(finding.line);
-            findings.push(finding);
+    let mut broken: Vec<Range<usize>> = Vec::new();
+    for error in errors.iter().take(16 * MOST) {
+        let at = error.span().map_or(0, |span| span.start.min(source.text.len()));
+        if broken.len() < MOST && !broken.iter().any(|line| line.contains(&at)) {
+            broken.push(line_around(&source.text, at));
+            findings.push(syntax(source, error));
         }
     }
-    let line = |at: At| source.text.as_bytes()[..at.start as usize].iter().filter(|byte| **byte == b'\n').count() + 1;
     let mut items = entries(table.get_ref(), number);
-    prune(&mut items, &|at| broken.contains(&line(at)));
+    prune(&mut items, &|at| broken.iter().any(|line| line.contains(&(at.start as usize))));
     items
+}
+
+/// The bytes of the line that holds `at`, with its newline.
+fn line_around(text: &str, at: usize) -> Range<usize> {
+    let bytes = text.as_bytes();
+    let start = bytes[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    let end = bytes[at..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |newline| at + newline);
+    start..end + 1
 }
 
 fn prune(items: &mut Vec<(Name, Item)>, is_broken: &dyn Fn(At) -> bool) {

@@ -96,13 +96,18 @@ impl Walk<'_> {
     }
 
     fn unknown(&mut self, section: &str, name: &Name) {
+        if !self.findings.wants() {
+            return;
+        }
         let path = if section.is_empty() { escape(&name.text) } else { format!("{section}.{}", escape(&name.text)) };
         let hint = suggest(section, &name.text);
-        self.fail(name, path, "unknown key".into(), hint);
+        self.findings.push(Findings::at(self.source, name.at.span(), path, "unknown key".into(), hint));
     }
 
     fn fail(&mut self, place: &Name, key: String, message: String, hint: Option<String>) {
-        self.findings.push(Findings::at(self.source, place.at.span(), key, message, hint));
+        if self.findings.wants() {
+            self.findings.push(Findings::at(self.source, place.at.span(), key, message, hint));
+        }
     }
 }
 

@@ -10,6 +10,11 @@ pub const MAX_BYTES: u64 = 128 << 30;
 pub const FREE_BYTES: u64 = 1 << 30;
 /// … and beyond that to at most this many times its blob. Real layers are at 2 to 10; zeros are at 1000 under gzip.
 pub const MAX_RATIO: u64 = 100;
+/// A layer may have this many entries whatever its size …
+pub const FREE_ENTRIES: u64 = 100_000;
+/// … and beyond that one for this many bytes of its blob. Real entries take 60 and more; two million equal headers take half a byte
+/// each, and half a minute.
+pub const ENTRY_BYTES: u64 = 16;
 /// NAME_MAX of every file system that matters.
 pub const MAX_NAME: usize = 255;
 /// Directories above one another; deep `node_modules` have 60.

@@ -44,6 +44,8 @@ type Outcome<T = ()> = Result<T, Fault>;
 pub(crate) struct Unpacker<'a> {
     pub directories: Directories<'a>,
     pub bounds: &'a Bounds,
+    /// Entries that a blob of this size may have.
+    pub max_entries: u64,
     pub map: OwnerMap,
     pub facts: TreeFacts,
     pub ids: OwnerIds,
@@ -103,6 +105,12 @@ impl Unpacker<'_> {
     fn entry<S: Stream>(&mut self, entry: &Entry, reader: &mut Reader<S>) -> Outcome {
         self.bounds.count(entry.real_size).map_err(Fault::Bounds)?;
         self.facts.entries += 1;
+        if self.facts.entries > self.max_entries {
+            return Err(Fault::Bounds(format!(
+                "it has more than {} entries, which is more than its size can honestly hold",
+                self.max_entries
+            )));
+        }
         let path = EntryPath::parse(&entry.path).map_err(Fault::Refused)?;
         let Some((parent, name)) = path.split() else { return self.root(entry) };
         if entry.path.ends_with(b"/.") && entry.kind != Kind::Directory {

@@ -7,7 +7,7 @@ use std::sync::mpsc::sync_channel;
 
 use rustix::fs::Mode;
 
-use super::bounds::Bounds;
+use super::bounds::{Bounds, ENTRY_BYTES, FREE_ENTRIES};
 use super::directory::Directories;
 use super::extract::Unpacker;
 use super::late::Late;
@@ -188,9 +188,11 @@ fn extract(
     tree: &PendingTree<'_>,
     reader: &mut Reader<TarStream>,
 ) -> Result<(TreeFacts, OwnerIds), Error> {
+    let blob = layer.blob.open(&layer.name)?.left();
     let mut unpacker = Unpacker {
         directories: Directories::new(tree.root()),
         bounds,
+        max_entries: FREE_ENTRIES + blob / ENTRY_BYTES,
         map: load.map,
         facts: TreeFacts::default(),
         ids: OwnerIds::default(),

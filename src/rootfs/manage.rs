@@ -9,7 +9,7 @@ use super::prepare::{Prepared, Tree};
 use super::record::{self, ImageRecord, ReferenceRecord};
 use super::{Error, Ownership};
 use crate::image::Reference;
-use crate::store::{Store, TreeFacts};
+use crate::store::{Lock, Store, TreeFacts};
 
 /// What a removal has taken away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -65,19 +65,19 @@ fn by_reference(store: &Store, all: &[ImageRecord], wanted: &str) -> Result<Opti
 
 /// Removes one image, and the layers that no other image has.
 pub fn remove_image(store: &Store, image: &ImageRecord, ownership: Ownership) -> Result<Removed, Error> {
-    let _removal = store.begin_removal()?;
+    let lock = store.begin_removal()?;
     let mut removed = Removed::default();
     if !forget(store, image)? {
         return Err(Error::InUse(image.digest.clone()));
     }
     removed.images = 1;
-    sweep_layers(store, ownership, &mut removed)?;
+    sweep_layers(store, &lock, ownership, &mut removed)?;
     Ok(removed)
 }
 
 /// Removes layers, blobs and records that no image refers to; with `all` every image that no sandbox uses.
 pub fn prune(store: &Store, all: bool, ownership: Ownership) -> Result<Removed, Error> {
-    let _removal = store.begin_removal()?;
+    let lock = store.begin_removal()?;
     let mut removed = Removed::default();
     for image in images(store)? {
         if !all {
@@ -88,7 +88,7 @@ pub fn prune(store: &Store, all: bool, ownership: Ownership) -> Result<Removed, 
             false => removed.in_use += 1,
         }
     }
-    sweep_layers(store, ownership, &mut removed)?;
+    sweep_layers(store, &lock, ownership, &mut removed)?;
     Ok(removed)
 }
 
@@ -124,7 +124,7 @@ fn read_prepared(store: &Store, path: &str) -> Result<Option<Prepared>, Error> {
 }
 
 /// Removes what nothing refers to any more.
-fn sweep_layers(store: &Store, ownership: Ownership, removed: &mut Removed) -> Result<(), Error> {
+fn sweep_layers(store: &Store, lock: &Lock, ownership: Ownership, removed: &mut Removed) -> Result<(), Error> {
     let kept = images(store)?;
     let diff_ids: BTreeSet<String> = kept.iter().flat_map(|image| &image.diff_ids).map(ToString::to_string).collect();
     let blobs: BTreeSet<&str> =
@@ -150,10 +150,13 @@ fn sweep_layers(store: &Store, ownership: Ownership, removed: &mut Removed) -> R
             store.unlink(&format!("owners/{name}"))?;
         }
     }
-    if doomed.is_empty() {
+    if doomed.is_empty() && lock.leftovers.is_empty() {
         return Ok(());
     }
-    let work = || doomed.iter().try_for_each(|(name, _)| store.remove_layer(name)).map_err(Error::from);
+    let work = || {
+        doomed.iter().try_for_each(|(name, _)| store.remove_layer(name))?;
+        Ok(store.remove_leftovers(lock)?)
+    };
     match ownership {
         Ownership::Single => work()?,
         // Files of the range's ids can be removed only where these ids are.

@@ -42,6 +42,10 @@ pub struct Prepared {
     pub digest: Digest,
     pub config: ImageConfig,
     pub tree: Tree,
+    /// The topmost layer that says what the root directory is like: its mode, owner and times are those of the image's root, also
+    /// where layers above it say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<LayerName>,
     pub user: ResolvedUser,
     /// What is worth saying about the load; empty when nothing was loaded.
     #[serde(skip)]
@@ -104,7 +108,7 @@ fn of_directory(request: &Request<'_>, path: PathBuf, tree: Tree, name: &[u8]) -
     let user = user::resolve(&stack, request.user.unwrap_or(&default))?;
     let config =
         ImageConfig { os: request.platform.os.clone(), architecture: request.platform.architecture.clone(), ..ImageConfig::default() };
-    Ok(Prepared { digest: Digest::of(name), config, tree, user, notes: Vec::new(), lease: None })
+    Ok(Prepared { digest: Digest::of(name), config, tree, root: None, user, notes: Vec::new(), lease: None })
 }
 
 fn of_reference(store: &Store, request: &Request<'_>, text: &str) -> Result<Prepared, Error> {
@@ -131,7 +135,15 @@ fn of_reference(store: &Store, request: &Request<'_>, text: &str) -> Result<Prep
         let loaded: Vec<Loaded> = known.collect::<Result<_, Error>>()?;
         let user = resolve_user(store, &spec, &loaded)?;
         if request.ownership == Ownership::Single || is(&user) == you {
-            return Ok(Prepared { digest, config, tree: Tree::Layers { names: names(&loaded) }, user, notes: Vec::new(), lease: None });
+            return Ok(Prepared {
+                digest,
+                config,
+                tree: Tree::Layers { names: names(&loaded) },
+                root: root(&loaded),
+                user,
+                notes: Vec::new(),
+                lease: None,
+            });
         }
         you = is(&user);
     }
@@ -151,16 +163,27 @@ fn load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
         return Err(Error::NoLayers);
     }
     let spec = spec(&image.config, request.user)?;
-    let _load = store.begin_load()?;
+    let lock = store.begin_load()?;
     let work = || unpack(store, request, &image, &spec);
     let Unpacked { loaded, user } = match request.ownership {
         Ownership::Single => work()?,
-        Ownership::Range { uids, gids } => in_range(uids, gids, work)?,
+        Ownership::Range { uids, gids } => in_range(uids, gids, || {
+            store.remove_leftovers(&lock)?;
+            work()
+        })?,
     };
     complete(&mut image, &loaded);
     let digest = keep(store, request, &image, &loaded)?;
     let notes = notes(&loaded);
-    Ok(Prepared { digest, config: image.config, tree: Tree::Layers { names: names(&loaded) }, user, notes, lease: None })
+    Ok(Prepared {
+        digest,
+        config: image.config,
+        tree: Tree::Layers { names: names(&loaded) },
+        root: root(&loaded),
+        user,
+        notes,
+        lease: None,
+    })
 }
 
 /// Unpacks for whom the user is thought to be; where the image's files say something else, the layers for which that makes a
@@ -246,6 +269,10 @@ fn synthetic_manifest(image: &Image, loaded: &[Loaded]) -> Vec<u8> {
 fn names(loaded: &[Loaded]) -> Vec<LayerName> {
     let first = loaded.iter().rposition(|layer| layer.facts.opaque_root).unwrap_or(0);
     loaded[first.min(loaded.len())..].iter().map(|layer| layer.name.clone()).collect()
+}
+
+fn root(loaded: &[Loaded]) -> Option<LayerName> {
+    loaded.iter().rfind(|layer| layer.facts.has_root).map(|layer| layer.name.clone())
 }
 
 fn resolve_user(store: &Store, spec: &UserSpec, loaded: &[Loaded]) -> Result<ResolvedUser, Error> {

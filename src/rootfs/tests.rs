@@ -292,3 +292,98 @@ fn closed_directories_and_fifos() {
     crate::store::remove_tree(&parent, tree.file_name().unwrap().as_encoded_bytes()).unwrap();
     assert!(!tree.exists());
 }
+
+/// What `tests/evil/images/generate.py` expects of one image; see there.
+#[derive(serde::Deserialize)]
+struct Case {
+    name: String,
+    source: String,
+    refused: Option<Vec<String>>,
+    loaded: Option<std::collections::BTreeMap<String, serde_json::Value>>,
+    user: Option<serde_json::Value>,
+    env: Option<Vec<(String, String)>>,
+}
+
+impl Case {
+    fn source(&self, directory: &Path) -> ImageSource {
+        let (kind, rest) = self.source.split_once(':').unwrap();
+        let (path, select) = (directory.join(rest), Select::Only);
+        match kind {
+            "oci" => ImageSource::OciDir { path, select },
+            "oci-archive" => ImageSource::OciArchive { path, select },
+            "docker-archive" => ImageSource::DockerArchive { path, select },
+            "tar" => ImageSource::Tar { path },
+            _ => panic!("{kind}"),
+        }
+    }
+
+    /// What is wrong, if anything is.
+    fn fault(&self, directory: &Path) -> Option<String> {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store")).unwrap();
+        let outcome = prepare_source(&store, &self.source(directory));
+        match (&self.refused, outcome) {
+            (Some(words), Err(error)) => {
+                let text = error.chain();
+                let missing = words.iter().find(|word| !text.contains(word.as_str()));
+                let left = store.list("layers").unwrap();
+                // Who names an image refuses it whole, but layers that are good by themselves may stay.
+                let kept = left.iter().any(|name| name.starts_with(".tmp"));
+                missing.map(|word| format!("`{word}` is not in: {text}")).or(kept.then(|| format!("left: {left:?}")))
+            }
+            (Some(_), Ok(_)) => Some("it was loaded".into()),
+            (None, Err(error)) => Some(format!("it was refused: {}", error.chain())),
+            (None, Ok(prepared)) => self.wrong(&store, &prepared),
+        }
+    }
+
+    fn wrong(&self, store: &Store, prepared: &Prepared) -> Option<String> {
+        let Tree::Layers { names } = &prepared.tree else { return Some("no layers".into()) };
+        let stack = Stack::of_layers(store.layers().unwrap(), names).unwrap();
+        for (path, facts) in self.loaded.iter().flatten() {
+            let found = stack.lookup_link(path.as_bytes()).unwrap();
+            for (fact, value) in facts.as_object().unwrap() {
+                if !holds(&stack, path, found.as_ref(), fact, value) {
+                    return Some(format!("{path}: {fact} is not {value}"));
+                }
+            }
+        }
+        let user = serde_json::to_value(&prepared.user).unwrap();
+        let other = self.user.iter().flat_map(|facts| facts.as_object().unwrap()).find(|(key, value)| user[key] != **value);
+        if let Some((key, value)) = other {
+            return Some(format!("user: {key} is not {value}, but {}", user[key]));
+        }
+        self.env.as_ref().filter(|env| **env != prepared.config.env).map(|_| format!("env is {:?}", prepared.config.env))
+    }
+}
+
+fn holds(stack: &Stack, path: &str, found: Option<&Found>, fact: &str, value: &serde_json::Value) -> bool {
+    use rustix::fs::FileType;
+    let Some(found) = found else { return fact == "absent" };
+    let kind = found.file_type();
+    match fact {
+        "any" => true,
+        "file" => stack.read(path.as_bytes(), 1 << 20).unwrap().unwrap() == value.as_str().unwrap().as_bytes(),
+        "link" => kind == FileType::Symlink && stack.target(found).unwrap() == value.as_str().unwrap().as_bytes(),
+        "dir" => kind == FileType::Directory,
+        "fifo" => kind == FileType::Fifo,
+        "mode" => format!("{:o}", found.stat.st_mode & 0o7777) == value.as_str().unwrap(),
+        "mtime" => found.stat.st_mtime == value.as_i64().unwrap(),
+        "size" => found.stat.st_size == value.as_i64().unwrap(),
+        "absent" => false,
+        _ => panic!("{fact}"),
+    }
+}
+
+#[test]
+fn hostile_images() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/evil/images/generate.py");
+    let status =
+        std::process::Command::new("python3").arg("-B").arg(script).arg(directory.path()).stdout(std::process::Stdio::null()).status();
+    assert!(status.unwrap().success());
+    let cases: Vec<Case> = serde_json::from_str(&text(directory.path().join("expect.json"))).unwrap();
+    let faults: Vec<String> =
+        cases.iter().filter_map(|case| case.fault(directory.path()).map(|fault| format!("{}: {fault}", case.name))).collect();
+    assert!(faults.is_empty(), "{} of {} cases:\n{}", faults.len(), cases.len(), faults.join("\n"));
+}

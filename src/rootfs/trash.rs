@@ -10,6 +10,9 @@ use super::namespace::in_range;
 use super::{Error, Ownership};
 use crate::store::remove_tree;
 
+/// How long after the run that asked for it a removal begins.
+const REST: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Removes everything in `directory`; does nothing where another process is doing that.
 ///
 /// # Errors
@@ -25,21 +28,30 @@ pub fn sweep(directory: &Path, ownership: Ownership) -> Result<(), Error> {
         Err(Errno::WOULDBLOCK) => return Ok(()),
         result => result.map_err(failed)?,
     }
+    // Runs that follow each other share one removal: it waits for a moment of rest.
+    std::thread::sleep(REST);
     match (empty(&trash), ownership) {
         (Err(Errno::ACCESS | Errno::PERM), Ownership::Range { uids, gids }) => in_range(uids, gids, || empty(&trash).map_err(failed)),
         (result, _) => result.map_err(failed),
     }
 }
 
-/// Removes what can be removed; the first failure is told after all have been tried.
+/// Removes until nothing is left, also what comes while it is at it.
 fn empty(trash: &OwnedFd) -> Result<(), Errno> {
-    let mut result = Ok(());
+    while empty_once(trash)? {}
+    Ok(())
+}
+
+/// Removes what can be removed; a failure is told after all have been tried. Returns whether there was anything.
+fn empty_once(trash: &OwnedFd) -> Result<bool, Errno> {
+    let mut result = Ok(false);
     for entry in Dir::read_from(trash)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
             match remove_tree(trash, name) {
-                Ok(()) | Err(Errno::NOENT) => {}
+                Ok(()) => result = result.map(|_| true),
+                Err(Errno::NOENT) => {}
                 Err(errno) => result = Err(errno),
             }
         }

@@ -13,6 +13,9 @@ use super::{Error, Store, TEMPORARY, remove_tree};
 /// Held until it is dropped.
 pub struct Lock {
     _file: OwnedFd,
+    /// Trees that killed loads left and that could not be removed, since ids of a range own them. They have no owner but whoever
+    /// reads this; see [`Store::remove_leftovers`].
+    pub leftovers: Vec<String>,
 }
 
 impl Store {
@@ -20,13 +23,13 @@ impl Store {
     pub fn begin_load(&self) -> Result<Lock, Error> {
         self.create_directories()?;
         let file = self.lock_file("lock")?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let leftovers = match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => self.sweep()?,
-            Err(Errno::WOULDBLOCK) => {}
+            Err(Errno::WOULDBLOCK) => Vec::new(),
             Err(errno) => return Err(self.error("lock", "lock", errno)),
-        }
+        };
         self.flock(&file, FlockOperation::LockShared, "lock")?;
-        Ok(Lock { _file: file })
+        Ok(Lock { _file: file, leftovers })
     }
 
     /// Keeps every load away, for removals. Waits for those that run.
@@ -34,8 +37,16 @@ impl Store {
         self.create_directories()?;
         let file = self.lock_file("lock")?;
         self.flock(&file, FlockOperation::LockExclusive, "lock")?;
-        self.sweep()?;
-        Ok(Lock { _file: file })
+        let leftovers = self.sweep()?;
+        Ok(Lock { _file: file, leftovers })
+    }
+
+    /// Removes what a sweep could not, from where the ids of the range are.
+    pub fn remove_leftovers(&self, lock: &Lock) -> Result<(), Error> {
+        lock.leftovers.iter().try_for_each(|path| match self.discard(path)? {
+            true => Ok(()),
+            false => Err(self.error("remove", path, Errno::PERM)),
+        })
     }
 
     /// Waits until nobody else makes the layer `name`.
@@ -43,7 +54,7 @@ impl Store {
         let path = format!("locks/{name}");
         let file = self.lock_file(&path)?;
         self.flock(&file, FlockOperation::LockExclusive, &path)?;
-        Ok(Lock { _file: file })
+        Ok(Lock { _file: file, leftovers: Vec::new() })
     }
 
     fn lock_file(&self, name: &str) -> Result<OwnedFd, Error> {
@@ -61,23 +72,30 @@ impl Store {
     }
 
     /// Removes what killed loads left. Only under the exclusive lock: every temporary file then has no owner.
-    fn sweep(&self) -> Result<(), Error> {
+    fn sweep(&self) -> Result<Vec<String>, Error> {
+        let mut doomed = Vec::new();
         for directory in ["layers", "owners", "images", "references", "prepared", "blobs/sha256", "blobs/sha512"] {
             for name in self.list_all(directory)? {
                 if name.starts_with(TEMPORARY) {
-                    self.discard(&format!("{directory}/{name}"))?;
+                    doomed.push(format!("{directory}/{name}"));
                 }
             }
         }
         for name in self.list("layers")?.iter().filter(|name| !name.contains('.')) {
             if !self.is_whole(name)? {
-                self.discard(&format!("layers/{name}"))?;
+                doomed.push(format!("layers/{name}"));
             }
         }
         for name in self.list("locks")? {
             self.unlink(&format!("locks/{name}"))?;
         }
-        Ok(())
+        let mut leftovers = Vec::new();
+        for path in doomed {
+            if !self.discard(&path)? {
+                leftovers.push(path);
+            }
+        }
+        Ok(leftovers)
     }
 
     fn list_all(&self, name: &str) -> Result<Vec<String>, Error> {
@@ -91,13 +109,14 @@ impl Store {
             .collect())
     }
 
-    /// Removes a file or a tree of the store; one that other ids own is left for `image prune`, which can.
-    fn discard(&self, path: &str) -> Result<(), Error> {
+    /// Removes a file or a tree of the store; `false`: other ids own some of it.
+    fn discard(&self, path: &str) -> Result<bool, Error> {
         let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let parent = rustix::fs::openat(self.directory(), parent, flags, Mode::empty()).map_err(|errno| self.error("open", path, errno))?;
         match remove_tree(&parent, name.as_bytes()) {
-            Ok(()) | Err(Errno::NOENT | Errno::PERM | Errno::ACCESS) => Ok(()),
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(Errno::PERM | Errno::ACCESS) => Ok(false),
             Err(errno) => Err(self.error("remove", path, errno)),
         }
     }

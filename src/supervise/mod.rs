@@ -12,21 +12,24 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use rustix::process::Signal;
+use rustix::process::{Signal, WaitIdStatus};
 use rustix::time::Timespec;
 
 use crate::launch::Running;
 use crate::launch::wire::{Message, hear};
 
 pub use terminal::{Side, Terminal, sides};
-pub use watch::{Watch, WatchError};
+use watch::Watch;
+pub use watch::{WatchError, Watched};
 
 /// How a sandbox is watched over.
 pub struct Orders {
     /// The caller's terminal, where the payload has one of its own.
     pub terminal: Option<Terminal>,
-    /// Ends the sandbox when a protected file is replaced on the host.
-    pub watch: Option<Watch>,
+    /// The project and what is guarded in it: the sandbox ends when the host replaces one of them.
+    pub watched: Option<(PathBuf, Vec<Watched>)>,
+    /// Only warn then.
+    pub warn_only: bool,
     /// Wall clock limit.
     pub limit: Option<Duration>,
     /// Sent when the limit is reached.
@@ -58,17 +61,20 @@ pub struct Outcome {
     pub end: End,
     /// Tolerated: the step and its errno.
     pub missed: Vec<(u32, Errno)>,
+    /// Guarded paths that the host replaced while the sandbox was let go on.
+    pub replaced: Vec<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {act}")]
-pub struct SuperviseError {
-    pub act: &'static str,
-    pub source: Errno,
+pub enum SuperviseError {
+    #[error("cannot {act}")]
+    Call { act: &'static str, source: Errno },
+    #[error(transparent)]
+    Watch(#[from] WatchError),
 }
 
 fn cannot(act: &'static str) -> impl Fn(Errno) -> SuperviseError {
-    move |source| SuperviseError { act, source }
+    move |source| SuperviseError::Call { act, source }
 }
 
 /// Watches over a sandbox until everything in it is gone.
@@ -79,14 +85,25 @@ fn cannot(act: &'static str) -> impl Fn(Errno) -> SuperviseError {
 /// [`SuperviseError`]: the sandbox has been ended.
 pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, SuperviseError> {
     let signals = signal_fd()?;
-    let mut supervision = Supervision { running, orders, missed: Vec::new(), end: None, stage: Stage::Running, started: Instant::now() };
+    let mut supervision = Supervision {
+        running,
+        orders,
+        missed: Vec::new(),
+        end: None,
+        stage: Stage::Running,
+        started: Instant::now(),
+        watch: None,
+        replaced: Vec::new(),
+        hung_up: false,
+    };
     let end = supervision.run(&signals)?;
-    let Supervision { running, mut orders, missed, .. } = supervision;
-    running.reap().map_err(cannot("wait for the sandbox to end"))?;
+    let Supervision { mut orders, missed, replaced, watch, .. } = supervision;
+    // Not closed but left to the process's end, or to whoever holds it by then: closing takes some ten milliseconds.
+    std::mem::forget(watch);
     if let Some(terminal) = &mut orders.terminal {
         terminal.drain();
     }
-    Ok(Outcome { end, missed })
+    Ok(Outcome { end, missed, replaced })
 }
 
 /// Every signal but SIGCHLD, which is not needed beside a pidfd and a socket.
@@ -94,7 +111,7 @@ fn signal_fd() -> Result<SignalFd, SuperviseError> {
     let mut signals = SigSet::all();
     signals.remove(NixSignal::SIGCHLD);
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .map_err(|errno| SuperviseError { act: "make a signalfd", source: Errno::from_raw_os_error(errno as i32) })
+        .map_err(|errno| SuperviseError::Call { act: "make a signalfd", source: Errno::from_raw_os_error(errno as i32) })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -113,7 +130,14 @@ struct Supervision<'a> {
     end: Option<End>,
     stage: Stage,
     started: Instant,
+    watch: Option<Watch>,
+    replaced: Vec<PathBuf>,
+    /// Init, or the payload that took its place, has closed its end: now only its own end is waited for.
+    hung_up: bool,
 }
+
+/// How long a run lasts before its guarded files are watched.
+const WATCH_AFTER: Duration = Duration::from_millis(250);
 
 /// Indexes of the descriptors that are always polled; those of terminal and watch follow.
 const SOCKET: usize = 0;
@@ -132,6 +156,9 @@ impl Supervision<'_> {
             if ready.watch && self.end.is_none() {
                 self.look_at_watch()?;
             }
+            if ready.socket && self.hung_up {
+                return self.last_word();
+            }
             if ready.socket && self.take_messages()? {
                 return Ok(self.end.take().unwrap_or(End::Lost));
             }
@@ -141,9 +168,10 @@ impl Supervision<'_> {
 
     fn wait(&self, signals: BorrowedFd<'_>) -> Result<Ready, SuperviseError> {
         let mut list: Vec<PollFd<'_>> = Vec::with_capacity(5);
-        list.push(PollFd::new(&self.running.socket, PollFlags::IN));
+        let word = if self.hung_up { &self.running.pidfd } else { &self.running.socket };
+        list.push(PollFd::new(word, PollFlags::IN));
         list.push(PollFd::from_borrowed_fd(signals, PollFlags::IN));
-        if let Some(watch) = &self.orders.watch {
+        if let Some(watch) = &self.watch {
             list.push(PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN));
         }
         if let Some(terminal) = &self.orders.terminal {
@@ -154,11 +182,12 @@ impl Supervision<'_> {
             Err(errno) => return Err(cannot("wait for events")(errno)),
         }
         let is_ready = |index: usize| !list[index].revents().is_empty();
-        Ok(Ready { socket: is_ready(SOCKET), signals: is_ready(SIGNALS), watch: self.orders.watch.is_some() && is_ready(SIGNALS + 1) })
+        Ok(Ready { socket: is_ready(SOCKET), signals: is_ready(SIGNALS), watch: self.watch.is_some() && is_ready(SIGNALS + 1) })
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let left = self.deadline()?.saturating_duration_since(Instant::now());
+        let next = self.deadline().into_iter().chain(self.watch_due()).min()?;
+        let left = next.saturating_duration_since(Instant::now());
         Some(Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(left.subsec_nanos()) })
     }
 
@@ -171,7 +200,34 @@ impl Supervision<'_> {
         }
     }
 
+    /// When the watch is to begin, until it has.
+    fn watch_due(&self) -> Option<Instant> {
+        self.orders.watched.as_ref().filter(|_| self.watch.is_none() && self.end.is_none())?;
+        self.started.checked_add(WATCH_AFTER)
+    }
+
+    fn begin_watch(&mut self) -> Result<(), SuperviseError> {
+        let Some((project, paths)) = &self.orders.watched else { return Ok(()) };
+        let (watch, replaced) = Watch::new(project, paths)?;
+        self.watch = Some(watch);
+        replaced.map_or(Ok(()), |path| self.take_replaced(path))
+    }
+
+    fn take_replaced(&mut self, path: PathBuf) -> Result<(), SuperviseError> {
+        if self.orders.warn_only {
+            if !self.replaced.contains(&path) {
+                self.replaced.push(path);
+            }
+            return Ok(());
+        }
+        self.end = Some(End::Replaced(path));
+        self.kill()
+    }
+
     fn keep_time(&mut self) -> Result<(), SuperviseError> {
+        if self.watch_due().is_some_and(|due| Instant::now() >= due) {
+            self.begin_watch()?;
+        }
         if self.deadline().is_none_or(|deadline| Instant::now() < deadline) {
             return Ok(());
         }
@@ -199,12 +255,8 @@ impl Supervision<'_> {
     }
 
     fn look_at_watch(&mut self) -> Result<(), SuperviseError> {
-        let replaced = self.orders.watch.as_mut().and_then(Watch::replaced);
-        if let Some(path) = replaced {
-            self.end = Some(End::Replaced(path));
-            self.kill()?;
-        }
-        Ok(())
+        let replaced = self.watch.as_mut().and_then(Watch::replaced);
+        replaced.map_or(Ok(()), |path| self.take_replaced(path))
     }
 
     fn take_signals(&mut self, signals: &SignalFd) -> Result<(), SuperviseError> {
@@ -231,7 +283,10 @@ impl Supervision<'_> {
     fn take_messages(&mut self) -> Result<bool, SuperviseError> {
         loop {
             match hear(self.running.socket.as_fd(), RecvFlags::DONTWAIT) {
-                Ok(None) => return Ok(true),
+                Ok(None) | Err(Errno::CONNRESET) => {
+                    self.hung_up = true;
+                    return Ok(false);
+                }
                 Ok(Some((message, fd))) => {
                     if self.take_message(message, fd)? {
                         return Ok(true);
@@ -239,10 +294,22 @@ impl Supervision<'_> {
                 }
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => return Ok(true),
                 Err(errno) => return Err(cannot("hear from the sandbox")(errno)),
             }
         }
+    }
+
+    /// Without a message of init its own end tells: it was killed, or it was the payload.
+    fn last_word(&mut self) -> Result<End, SuperviseError> {
+        let status = self.running.reap().map_err(cannot("wait for the sandbox to end"))?;
+        let own = |status: &WaitIdStatus| match (status.exit_status(), status.terminating_signal()) {
+            _ if self.running.init => End::Lost,
+            (Some(code), _) => End::Exited(code),
+            (None, Some(signal)) => End::Signaled(signal),
+            (None, None) => End::Lost,
+        };
+        let end = status.as_ref().map_or(End::Lost, own);
+        Ok(self.end.take().unwrap_or(end))
     }
 
     fn take_message(&mut self, message: Message, fd: Option<OwnedFd>) -> Result<bool, SuperviseError> {

@@ -1,4 +1,7 @@
 //! Guarded files that the host replaces by rename lose their mounts: the parent sees that and ends the sandbox.
+//!
+//! Taking an inotify instance down makes the kernel wait for a grace period, some ten milliseconds. So a watch begins only when a run
+//! has lasted for a while, and first looks whether everything still is what it was at the start.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -7,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
+use rustix::fs::stat;
 use rustix::io::Errno;
 
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +18,14 @@ use rustix::io::Errno;
 pub struct WatchError {
     pub path: PathBuf,
     pub source: Errno,
+}
+
+/// A guarded path and what it was when the sandbox was started.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    pub path: PathBuf,
+    /// Device and inode.
+    pub identity: (u64, u64),
 }
 
 /// An inotify(7) instance on the directories that hold guarded names.
@@ -25,18 +37,18 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches every component of each path, relative to `project`.
+    /// Watches every component of each path, relative to `project`, and tells which of them has been replaced already.
     ///
     /// # Errors
     /// `ENOSPC` the user's `fs.inotify.max_user_watches` are used up · `EMFILE` `max_user_instances`.
-    pub fn new(project: &Path, paths: &[PathBuf]) -> Result<Self, WatchError> {
+    pub fn new(project: &Path, paths: &[Watched]) -> Result<(Self, Option<PathBuf>), WatchError> {
         let wrap = |path: &Path| {
             let path = path.to_owned();
             move |source| WatchError { path, source }
         };
         let fd = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(wrap(project))?;
         let mut watch = Self { fd, project: project.to_owned(), names: HashMap::new() };
-        for path in paths {
+        for Watched { path, .. } in paths {
             for guarded in path.ancestors().filter(|part| !part.as_os_str().is_empty()) {
                 let directory = project.join(guarded.parent().unwrap_or(Path::new("")));
                 let flags = WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::ONLYDIR;
@@ -47,7 +59,9 @@ impl Watch {
                 }
             }
         }
-        Ok(watch)
+        let now = |path: &Path| stat(project.join(path)).ok().map(|stat| (stat.st_dev, stat.st_ino));
+        let replaced = paths.iter().find(|watched| now(&watched.path) != Some(watched.identity));
+        Ok((watch, replaced.map(|watched| project.join(&watched.path))))
     }
 
     pub fn as_fd(&self) -> BorrowedFd<'_> {

@@ -174,3 +174,9 @@ pub fn keep_open(fd: OwnedFd) -> BorrowedFd<'static> {
     // executes or ends, after which the borrow is not used.
     unsafe { BorrowedFd::borrow_raw(fd.into_raw_fd()) }
 }
+
+/// Signals every process that this one may signal but itself; in a pid namespace, everything in it but its init (kill(2), pid -1).
+pub fn kill_all(signal: Signal) -> Result<(), Errno> {
+    // SAFETY: integers only. The caller is pid 1 of its namespace, so nothing outside is meant.
+    if unsafe { libc::kill(-1, signal.as_raw()) } < 0 { Err(last_errno()) } else { Ok(()) }
+}

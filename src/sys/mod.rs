@@ -12,7 +12,7 @@ mod tty;
 
 pub use alloc::Bump;
 pub use clone::{
-    Clone3, Forked, await_signal, block_signals, clone3, exit_now, keep_only, keep_open, reset_signals, single_threaded,
+    Clone3, Forked, await_signal, block_signals, clone3, exit_now, keep_only, keep_open, kill_all, reset_signals, single_threaded,
     spawn_sharing_memory,
 };
 pub use confine::{

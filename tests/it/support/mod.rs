@@ -1,0 +1,183 @@
+//! What every test needs: a user's directories of its own, the binary, the probe, the images.
+
+mod command;
+mod environment;
+pub mod pty;
+pub mod tree;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+pub use command::{Child, Hamper, Output, Seen};
+pub use environment::TestEnv;
+
+/// Ends the test early where this machine cannot run it; fails it where every test must run.
+#[macro_export]
+macro_rules! require {
+    ($condition:expr, $what:expr) => {
+        if !$condition {
+            assert!(!$crate::support::must_run(), "needs {}, which this machine has not", $what);
+            eprintln!("skipped: needs {}", $what);
+            return;
+        }
+    };
+}
+
+pub fn must_run() -> bool {
+    std::env::var_os("HAMPER_TESTS_MUST_RUN").is_some_and(|value| value == "1")
+}
+
+/// The sources: this file's package.
+pub fn sources() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The program under test.
+pub fn hamper() -> PathBuf {
+    std::env::var_os("HAMPER_TEST_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_hamper")), PathBuf::from)
+}
+
+/// The probe: built here where `tests/run` has not.
+pub fn probe() -> PathBuf {
+    static PROBE: OnceLock<PathBuf> = OnceLock::new();
+    PROBE
+        .get_or_init(|| {
+            if let Some(path) = std::env::var_os("HAMPER_TEST_PROBE") {
+                return PathBuf::from(path);
+            }
+            let path = base().join("probe");
+            let made = base().join(format!("probe.{}", std::process::id()));
+            let status = Command::new(sources().join("tests/probe/build")).arg(&made).status().expect("tests/probe/build");
+            assert!(status.success(), "the probe could not be built");
+            std::fs::rename(&made, &path).expect("rename the probe");
+            path
+        })
+        .clone()
+}
+
+/// Where the tests keep what they make: on a disk, not in memory, and short enough for sockets.
+pub fn base() -> PathBuf {
+    static BASE: OnceLock<PathBuf> = OnceLock::new();
+    BASE.get_or_init(|| {
+        let path = match std::env::var_os("HAMPER_TEST_TMP") {
+            Some(path) => PathBuf::from(path),
+            None => PathBuf::from(format!("/var/tmp/hamper-it-{}", uid())),
+        };
+        std::fs::create_dir_all(&path).expect("directory for tests");
+        std::fs::canonicalize(path).expect("directory for tests")
+    })
+    .clone()
+}
+
+pub fn uid() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+pub fn gid() -> u32 {
+    rustix::process::getgid().as_raw()
+}
+
+/// The user's name, as the host knows it.
+pub fn user_name() -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").expect("passwd");
+    let line = passwd.lines().find(|line| line.split(':').nth(2) == Some(uid().to_string().as_str())).expect("a passwd line");
+    line.split(':').next().unwrap_or_default().to_owned()
+}
+
+/// First id and count of the user's subordinate range.
+pub fn subuid() -> Option<(u32, u32)> {
+    let (name, number) = (user_name(), uid().to_string());
+    let text = std::fs::read_to_string("/etc/subuid").ok()?;
+    let line = text.lines().find(|line| line.split(':').next().is_some_and(|who| who == name || who == number))?;
+    let mut parts = line.split(':').skip(1);
+    let range = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    Path::new("/usr/bin/newuidmap").exists().then_some(range)
+}
+
+/// The maps that this user can have.
+pub fn maps() -> Vec<&'static str> {
+    let mut maps = vec!["single"];
+    if subuid().is_some() {
+        maps.push("range");
+    } else {
+        assert!(!must_run() || std::env::var_os("HAMPER_TEST_NO_SUBUID").is_some(), "the user has no subordinate ids");
+    }
+    maps
+}
+
+/// An image of `tests/images/build`, as a source.
+pub fn image(name: &str) -> String {
+    let path = images().join(name);
+    match name {
+        "podman-save.tar" => format!("docker-archive:{}", path.display()),
+        _ if name.ends_with(".tar") => format!("oci-archive:{}", path.display()),
+        _ => format!("oci:{}", path.display()),
+    }
+}
+
+pub fn images() -> PathBuf {
+    std::env::var_os("HAMPER_TEST_IMAGES").map_or_else(|| sources().join("target/test-images"), PathBuf::from)
+}
+
+/// Whether the test images are there.
+pub fn has_image(name: &str) -> bool {
+    images().join(name).exists()
+}
+
+/// A number that no other test of this machine has.
+pub fn unique() -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Waits until something is so, for at most as many seconds.
+pub fn within(seconds: f64, mut what: impl FnMut() -> bool) -> bool {
+    let begin = std::time::Instant::now();
+    loop {
+        if what() {
+            return true;
+        }
+        if begin.elapsed().as_secs_f64() > seconds {
+            return false;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// Parents of all processes, by number.
+pub fn parents() -> std::collections::HashMap<u32, u32> {
+    let mut parents = std::collections::HashMap::new();
+    for entry in std::fs::read_dir("/proc").expect("proc").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
+        let mut fields = rest.split(' ');
+        // A zombie is gone, but for the one who waits for it.
+        if fields.next() != Some("Z")
+            && let Some(parent) = fields.next().and_then(|parent| parent.parse().ok())
+        {
+            parents.insert(pid, parent);
+        }
+    }
+    parents
+}
+
+/// Every process that descends from this one.
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let parents = parents();
+    let mut found = vec![pid];
+    let mut at = 0;
+    while at < found.len() {
+        let parent = found[at];
+        found.extend(parents.iter().filter(|entry| *entry.1 == parent).map(|entry| *entry.0));
+        at += 1;
+    }
+    found.remove(0);
+    found
+}
+
+pub fn is_alive(pid: u32) -> bool {
+    parents().contains_key(&pid)
+}

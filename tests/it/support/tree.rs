@@ -1,0 +1,31 @@
+//! What lies in a directory, to be compared with what lay in it before.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Path to what it is: kind and mode, size, modification time, inode.
+pub type Tree = BTreeMap<PathBuf, String>;
+
+/// Everything below a directory; what may not be read is there by its name.
+pub fn tree(top: &Path) -> Tree {
+    let mut found = Tree::new();
+    collect(top, top, &mut found);
+    found
+}
+
+fn collect(top: &Path, path: &Path, found: &mut Tree) {
+    let Ok(status) = std::fs::symlink_metadata(path) else { return };
+    let name = path.strip_prefix(top).expect("below").to_owned();
+    found.insert(name, format!("{:o} {} {} {}.{}", status.mode(), status.size(), status.ino(), status.mtime(), status.mtime_nsec()));
+    if status.is_dir() {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            collect(top, &entry.path(), found);
+        }
+    }
+}
+
+/// Names alone.
+pub fn names(top: &Path) -> Vec<PathBuf> {
+    tree(top).into_keys().collect()
+}
