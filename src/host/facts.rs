@@ -116,7 +116,7 @@ pub fn subordinate_ranges(uid: u32) -> Option<(SubRange, SubRange)> {
 }
 
 /// subuid(5): `name-or-uid:start:count`. The largest block wins, since ids up to 65535 should fit.
-fn find_range(text: &str, name: Option<&str>, uid: u32) -> Option<SubRange> {
+pub(super) fn find_range(text: &str, name: Option<&str>, uid: u32) -> Option<SubRange> {
     let number = uid.to_string();
     text.lines()
         .filter_map(|line| {
@@ -132,7 +132,7 @@ fn find_range(text: &str, name: Option<&str>, uid: u32) -> Option<SubRange> {
         .max_by_key(|range| range.count)
 }
 
-fn user_name(uid: u32) -> Option<String> {
+pub(super) fn user_name(uid: u32) -> Option<String> {
     let passwd = read_bounded(Path::new("/etc/passwd"))?;
     let number = uid.to_string();
     passwd.lines().find_map(|line| {
