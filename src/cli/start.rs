@@ -404,7 +404,6 @@ fn resources(
     if image.image.is_host() && !layers.exists() {
         make_directory(&layers)?;
     }
-    let Carried { seccomp, secrets, terminal } = carried;
     Ok(Resources { layers, scratch, masks, seccomp, secrets, terminal, umask: profile_umask(profile), fault: fault() })
 }
 

@@ -111,8 +111,6 @@ fn mounts(step: &Step) -> bool {
     )
 }
 
-type Kind = fn(&Step) -> bool;
-
 /// Steps without which there is no sandbox, once each.
 const ALWAYS: &[(&str, Kind)] = &[
     ("a plan clones once", |step| matches!(step, Step::Clone { .. })),
