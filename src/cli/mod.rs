@@ -1,6 +1,7 @@
 //! The only room that reads argv, prints, or picks exit codes; one file per subcommand.
 
 mod diagnostic;
+mod doctor;
 mod error;
 mod image;
 mod image_facts;
@@ -34,6 +35,7 @@ enum Command {
     Plan(plan::PlanArgs),
     Image(image::ImageArgs),
     Profile(profile::ProfileArgs),
+    Doctor(doctor::DoctorArgs),
 }
 
 /// Usage errors of the commands that run a payload: 125, since 1 and 2 may be the payload's own.
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::run(args),
         Command::Image(args) => image::run(&args),
         Command::Profile(args) => profile::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }
 

@@ -9,7 +9,7 @@ use super::error::{CliError, StepKind};
 use super::output::{say, talk};
 use super::start::{Assembled, Effects, assemble, terminal_sides};
 use super::which::{self, Chosen};
-use crate::host::Directories;
+use crate::host::{Directories, Ids};
 use crate::launch::{self, LaunchError, lower};
 use crate::plan::{Invocation, Step};
 use crate::profile::OnReplace;
@@ -110,11 +110,12 @@ pub fn finish(result: Result<u8, CliError>) -> ExitCode {
 /// Everything from the command line to the payload's exit code.
 pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>) -> Result<u8, CliError> {
     let directories = Directories::from_environment(|name| std::env::var_os(name).map(PathBuf::from))?;
+    let ids = Ids::own()?;
     invocation.directory = current_directory()?;
-    let Chosen { profile, project } = which::choose(args, &directories, &invocation.directory)?;
+    let Chosen { profile, project } = which::choose(args, &directories, ids, &invocation.directory)?;
     complete(&mut invocation, args, &profile)?;
     let effects = if show.is_some() { Effects::None } else { Effects::All };
-    let assembled = assemble(&profile, &project, &directories, &invocation, args.offline, effects)?;
+    let assembled = assemble(&profile, &project, &directories, ids, &invocation, args.offline, effects)?;
     match show {
         None => {}
         Some(Show::Human) => {
@@ -175,6 +176,7 @@ fn launch_and_wait(
     // Ignoring: a kernel without keyrings has none to leave.
     let _ = sys::join_session_keyring();
     let mut running = launch::start(lowered).map_err(|error| step_error(&plan.steps, error))?;
+    let cleaned = running.scratch.as_mut().map_or(Ok(false), launch::Scratch::clean_used);
     let orders = Orders {
         terminal: sides.contains(&true).then(|| Terminal::new(sides)),
         watched,
@@ -184,12 +186,14 @@ fn launch_and_wait(
         stop_timeout: profile.lifecycle.stop_timeout,
     };
     let outcome = supervise::supervise(&mut running, orders)?;
-    if let Some(scratch) = running.scratch.take() {
-        match scratch.give_back() {
-            Ok(false) => {}
-            Ok(true) => super::trash::sweep_in_background(&directories.data.join("trash"), &host),
-            Err(errno) => talk(&format!("hamper: ignoring: cannot clean up the scratch directory: {errno}")),
+    let given_back = running.scratch.take().map_or(Ok(false), launch::Scratch::give_back);
+    for result in [&cleaned, &given_back] {
+        if let Err(errno) = result {
+            talk(&format!("hamper: ignoring: cannot clean up a scratch directory: {errno}"));
         }
+    }
+    if cleaned == Ok(true) || given_back == Ok(true) {
+        super::trash::sweep_in_background(&directories.data.join("trash"), &host);
     }
     for path in &outcome.replaced {
         talk(&format!("hamper: {} was replaced on the host and is not protected any more", path.display()));

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::error::CliError;
 use super::image_facts::{ImageFacts, image_facts};
-use crate::host::{Directories, Guarded, Host, Opened, open_source, survey_guarded};
+use crate::host::{Directories, Guarded, Host, Ids, Opened, open_source, survey_guarded};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, OpenedMount, Plan, Step};
 use crate::profile::{
@@ -55,11 +55,12 @@ pub fn assemble(
     profile: &Profile,
     choice: &ProjectChoice,
     directories: &Directories,
+    ids: Ids,
     invocation: &Invocation,
     offline: bool,
     effects: Effects,
 ) -> Result<Assembled, CliError> {
-    let host = Host::probe(profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid))?;
+    let host = Host::probe(ids, profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid));
     let state = ProjectState::new(directories, profile, choice.path.as_deref());
     let mut opened = Opening { fds: Vec::with_capacity(8), effects };
     let target = project_target(profile, choice);
@@ -115,14 +116,10 @@ pub fn assemble(
     opened.fds.extend(resolv_conf.map(|opened| opened.fd));
     let resources = match effects {
         Effects::None => None,
-        Effects::All => Some(resources(
-            &plan,
-            profile,
-            directories,
-            &host,
-            &image,
-            Carried { seccomp: filter.map(|(_, filter)| filter.program), secrets, terminal: invocation.terminal },
-        )?),
+        Effects::All => {
+            let made = Made { seccomp: filter.map(|(_, filter)| filter.program), secrets, terminal: invocation.terminal };
+            Some(resources(&plan, profile, directories, &host, &image, made)?)
+        }
     };
     let watched = watched(&project);
     Ok(Assembled { plan, resources, opened: opened.fds, watched, stop_signal: stop_signal(profile, &image), image, host })
@@ -376,8 +373,8 @@ fn env_file(path: &Path, text: &str, into: &mut Vec<(String, String)>) -> Result
     Ok(())
 }
 
-/// What goes into the launch as it is.
-struct Carried {
+/// What was made on the way to the plan.
+struct Made {
     seccomp: Option<seccompiler::BpfProgram>,
     secrets: Vec<(String, Vec<u8>)>,
     terminal: [bool; 3],
@@ -389,8 +386,9 @@ fn resources(
     directories: &Directories,
     host: &Host,
     image: &ImageFacts,
-    carried: Carried,
+    made: Made,
 ) -> Result<Resources, CliError> {
+    let Made { seccomp, secrets, terminal } = made;
     let layers = directories.data.join("layers");
     let ranges = host.ranges.filter(|_| profile.identity.map != MapMode::Single);
     let scratch_base = directories.data.join(if ranges.is_some() { "scratch-range" } else { "scratch" });
@@ -406,7 +404,6 @@ fn resources(
     if image.image.is_host() && !layers.exists() {
         make_directory(&layers)?;
     }
-    let Carried { seccomp, secrets, terminal } = carried;
     Ok(Resources { layers, scratch, masks, seccomp, secrets, terminal, umask: profile_umask(profile), fault: fault() })
 }
 

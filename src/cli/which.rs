@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::error::CliError;
 use super::run::CommonArgs;
 use super::start::ProjectChoice;
-use crate::host::Directories;
+use crate::host::{Directories, Ids};
 use crate::profile::{self, Caller, Missing, Mount, MountKind, Profile, ProjectMode, Search};
 
 pub struct Chosen {
@@ -17,7 +17,7 @@ pub struct Chosen {
 ///
 /// # Errors
 /// [`CliError::Profile`] with every finding; [`CliError::Usage`] for an option that cannot be read.
-pub fn choose(args: &CommonArgs, directories: &Directories, cwd: &Path) -> Result<Chosen, CliError> {
+pub fn choose(args: &CommonArgs, directories: &Directories, ids: Ids, cwd: &Path) -> Result<Chosen, CliError> {
     let mut sets = args.set.clone();
     if let Some(mode) = &args.network {
         sets.push(format!("network.mode={mode}"));
@@ -28,7 +28,7 @@ pub fn choose(args: &CommonArgs, directories: &Directories, cwd: &Path) -> Resul
     if args.locked {
         sets.push("pull=locked".into());
     }
-    let caller = Caller { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
+    let caller = Caller { uid: ids.uid, gid: ids.gid };
     let opened = profile::open(&profile::Request {
         profile: args.profile.as_deref(),
         image: args.image.as_deref(),

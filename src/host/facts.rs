@@ -55,6 +55,27 @@ impl Directories {
     }
 }
 
+/// Who runs this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ids {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Ids {
+    /// Of this process.
+    ///
+    /// # Errors
+    /// [`HostError::RaisedPrivileges`]: hamper never runs with more rights than its caller.
+    pub fn own() -> Result<Self, HostError> {
+        let (uid, gid) = (getuid(), getgid());
+        if sys::secure_mode() || uid != geteuid() || gid != getegid() {
+            return Err(HostError::RaisedPrivileges);
+        }
+        Ok(Self { uid: uid.as_raw(), gid: gid.as_raw() })
+    }
+}
+
 /// What a plan must know about this machine.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -68,16 +89,10 @@ pub struct Host {
 
 impl Host {
     /// Looks at this process and this kernel.
-    ///
-    /// # Errors
-    /// [`HostError::RaisedPrivileges`]: hamper never runs with more rights than its caller.
-    pub fn probe(want_ranges: bool) -> Result<Self, HostError> {
-        if sys::secure_mode() || getuid() != geteuid() || getgid() != getegid() {
-            return Err(HostError::RaisedPrivileges);
-        }
-        let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
+    pub fn probe(ids: Ids, want_ranges: bool) -> Self {
+        let Ids { uid, gid } = ids;
         let ranges = if want_ranges { subordinate_ranges(uid) } else { None };
-        Ok(Self { uid, gid, landlock: landlock_abi(), ranges })
+        Self { uid, gid, landlock: landlock_abi(), ranges }
     }
 }
 
@@ -101,7 +116,7 @@ pub fn subordinate_ranges(uid: u32) -> Option<(SubRange, SubRange)> {
 }
 
 /// subuid(5): `name-or-uid:start:count`. The largest block wins, since ids up to 65535 should fit.
-fn find_range(text: &str, name: Option<&str>, uid: u32) -> Option<SubRange> {
+pub(super) fn find_range(text: &str, name: Option<&str>, uid: u32) -> Option<SubRange> {
     let number = uid.to_string();
     text.lines()
         .filter_map(|line| {
@@ -117,7 +132,7 @@ fn find_range(text: &str, name: Option<&str>, uid: u32) -> Option<SubRange> {
         .max_by_key(|range| range.count)
 }
 
-fn user_name(uid: u32) -> Option<String> {
+pub(super) fn user_name(uid: u32) -> Option<String> {
     let passwd = read_bounded(Path::new("/etc/passwd"))?;
     let number = uid.to_string();
     passwd.lines().find_map(|line| {

@@ -36,13 +36,22 @@ pub struct RootAttributes {
 /// A scratch directory in use: `u` and `w` for the root, and others beside them.
 #[derive(Debug)]
 pub struct Scratch {
-    slot: OwnedFd,
-    path: PathBuf,
+    slot: Slot,
     relative: String,
     extra: bool,
-    /// Whether the run before was killed, and what it left was thrown away here.
-    inherited: bool,
+    /// Slots that were passed over because the run that had them last has left its work directory.
+    used: Vec<Slot>,
 }
+
+/// A directory that nobody else has while the lock on it lasts.
+#[derive(Debug)]
+struct Slot {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// Used slots that one run cleans for the next.
+const MAX_USED: usize = 4;
 
 impl Scratch {
     /// Takes a free directory below `base`, or makes one; the lock on it ends with this process.
@@ -50,33 +59,45 @@ impl Scratch {
     /// # Errors
     /// [`ScratchError`] names the path.
     pub fn take(base: &Path, root: RootAttributes) -> Result<Self, ScratchError> {
-        // The slot of the run before may still be unmounted by the kernel, so runs that follow each other start at different ones.
-        let mut inherited = false;
-        let first = std::process::id() % 8;
-        for number in (first..8).chain(0..first).chain(8..MAX_SLOTS) {
+        let mut used = Vec::new();
+        for number in 0..MAX_SLOTS {
             let path = base.join(number.to_string());
             let wrap = |source| ScratchError::Make { path: path.clone(), source };
-            let mut slot = open_slot(base, &path).map_err(wrap)?;
-            match flock(&slot, FlockOperation::NonBlockingLockExclusive) {
+            let fd = open_slot(base, &path).map_err(wrap)?;
+            match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
                 Err(Errno::WOULDBLOCK) => continue,
                 result => result.map_err(wrap)?,
             }
-            if !prepare(&slot, root).map_err(wrap)? {
-                // The run before was killed, or had another root: what it left is thrown away.
-                throw_away(&path, base).map_err(wrap)?;
-                inherited = true;
-                slot = open_slot(base, &path).map_err(wrap)?;
-                flock(&slot, FlockOperation::NonBlockingLockExclusive).map_err(wrap)?;
-                prepare(&slot, root).map_err(wrap)?;
+            let slot = Slot { fd, path: path.clone() };
+            if prepare(&slot.fd, root).map_err(wrap)? {
+                let relative = format!("../{}/{number}", base.file_name().unwrap_or_default().to_string_lossy());
+                return Ok(Self { slot, relative, extra: false, used });
             }
-            let relative = format!("../{}/{number}", base.file_name().unwrap_or_default().to_string_lossy());
-            return Ok(Self { slot, path, relative, extra: false, inherited });
+            if used.len() < MAX_USED {
+                used.push(slot);
+            }
         }
         Err(ScratchError::Exhausted { path: base.to_owned() })
     }
 
+    /// Makes the used slots that were passed over fit for the next run; called while the payload runs, so that nobody waits for it.
+    /// Returns whether there is trash to remove.
+    ///
+    /// # Errors
+    /// The errno of the first slot that could not be cleaned.
+    pub fn clean_used(&mut self) -> Result<bool, Errno> {
+        let mut trash = false;
+        for slot in self.used.drain(..) {
+            if !is_untouched(&slot.fd)? || clean_work(&slot.fd).is_err() {
+                slot.throw_away()?;
+                trash = true;
+            }
+        }
+        Ok(trash)
+    }
+
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.slot.path
     }
 
     /// Relative to the store's `layers`, which lies beside the scratch directories.
@@ -87,30 +108,49 @@ impl Scratch {
     /// Another pair of upper and work directory in this one.
     pub fn also(&mut self, name: &str) -> Result<PathBuf, Errno> {
         self.extra = true;
-        make(&self.slot, name)?;
-        let directory = openat(&self.slot, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        make(&self.slot.fd, name)?;
+        let directory = openat(&self.slot.fd, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         make(&directory, "u")?;
         make(&directory, "w")?;
-        Ok(self.path.join(name))
+        Ok(self.slot.path.join(name))
     }
 
     /// Gives the directory back: kept where nothing was written, else thrown away. Returns whether there is trash to remove.
     ///
     /// # Errors
-    /// The errno of moving it away; the next take finds it unclean and does that again.
+    /// The errno of moving it away; the run that finds it next does that again.
     pub fn give_back(self) -> Result<bool, Errno> {
-        if !self.extra && is_untouched(&self.slot)? && clean_work(&self.slot).is_ok() {
-            return Ok(self.inherited);
+        if !self.extra && is_untouched(&self.slot.fd)? {
+            return Ok(false);
         }
-        throw_away(&self.path, self.path.parent().unwrap_or(Path::new(".")))?;
-        Ok(true)
+        self.slot.throw_away().map(|()| true)
+    }
+}
+
+impl Slot {
+    /// Moves it below `trash`, under a name that nobody else uses: nobody else has this slot now. It is the caller's own whoever owns
+    /// what is in it, and so can be moved.
+    fn throw_away(&self) -> Result<(), Errno> {
+        let trash = self.path.parent().unwrap_or(Path::new(".")).with_file_name("trash");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let target = trash.join(format!("{name}-{}", now.as_nanos()));
+        match rename(&self.path, &target) {
+            Err(Errno::NOENT) => {
+                make(CWD, &trash)?;
+                rename(&self.path, &target)
+            }
+            result => result,
+        }
     }
 }
 
 /// The kernel marks the work directory of a volatile overlay as not to be used again, since what was written might be lost. Nothing was
 /// written, so the mark goes.
 fn clean_work(slot: &OwnedFd) -> Result<(), Errno> {
-    chmodat(slot, "w/work", CLEAN, AtFlags::empty())?;
+    for directory in ["w/work", "w/work/incompat", "w/work/incompat/volatile"] {
+        chmodat(slot, directory, CLEAN, AtFlags::empty())?;
+    }
     unlinkat(slot, "w/work/incompat/volatile/dirty", AtFlags::empty())?;
     unlinkat(slot, "w/work/incompat/volatile", AtFlags::REMOVEDIR)?;
     unlinkat(slot, "w/work/incompat", AtFlags::REMOVEDIR)
@@ -150,7 +190,7 @@ fn make(directory: impl AsFd, name: impl rustix::path::Arg) -> Result<(), Errno>
 /// Makes a slot ready; `false` where what is in it cannot be used again.
 fn prepare(slot: &OwnedFd, root: RootAttributes) -> Result<bool, Errno> {
     match statat(slot, "u", AtFlags::SYMLINK_NOFOLLOW) {
-        // A run that was killed has not cleaned up; one that has not been has looked at everything.
+        // Left by the run before, or by one that was killed.
         Ok(_) if !is_clean(slot)? => Ok(false),
         Ok(stat) => {
             let same = stat.st_mode & 0o7777 == root.mode && (stat.st_mtime, stat.st_mtime_nsec as i64) == root.modified;
@@ -207,20 +247,4 @@ fn is_untouched(slot: &OwnedFd) -> Result<bool, Errno> {
 /// The kernel's own attributes, which it lets nobody set from inside the overlay.
 fn only_overlay_names(names: &[u8]) -> bool {
     names.split(|byte| *byte == 0).all(|name| name.is_empty() || name.starts_with(b"user.overlay."))
-}
-
-/// Moves a slot below `trash`, under a name that nobody else uses: nobody else has this slot now. It is the caller's own whoever owns
-/// what is in it, and so can be moved.
-fn throw_away(path: &Path, base: &Path) -> Result<(), Errno> {
-    let trash = base.with_file_name("trash");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let slot = path.file_name().unwrap_or_default().to_string_lossy();
-    let target = trash.join(format!("{slot}-{}", now.as_nanos()));
-    match rename(path, &target) {
-        Err(Errno::NOENT) => {
-            make(CWD, &trash)?;
-            rename(path, &target)
-        }
-        result => result,
-    }
 }

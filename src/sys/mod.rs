@@ -5,6 +5,7 @@ mod alloc;
 mod clone;
 mod confine;
 mod exec;
+mod fork;
 mod idmap;
 mod net;
 mod tty;
@@ -19,6 +20,7 @@ pub use confine::{
     secure_mode,
 };
 pub use exec::{CStrArray, execve};
+pub use fork::fork;
 pub use idmap::{Extent, IdMapError, MAP_PROGRAMS, format_map, write_maps_with_programs};
 pub use net::loopback_up;
 pub use tty::ArgumentStrings;
