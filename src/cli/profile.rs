@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use super::exit::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value as Json, json};

@@ -15,7 +15,7 @@ use rustix::mount::{
 use rustix::process::{DumpableBehavior, Signal, chdir, fchdir, pivot_root, set_dumpable_behavior, set_parent_process_death_signal, umask};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set, set_capabilities, set_no_new_privs,
+    CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities, set_no_new_privs,
     set_thread_groups,
 };
 
@@ -202,7 +202,7 @@ impl State<'_> {
         let proc = self.proc.ok_or(Errno::BADF)?;
         for (name, value) in sysctls {
             match openat(proc, name.as_c_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-                Ok(file) => write(&file, value).map(drop)?,
+                Ok(file) => write(keep_open(file), value).map(drop)?,
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno),
             }
@@ -410,8 +410,8 @@ fn write_new(parent: BorrowedFd<'_>, name: &CStr, mode: u32, content: &[u8]) -> 
 /// The kernel lets everybody map the own id, once setgroups(2) is denied.
 fn write_maps(uid: &[u8], gid: &[u8]) -> Result<(), Errno> {
     for (file, content) in [(c"/proc/self/setgroups", b"deny".as_slice()), (c"/proc/self/uid_map", uid), (c"/proc/self/gid_map", gid)] {
-        let file = openat(CWD, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-        write(&file, content)?;
+        let file = keep_open(openat(CWD, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
+        write(file, content)?;
     }
     hide_from_others()
 }
@@ -451,10 +451,10 @@ fn drop_capabilities(keep: u64, ambient: bool) -> Result<(), Errno> {
             }
         }
     }
-    clear_ambient_capability_set()?;
     let kept = CapabilitySet::from_bits_truncate(keep);
     let inheritable = if ambient { kept } else { CapabilitySet::empty() };
     set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable })?;
+    // The ambient set is empty since the user namespace was made.
     if ambient {
         for capability in kept.iter() {
             configure_capability_in_ambient_set(capability, true)?;

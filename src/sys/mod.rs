@@ -4,6 +4,7 @@
 mod alloc;
 mod clone;
 mod confine;
+mod entry;
 mod exec;
 mod fork;
 mod idmap;
@@ -23,4 +24,4 @@ pub use exec::{CStrArray, execve};
 pub use fork::fork;
 pub use idmap::{Extent, IdMapError, MAP_PROGRAMS, format_map, write_maps_with_programs};
 pub use net::loopback_up;
-pub use tty::ArgumentStrings;
+pub use entry::{Arguments, arguments};
