@@ -1,7 +1,7 @@
 //! `hamper image`: what the store has, and how it gets there and away.
 
-use std::path::{Path, PathBuf};
 use super::exit::ExitCode;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;

@@ -1,7 +1,7 @@
 //! `hamper run`: start the image's default command, or COMMAND, in a sandbox.
 
-use std::path::PathBuf;
 use super::exit::ExitCode;
+use std::path::PathBuf;
 
 use clap::Args;
 

@@ -15,8 +15,7 @@ use rustix::mount::{
 use rustix::process::{DumpableBehavior, Signal, chdir, fchdir, pivot_root, set_dumpable_behavior, set_parent_process_death_signal, umask};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities, set_no_new_privs,
-    set_thread_groups,
+    CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities, set_no_new_privs, set_thread_groups,
 };
 
 use super::lower::{BindSource, Lowered, Op};
@@ -24,7 +23,7 @@ use super::tree::{Kept, Missing, attach, clone_tree, clone_tree_at, mount_on, re
 use super::wire::{Message, await_go_ahead, tell, tell_with};
 use super::{init, payload};
 use crate::plan::Guard;
-use crate::sys::{self, MountAttr, exit_now, keep_open, mount_setattr};
+use crate::sys::{self, MountAttr, exit_now, keep_open, mount_setattr, release};
 
 /// What the steps leave for later steps.
 pub(super) struct State<'a> {
@@ -284,8 +283,11 @@ impl State<'_> {
         restrict(tree, read_only)?;
         let place = resolve_or_make(self.root()?, target, source.missing)?;
         attach(tree, place)?;
+        release(place);
         if project {
             self.project = Some(tree);
+        } else {
+            release(tree);
         }
         Ok(())
     }
@@ -320,7 +322,10 @@ impl State<'_> {
             Guard::Pin | Guard::Hide { .. } => {}
         }
         mount_setattr(tree, true, &attributes)?;
-        attach(tree, place)
+        attach(tree, place)?;
+        release(tree);
+        release(place);
+        Ok(())
     }
 
     fn write_secret(&self, name: &CStr, target: Option<&CStr>, content: &[u8]) -> Result<(), Errno> {

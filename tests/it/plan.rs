@@ -47,7 +47,9 @@ fn a_plan_makes_nothing() {
     for loaded in [false, true] {
         if loaded {
             env.run_profile().env("TOKEN", "t").probe("exit 0").code(0);
-            assert!(crate::support::within(10.0, || std::fs::read_dir(env.store().join("trash")).is_ok_and(|mut trash| trash.next().is_none())));
+            assert!(
+                crate::support::within(10.0, || std::fs::read_dir(env.store().join("trash")).is_ok_and(|mut trash| trash.next().is_none()))
+            );
         }
         for arguments in [&["plan"][..], &["plan", "--json"], &["run", "--dry-run"]] {
             let before = tree(env.root());
@@ -73,7 +75,10 @@ fn the_steps_printed_are_the_steps_run() {
         let run = steps(&std::fs::read_to_string(&report).expect("report"));
         assert_eq!(steps(&planned), run, "{map}");
         let human = env.hamper(["plan"]).map(map).env("TOKEN", "t").payload(["true"]).output().ok();
-        assert_eq!(human.lines().filter(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit())).count(), run.as_array().expect("list").len());
+        assert_eq!(
+            human.lines().filter(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit())).count(),
+            run.as_array().expect("list").len()
+        );
         let dry = env.hamper(["run", "--dry-run"]).map(map).env("TOKEN", "t").payload(["true"]).output().ok();
         assert_eq!(dry, human);
     }
