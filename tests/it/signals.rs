@@ -76,7 +76,8 @@ fn what_a_killed_run_left_is_swept() {
         // Twice: what the first one makes is the layers, the second one shows what stays.
         run().payload(["true"]).output().code(0);
         let scratch: Vec<_> = names(&env.store());
-        let mut child = run().payload(["sh", "-c", "mkdir -p /a/b/c; echo data > /a/b/c/d; chmod 0 /a/b; echo ready; exec sleep 60"]).spawn();
+        let mut child =
+            run().payload(["sh", "-c", "mkdir -p /a/b/c; echo data > /a/b/c/d; chmod 0 /a/b; echo ready; exec sleep 60"]).spawn();
         child.await_line("ready");
         child.signal(Signal::KILL);
         drop(child);

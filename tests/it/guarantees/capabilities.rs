@@ -22,7 +22,8 @@ fn all_five_sets_are_empty_and_no_new_privs_is_set() {
 fn a_capability_that_is_asked_for_is_there_and_no_other() {
     let env = TestEnv::new();
     crate::require!(crate::support::subuid().is_some(), "subordinate ids");
-    let out = env.run("busybox").map("range").set("security.caps=[\"CAP_CHOWN\"]").probe("write /x -- chown 5 6 /x -- stat /x -- status").code(0);
+    let out =
+        env.run("busybox").map("range").set("security.caps=[\"CAP_CHOWN\"]").probe("write /x -- chown 5 6 /x -- stat /x -- status").code(0);
     assert_eq!(out.value("CapEff:"), "0000000000000001");
     assert_eq!(out.value("CapBnd:"), "0000000000000001");
     assert_eq!(out.value("chown /x:"), "ok");
@@ -35,7 +36,8 @@ fn a_capability_that_is_asked_for_is_there_and_no_other() {
 #[test]
 fn what_needs_a_capability_is_refused() {
     let env = TestEnv::new();
-    let attempts = "mount none /tmp tmpfs 0 -- umount /proc -- chroot /tmp -- setuid 5 -- mknod /dev/x c 1 3 -- mknod /x c 1 3 -- mknod /y b 7 0";
+    let attempts =
+        "mount none /tmp tmpfs 0 -- umount /proc -- chroot /tmp -- setuid 5 -- mknod /dev/x c 1 3 -- mknod /x c 1 3 -- mknod /y b 7 0";
     for map in maps() {
         // Neither the filter nor Landlock is what refuses here.
         let run = || env.run("busybox").map(map).set("security.seccomp=none").set("security.landlock=off");

@@ -47,7 +47,12 @@ fn what_is_written_to_the_root_is_gone() {
         let known = names(&env.store());
         let script = "cp -a /bin /copy; mkdir -p /deep/$(seq -s / 1 50); ln -s /etc /link; mkfifo /fifo; chmod 0 /deep; rm -rf /bin/ls; echo x > /etc/passwd";
         env.run("busybox").map(map).sh(script).code(0);
-        env.run("busybox").map(map).probe("stat /copy /deep /link /fifo /bin/ls").code(0).line("stat /copy: ENOENT").line("stat /deep: ENOENT");
+        env.run("busybox")
+            .map(map)
+            .probe("stat /copy /deep /link /fifo /bin/ls")
+            .code(0)
+            .line("stat /copy: ENOENT")
+            .line("stat /deep: ENOENT");
         assert!(
             within(10.0, || names(&env.store()).iter().all(|path| known.contains(path))),
             "{map}: {:?}",

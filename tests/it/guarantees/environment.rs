@@ -6,7 +6,8 @@ use crate::support::{TestEnv, maps};
 fn only_what_the_pass_list_names_comes_in() {
     let env = TestEnv::new();
     for image in ["busybox", "host"] {
-        let run = || env.run(image).env("AWS_SECRET", "leaked").env("LD_PRELOAD", "/leaked").env("COLORTERM", "passes").env("LC_X", "passes");
+        let run =
+            || env.run(image).env("AWS_SECRET", "leaked").env("LD_PRELOAD", "/leaked").env("COLORTERM", "passes").env("LC_X", "passes");
         let out = run().probe("env").code(0);
         assert!(!out.stdout.contains("leaked"), "{}", out.stdout);
         assert_eq!(out.value("COLORTERM="), "passes");
@@ -39,7 +40,9 @@ fn no_process_shows_the_hosts_environment_or_command_line() {
                 .env("AWS_SECRET", "leaked")
                 .probe("open /proc/1/environ /proc/1/mem /proc/1/maps -- cat /proc/1/cmdline -- readlink /proc/1/exe /proc/1/cwd /proc/1/root -- memory /proc/1/mem -- ptrace 1");
             let out = out.code(0);
-            for (object, result) in out.answers("open").into_iter().chain(out.answers("readlink")).chain(out.answers("memory")).chain(out.answers("ptrace")) {
+            for (object, result) in
+                out.answers("open").into_iter().chain(out.answers("readlink")).chain(out.answers("memory")).chain(out.answers("ptrace"))
+            {
                 assert!(result == "EACCES" || result == "EPERM", "{map} {user} {object}: {result}");
             }
             let shown = out.stdout.lines().take_while(|line| !line.starts_with("readlink")).collect::<String>();
@@ -80,7 +83,8 @@ fn closed_standard_descriptors_are_no_way_in() {
 #[test]
 fn the_umask_of_ours_is_not_the_payloads() {
     let env = TestEnv::new();
-    let words = env.run("busybox").args(["--project", ".", "--entrypoint", ""]).payload(["/probe", "write", "./made", "--", "umask"]).words();
+    let words =
+        env.run("busybox").args(["--project", ".", "--entrypoint", ""]).payload(["/probe", "write", "./made", "--", "umask"]).words();
     for umask in ["022", "027", "077"] {
         let out = env.program("bash", ["-c", &format!("umask {umask}; {words}")]).output().code(0);
         assert_eq!(out.value("umask"), format!("0{umask}"));

@@ -9,7 +9,12 @@ use crate::support::{TestEnv, gid, has_image, maps, subuid, uid};
 fn the_map_is_as_promised() {
     let env = TestEnv::new();
     for user in [0u32, 1000, 12345] {
-        let run = |map: &str| env.run("busybox").map(map).args(["-u", &format!("{user}:{user}")]).probe("cat /proc/self/uid_map -- ids -- cat /proc/self/setgroups");
+        let run = |map: &str| {
+            env.run("busybox")
+                .map(map)
+                .args(["-u", &format!("{user}:{user}")])
+                .probe("cat /proc/self/uid_map -- ids -- cat /proc/self/setgroups")
+        };
         let lines = |text: &str| -> Vec<Vec<u32>> {
             let numbers = |line: &str| line.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>();
             text.lines().filter_map(|line| numbers(line).ok().filter(|numbers| numbers.len() == 3)).collect()
@@ -45,7 +50,8 @@ fn what_the_payload_writes_in_the_project_is_the_callers() {
     for map in maps() {
         for user in ["0", "1000", "4242"] {
             let env = TestEnv::new();
-            let out = env.run("busybox").map(map).args(["--project", ".", "-u", user]).probe("write ./made -- mkdir ./d -- stat ./made").code(0);
+            let out =
+                env.run("busybox").map(map).args(["--project", ".", "-u", user]).probe("write ./made -- mkdir ./d -- stat ./made").code(0);
             assert!(out.value("stat ./made:").contains(&format!(" {user}:")), "{}", out.stdout);
             for name in ["made", "d"] {
                 let status = std::fs::metadata(env.project().join(name)).expect(name);
@@ -94,7 +100,8 @@ fn owners_of_an_image_are_true_under_a_range_and_the_callers_alone() {
     let out = env.run("node14").map("single").probe("stat /etc/passwd /home/node /tmp").code(0);
     assert!(out.value("stat /etc/passwd:").contains(" 1000:1000 "), "{}", out.stdout);
     require!(subuid().is_some(), "subordinate ids");
-    let out = env.run("node14").map("range").probe("stat /etc/passwd /home/node /etc/shadow -- open /etc/shadow -- write /etc/passwd").code(0);
+    let out =
+        env.run("node14").map("range").probe("stat /etc/passwd /home/node /etc/shadow -- open /etc/shadow -- write /etc/passwd").code(0);
     assert!(out.value("stat /etc/passwd:").contains(" 0:0 "), "{}", out.stdout);
     assert!(out.value("stat /home/node:").contains(" 1000:1000 "), "{}", out.stdout);
     assert_eq!(out.value("open /etc/shadow:"), "EACCES");

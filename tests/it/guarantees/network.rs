@@ -11,10 +11,12 @@ fn there_is_only_a_loopback() {
     let env = TestEnv::new();
     for map in maps() {
         for image in ["busybox", "host"] {
-            let out = env.run(image).map(map).probe("interfaces -- cat /proc/net/route /proc/net/ipv6_route -- bind 80 -- bind 8080").code(0);
+            let out =
+                env.run(image).map(map).probe("interfaces -- cat /proc/net/route /proc/net/ipv6_route -- bind 80 -- bind 8080").code(0);
             assert_eq!(out.stdout.lines().filter(|line| line.starts_with("interface ")).collect::<Vec<_>>(), ["interface lo"]);
             // Routes: a headline of IPv4, and of IPv6 nothing that leads through another device.
-            let routes: Vec<&str> = out.stdout.lines().filter(|line| line.split_whitespace().count() >= 8 && !line.starts_with("Iface")).collect();
+            let routes: Vec<&str> =
+                out.stdout.lines().filter(|line| line.split_whitespace().count() >= 8 && !line.starts_with("Iface")).collect();
             assert!(routes.iter().all(|route| route.trim_end().ends_with("lo")), "{routes:?}");
             assert_eq!(out.answers("bind"), [("port".into(), "ok".into()), ("port".into(), "ok".into())], "low ports need no capability");
         }
@@ -27,7 +29,11 @@ fn a_server_of_the_host_is_out_of_reach() {
     let server = TcpListener::bind("127.0.0.1:0").expect("bind");
     let port = server.local_addr().expect("address").port();
     for map in maps() {
-        let out = env.run("busybox").map(map).probe(&format!("connect 127.0.0.1 {port} -- connect 10.255.255.1 {port} -- connect 192.0.2.1 80")).code(0);
+        let out = env
+            .run("busybox")
+            .map(map)
+            .probe(&format!("connect 127.0.0.1 {port} -- connect 10.255.255.1 {port} -- connect 192.0.2.1 80"))
+            .code(0);
         let results = out.answers("connect");
         assert_eq!(results[0].1, "ECONNREFUSED");
         assert!(results[1..].iter().all(|(_, result)| result == "ENETUNREACH"), "{results:?}");
@@ -45,7 +51,8 @@ fn abstract_sockets_of_the_host_are_out_of_reach() {
     for map in maps() {
         let out = env.run("busybox").map(map).probe(&format!("unix @{name}")).code(0);
         assert_eq!(out.value(&format!("unix @{name}:")), "ECONNREFUSED");
-        let control = env.run("busybox").map(map).args(["--network", "host"]).set("security.landlock=off").probe(&format!("unix @{name}")).code(0);
+        let control =
+            env.run("busybox").map(map).args(["--network", "host"]).set("security.landlock=off").probe(&format!("unix @{name}")).code(0);
         assert_eq!(control.value(&format!("unix @{name}:")), "ok", "the control");
         // Landlock's scope shuts them even where the network is the host's.
         let out = env.run("busybox").map(map).args(["--network", "host"]).probe(&format!("unix @{name}")).code(0);
@@ -79,7 +86,8 @@ fn families_that_reach_past_a_network_namespace_are_refused() {
         }
         // The control: without the filter the kernel has more to give.
         let out = env.run("busybox").map(map).set("security.seccomp=none").probe(&format!("family {families}")).code(0);
-        let reached: Vec<String> = out.answers("family").into_iter().filter(|(_, result)| result == "ok").map(|(family, _)| family).collect();
+        let reached: Vec<String> =
+            out.answers("family").into_iter().filter(|(_, result)| result == "ok").map(|(family, _)| family).collect();
         assert!(reached.iter().any(|family| family.starts_with("netlink-") && family != "netlink-route"), "{reached:?}");
     }
 }

@@ -72,7 +72,9 @@ fn reached(text: &str) -> Vec<u32> {
 #[test]
 fn at_most_three_hundred_calls_get_through_by_trying() {
     let env = TestEnv::new();
-    let run = |filter: &str| env.run("busybox").set(&format!("security.seccomp={filter}")).set("security.landlock=off").probe(&format!("sweep {LAST}")).code(0);
+    let run = |filter: &str| {
+        env.run("busybox").set(&format!("security.seccomp={filter}")).set("security.landlock=off").probe(&format!("sweep {LAST}")).code(0)
+    };
     let with = reached(&run("default").stdout);
     let without = reached(&run("none").stdout);
     assert!(with.len() <= 300, "{}: {with:?}", with.len());
@@ -129,12 +131,13 @@ fn no_user_namespace_can_be_made() {
 fn a_terminal_cannot_be_typed_into() {
     let env = TestEnv::new();
     // On a terminal of its own, and with the filter.
-    let out = crate::support::pty::Pty::new().run(&env.run("busybox").args(["--entrypoint", ""]).payload(["/probe", "tiocsti"]).words(), &env);
+    let out =
+        crate::support::pty::Pty::new().run(&env.run("busybox").args(["--entrypoint", ""]).payload(["/probe", "tiocsti"]).words(), &env);
     for name in ["TIOCSTI", "TIOCSTI-high", "TIOCLINUX"] {
         assert!(out.contains(&format!("tiocsti {name}: EPERM")), "{out}");
     }
-    let control =
-        crate::support::pty::Pty::new().run(&env.run("busybox").set("security.seccomp=none").args(["--entrypoint", ""]).payload(["/probe", "tiocsti"]).words(), &env);
+    let control = crate::support::pty::Pty::new()
+        .run(&env.run("busybox").set("security.seccomp=none").args(["--entrypoint", ""]).payload(["/probe", "tiocsti"]).words(), &env);
     assert!(!control.contains("tiocsti TIOCLINUX: EPERM"), "the control: {control}");
 }
 
@@ -148,7 +151,9 @@ fn a_landlock_domain_is_there() {
     };
     for map in maps() {
         for image in ["busybox", "host"] {
-            let layers = |more: &str| -> u32 { env.run(image).map(map).set(more).probe("landlock").code(0).value("landlock layers:").parse().expect("number") };
+            let layers = |more: &str| -> u32 {
+                env.run(image).map(map).set(more).probe("landlock").code(0).value("landlock layers:").parse().expect("number")
+            };
             assert_eq!(layers("security.landlock=auto"), before + 1, "{map} {image}");
             assert_eq!(layers("security.landlock=required"), before + 1, "{map} {image}");
             assert_eq!(layers("security.landlock=off"), before, "the control");
@@ -161,7 +166,8 @@ fn landlock_is_a_second_proof() {
     let env = TestEnv::new();
     // What the mounts allow and the domain does not: a device node, in a directory of the root, by a payload that has the capability.
     crate::require!(crate::support::subuid().is_some(), "subordinate ids");
-    let run = |landlock: &str| env.run("busybox").set(&format!("security.landlock={landlock}")).probe("write /x -- mknod /fifo p 0 0").code(0);
+    let run =
+        |landlock: &str| env.run("busybox").set(&format!("security.landlock={landlock}")).probe("write /x -- mknod /fifo p 0 0").code(0);
     assert_eq!(run("auto").value("mknod /fifo:"), "ok");
     assert_eq!(run("off").value("mknod /fifo:"), "ok");
 }
@@ -195,6 +201,11 @@ fn what_is_allowed_besides_is_allowed() {
 fn real_programs_run_under_the_strict_filter() {
     crate::require!(has_image("node14"), "the test images");
     let env = TestEnv::new();
-    let out = env.hamper(["run", "--image", &crate::support::image("node14")]).set("security.seccomp=strict").payload(["node", "-p", "1+1"]).output().ok();
+    let out = env
+        .hamper(["run", "--image", &crate::support::image("node14")])
+        .set("security.seccomp=strict")
+        .payload(["node", "-p", "1+1"])
+        .output()
+        .ok();
     assert_eq!(out.trim(), "2");
 }
