@@ -101,7 +101,8 @@ impl Scratch {
 
     /// Used slots behind this one: runs at the same time took them, and were perhaps killed; no later run may come that far again.
     fn find_used_behind(&mut self) {
-        let (Some(base), Some(Ok(own))) = (self.slot.path.parent(), self.slot.path.file_name().map(|name| name.to_string_lossy().parse::<u32>()))
+        let (Some(base), Some(Ok(own))) =
+            (self.slot.path.parent(), self.slot.path.file_name().map(|name| name.to_string_lossy().parse::<u32>()))
         else {
             return;
         };

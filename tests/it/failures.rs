@@ -53,7 +53,9 @@ fn a_failure_at_each_step() {
 fn is_recycled(path: &std::path::Path) -> bool {
     let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
     let rest: Vec<&str> = parts.iter().skip(2).map(String::as_str).collect();
-    parts[0].starts_with("scratch") && parts[1].parse::<u32>().is_ok_and(|number| number < 16) && matches!(rest[..], [] | ["u"] | ["w"] | ["w", "work"])
+    parts[0].starts_with("scratch")
+        && parts[1].parse::<u32>().is_ok_and(|number| number < 16)
+        && matches!(rest[..], [] | ["u"] | ["w"] | ["w", "work"])
 }
 
 fn trash_is_empty(env: &TestEnv) -> bool {

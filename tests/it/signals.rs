@@ -82,7 +82,9 @@ fn what_a_killed_run_left_is_swept() {
         child.signal(Signal::KILL);
         drop(child);
         run().payload(["true"]).measured().code(0).left_nothing();
-        let left = || -> Vec<_> { names(&env.store()).into_iter().filter(|path| !scratch.contains(path) && path.to_string_lossy().contains("/a")).collect() };
+        let left = || -> Vec<_> {
+            names(&env.store()).into_iter().filter(|path| !scratch.contains(path) && path.to_string_lossy().contains("/a")).collect()
+        };
         assert!(within(10.0, || left().is_empty()), "{map}: {:?}", left());
     }
 }

@@ -131,7 +131,8 @@ fn hidden_files_cannot_be_read_by_any_name() {
                         assert!(results(&out).iter().all(|result| result != "ok"), "{map} {seccomp} {user}: {attempt}: {}", out.stdout);
                     }
                 }
-                for attempt in ["rename ./deep ./z", "rename ./deep/down ./z", "exchange ./deep ./plain", "open ./hidden/x", "ls ./hidden"] {
+                for attempt in ["rename ./deep ./z", "rename ./deep/down ./z", "exchange ./deep ./plain", "open ./hidden/x", "ls ./hidden"]
+                {
                     let out = run(attempt).code(0);
                     assert!(results(&out).iter().all(|result| result != "ok"), "{map} {seccomp} {user}: {attempt}: {}", out.stdout);
                     assert!(!out.stdout.contains("entry"), "{attempt}: {}", out.stdout);
@@ -191,7 +192,12 @@ fn what_the_host_replaces_ends_the_sandbox() {
     child.await_line("ready");
     std::fs::write(env.project().join(".git/config"), "[core]\n").expect("write");
     child.output().code(7);
-    let mut child = env.run_profile().set("project.on_replace=warn").args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; sleep 1; exit 7"]).spawn();
+    let mut child = env
+        .run_profile()
+        .set("project.on_replace=warn")
+        .args(["--entrypoint", ""])
+        .payload(["sh", "-c", "echo ready; sleep 1; exit 7"])
+        .spawn();
     child.await_line("ready");
     env.file("new-file", "x");
     std::fs::rename(env.project().join("new-file"), env.project().join(".git/config")).expect("rename");
@@ -206,7 +212,10 @@ fn what_is_missing_is_protected_by_its_parent_or_said() {
     env.file(".git/HEAD", "ref: refs/heads/main\n");
     env.file(".git/objects/x", "");
     env.profile(&format!("image = \"{}\"\n", image("busybox")));
-    let out = env.run_profile().probe("mkdir ./.git/hooks -- write ./.git/hooks/x -- write ./.git/HEAD ./.git/objects/y -- rename ./.git ./x").code(0);
+    let out = env
+        .run_profile()
+        .probe("mkdir ./.git/hooks -- write ./.git/hooks/x -- write ./.git/HEAD ./.git/objects/y -- rename ./.git ./x")
+        .code(0);
     assert_ne!(out.value("mkdir ./.git/hooks:"), "ok");
     assert_ne!(out.value("write ./.git/hooks/x:"), "ok");
     assert_eq!(out.value("write ./.git/HEAD:"), "ok");
@@ -260,7 +269,9 @@ fn a_worktree_reaches_its_repository_and_no_other() {
     require!(has_image("build-base"), "the test images");
     let env = TestEnv::new();
     let main = env.directory("main");
-    let git = |directory: &std::path::Path, arguments: &[&str]| env.program("git", arguments.iter().copied()).directory(directory).output().code(0);
+    let git = |directory: &std::path::Path, arguments: &[&str]| {
+        env.program("git", arguments.iter().copied()).directory(directory).output().code(0)
+    };
     git(&main, &["init", "--quiet", "--initial-branch=main"]);
     git(&main, &["config", "user.name", "A"]);
     git(&main, &["config", "user.email", "a@example.org"]);
@@ -293,7 +304,10 @@ fn the_hosts_files_are_not_there() {
             let out = env.run(image).map(map).args(["--project", "."]).probe(&format!("open {} -- ls {homes}", secret.display())).code(0);
             assert_eq!(out.value(&format!("open {}:", secret.display())), "ENOENT", "{map} {image}");
             let others: Vec<&str> = out.stdout.lines().filter(|line| line.starts_with("entry ")).collect();
-            assert!(others.iter().all(|entry| !entry.contains("ssh_host") && !entry.contains("vmlinuz") && !entry.contains("dpkg")), "{map} {image}: {others:?}");
+            assert!(
+                others.iter().all(|entry| !entry.contains("ssh_host") && !entry.contains("vmlinuz") && !entry.contains("dpkg")),
+                "{map} {image}: {others:?}"
+            );
             // Of homes there is at most the user's own, empty.
             let out = env.run(image).map(map).args(["--project", "."]).probe("ls /home").code(0);
             let own = crate::support::user_name();
@@ -310,7 +324,8 @@ fn the_hosts_files_are_not_there() {
 #[test]
 fn the_image_host_is_read_only() {
     let env = TestEnv::new();
-    let out = env.run("host").probe("write /usr/x /usr/bin/x /etc/ld.so.cache -- unlink /usr/bin/true -- statvfs /usr -- write /tmp/x").code(0);
+    let out =
+        env.run("host").probe("write /usr/x /usr/bin/x /etc/ld.so.cache -- unlink /usr/bin/true -- statvfs /usr -- write /tmp/x").code(0);
     assert!(out.answers("write")[..3].iter().all(|(_, result)| result == "EROFS" || result == "EACCES"), "{}", out.stdout);
     assert!(out.value("statvfs /usr:").contains(" ro nosuid nodev"), "{}", out.stdout);
     assert_eq!(out.value("write /tmp/x:"), "ok", "the control");
@@ -324,14 +339,23 @@ fn devices_are_the_harmless_ones() {
         let names: Vec<&str> = out.stdout.lines().filter_map(|line| line.strip_prefix("entry ")).collect();
         for name in &names {
             assert!(
-                ["null", "zero", "full", "random", "urandom", "tty", "pts", "ptmx", "shm", "mqueue", "fd", "stdin", "stdout", "stderr", "console", "core"].contains(name),
+                [
+                    "null", "zero", "full", "random", "urandom", "tty", "pts", "ptmx", "shm", "mqueue", "fd", "stdin", "stdout", "stderr",
+                    "console", "core"
+                ]
+                .contains(name),
                 "{map}: /dev/{name}"
             );
         }
         assert!(out.value("stat /dev/null:").contains("rdev 1:3"), "{}", out.stdout);
         assert!(out.answers("open").iter().all(|(_, result)| result == "ok"), "{}", out.stdout);
         // A node that the payload makes is refused, and one that it brings is dead.
-        let out = env.run("busybox").map(map).args(["--project", "."]).probe("mknod ./n c 1 3 -- mknod /tmp/n c 1 3 -- statvfs . / /dev/shm /tmp").code(0);
+        let out = env
+            .run("busybox")
+            .map(map)
+            .args(["--project", "."])
+            .probe("mknod ./n c 1 3 -- mknod /tmp/n c 1 3 -- statvfs . / /dev/shm /tmp")
+            .code(0);
         assert!(out.answers("mknod").iter().all(|(_, result)| result == "EPERM" || result == "EACCES"), "{}", out.stdout);
         for path in [".", "/", "/dev/shm", "/tmp"] {
             assert!(out.value(&format!("statvfs {path}:")).contains(" nodev"), "{path}: {}", out.stdout);
@@ -363,7 +387,8 @@ fn proc_and_sys_tell_and_take_nothing() {
 #[test]
 fn images_cannot_lead_mounts_astray() {
     // A root file system whose /dev, /etc and work directory are links to the host.
-    for (link, target) in [("dev", "/tmp/.."), ("proc", "/etc"), ("sys", "../../../../.."), ("etc", "/var/tmp"), ("tmp", "../../../../tmp")] {
+    for (link, target) in [("dev", "/tmp/.."), ("proc", "/etc"), ("sys", "../../../../.."), ("etc", "/var/tmp"), ("tmp", "../../../../tmp")]
+    {
         let env = TestEnv::new();
         let root = env.directory("rootfs");
         std::fs::create_dir_all(root.join("bin")).expect("bin");
@@ -411,7 +436,9 @@ fn no_project_where_that_would_be_the_whole_home() {
 fn a_projects_mode() {
     let env = TestEnv::new();
     env.file("x", "there");
-    let run = |mode: &str| env.run("busybox").args(["--project", "."]).set(&format!("project.mode={mode}")).probe("write ./new -- open ./x").any();
+    let run = |mode: &str| {
+        env.run("busybox").args(["--project", "."]).set(&format!("project.mode={mode}")).probe("write ./new -- open ./x").any()
+    };
     assert_eq!(run("rw").value("write ./new:"), "ok");
     std::fs::remove_file(env.project().join("new")).expect("remove");
     assert_eq!(run("ro").value("write ./new:"), "EROFS");

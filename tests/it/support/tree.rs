@@ -33,7 +33,8 @@ pub fn names(top: &Path) -> Vec<PathBuf> {
 /// Nothing was made, changed or removed.
 #[track_caller]
 pub fn assert_same(before: &Tree, after: &Tree, what: &str) {
-    let changed: Vec<_> = before.iter().filter(|(path, was)| after.get(*path) != Some(was)).map(|(path, was)| (path, was, after.get(path))).collect();
+    let changed: Vec<_> =
+        before.iter().filter(|(path, was)| after.get(*path) != Some(was)).map(|(path, was)| (path, was, after.get(path))).collect();
     let made: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).collect();
     assert!(changed.is_empty() && made.is_empty(), "{what}: changed: {changed:?}, made: {made:?}");
 }
