@@ -123,6 +123,8 @@ impl Scratch {
     /// The errno of moving it away; the run that finds it next does that again.
     pub fn give_back(self) -> Result<bool, Errno> {
         if !self.extra && is_untouched(&self.slot.fd)? {
+            // The lock goes with the process, which is about to end.
+            std::mem::forget(self.slot);
             return Ok(false);
         }
         self.slot.throw_away().map(|()| true)
