@@ -389,12 +389,13 @@ fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
         return Ok(Op::TmpfsRoot { target: c_path(&resources.layers)? });
     };
     let layers = c_path(&resources.layers)?;
+    // The root covers its own upper directory, and so hides nothing that other overlays need of the scratch directory.
     let (upper_base, target) = match upper {
         Upper::Scratch => {
             let scratch = resources.scratch.as_ref().ok_or(LowerError::Missing("a scratch directory"))?;
-            (scratch.relative(), scratch.path().to_owned())
+            (scratch.relative(), scratch.path().join("u"))
         }
-        Upper::Keep(path) => (escape(path), path.clone()),
+        Upper::Keep(path) => (escape(path), path.join("u")),
     };
     let names: Vec<String> = lower
         .iter()

@@ -91,7 +91,11 @@ pub fn start(mut lowered: Lowered, arguments: &Arguments) -> Result<Running, Lau
     let running = Running { child, pidfd, socket: ours, scratch: lowered.scratch.take(), init: lowered.has_init, reaped: false };
     if let Some((step, uids, gids)) = &lowered.maps {
         write_maps_with_programs(child, uids, gids).map_err(|source| LaunchError::Maps { step: *step, source })?;
-        wire::go_ahead(&running.socket).map_err(|source| LaunchError::Step { step: *step, source })?;
+        match wire::go_ahead(&running.socket) {
+            // The child has failed already, and what it said is still to be heard.
+            Ok(()) | Err(Errno::PIPE) => {}
+            Err(source) => return Err(LaunchError::Step { step: *step, source }),
+        }
     }
     Ok(running)
 }

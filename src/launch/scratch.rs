@@ -88,6 +88,7 @@ impl Scratch {
     /// # Errors
     /// The errno of the first slot that could not be cleaned.
     pub fn clean_used(&mut self) -> Result<bool, Errno> {
+        self.find_used_behind();
         let mut trash = false;
         for slot in self.used.drain(..) {
             if !is_untouched(&slot.fd)? || clean_work(&slot.fd).is_err() {
@@ -96,6 +97,27 @@ impl Scratch {
             }
         }
         Ok(trash)
+    }
+
+    /// Used slots behind this one: runs at the same time took them, and were perhaps killed; no later run may come that far again.
+    fn find_used_behind(&mut self) {
+        let (Some(base), Some(Ok(own))) =
+            (self.slot.path.parent(), self.slot.path.file_name().map(|name| name.to_string_lossy().parse::<u32>()))
+        else {
+            return;
+        };
+        for number in own + 1..MAX_SLOTS {
+            if self.used.len() == MAX_USED {
+                break;
+            }
+            let path = base.join(number.to_string());
+            // Slots are made one after the other, so the first that is not there is the end.
+            let Ok(fd) = openat(CWD, &path, SLOT, Mode::empty()) else { break };
+            let free = flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok();
+            if free && is_clean(&fd) == Ok(false) {
+                self.used.push(Slot { fd, path });
+            }
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -172,8 +194,11 @@ fn is_clean(slot: &OwnedFd) -> Result<bool, Errno> {
     }
 }
 
+/// How slots are opened.
+const SLOT: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 fn open_slot(base: &Path, path: &Path) -> Result<OwnedFd, Errno> {
-    let open = || openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    let open = || openat(CWD, path, SLOT, Mode::empty());
     match open() {
         Err(Errno::NOENT) => {
             make(CWD, base)?;

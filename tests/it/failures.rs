@@ -42,11 +42,20 @@ fn a_failure_at_each_step() {
             call().env("HAMPER_FAIL_AT", format!("{}:{ENOENT}", count - 1)).output().code(127);
             call().env("HAMPER_FAIL_AT", format!("{}:{EACCES}", count - 1)).output().code(126);
             assert!(within(10.0, || trash_is_empty(&env)));
-            let left: Vec<_> = everything().into_iter().filter(|path| !known.contains(path)).collect();
+            let left: Vec<_> = everything().into_iter().filter(|path| !known.contains(path) && !is_recycled(path)).collect();
             assert!(left.is_empty(), "{map} {root}: {left:?}");
             call().output().code(0);
         }
     }
+}
+
+/// Scratch directories are kept for the next run, as many as were in use at once, and empty.
+fn is_recycled(path: &std::path::Path) -> bool {
+    let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+    let rest: Vec<&str> = parts.iter().skip(2).map(String::as_str).collect();
+    parts[0].starts_with("scratch")
+        && parts[1].parse::<u32>().is_ok_and(|number| number < 16)
+        && matches!(rest[..], [] | ["u"] | ["w"] | ["w", "work"])
 }
 
 fn trash_is_empty(env: &TestEnv) -> bool {

@@ -58,14 +58,14 @@ fn control_z_and_fg() {
     let env = TestEnv::new();
     let line = env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; read x; echo got $x; exit 5"]).words();
     let mut pty = Pty::new();
-    pty.start("exec bash --norc --noprofile -i", &env);
-    pty.expect("shell> ");
+    pty.start("exec dash -i", &env);
+    pty.expect("$ ");
     pty.send(&format!("{line}\r"));
     pty.expect("ready\r\n");
     assert!(pty.is_raw());
     pty.send("\x1a");
     pty.expect("Stopped");
-    pty.expect("shell> ");
+    pty.expect("$ ");
     pty.send("echo here\r");
     pty.expect("\nhere");
     pty.send("jobs\r");
@@ -74,7 +74,7 @@ fn control_z_and_fg() {
     assert!(within(5.0, || pty.is_raw()), "it has the terminal again");
     pty.send("word\r");
     pty.expect("got word");
-    pty.expect("shell> ");
+    pty.expect("$ ");
     pty.send("echo code=$?\r");
     pty.expect("code=5");
     pty.send("exit\r");
@@ -163,7 +163,7 @@ fn the_terminal_inside_is_the_sandboxs_own() {
     let line = env
         .run("busybox")
         .args(["--entrypoint", ""])
-        .payload(["sh", "-c", "tty; ls /dev/pts; echo a > /dev/tty; readlink /proc/self/fd/0; ps -o tty | tail -1"])
+        .payload(["sh", "-c", "tty; ls -1 /dev/pts; echo a > /dev/tty; readlink /proc/self/fd/0; ps -o tty | tail -1"])
         .words();
     let out = Pty::new().run(&line, &env);
     assert!(out.contains("/dev/pts/0"), "{out:?}");

@@ -1,1 +1,450 @@
+//! What of the host's files is there, what may be written, and what protect and hide hold against.
 
+use crate::require;
+use crate::support::{Seen, TestEnv, has_image, image, maps};
+
+/// A project that is a git repository, with something to hide.
+fn repository(env: &TestEnv) {
+    env.file(".git/config", "[core]\n\trepositoryformatversion = 0\n");
+    env.file(".git/HEAD", "ref: refs/heads/main\n");
+    env.file(".git/hooks/pre-commit", "#!/bin/sh\n");
+    env.file(".git/objects/info/x", "");
+    env.file(".env", "SECRET=hush\n");
+    env.file("deep/down/.env", "SECRET=hush\n");
+    env.file("deep/down/other", "");
+    env.file("hidden/x", "hush");
+    env.file("plain", "");
+    env.profile(&format!("image = \"{}\"\n[project]\nhide = [\".env\", \"deep/down/.env\", \"hidden\"]\n", image("busybox")));
+}
+
+/// What each attempt came to, in order.
+fn results(out: &Seen) -> Vec<String> {
+    out.stdout.lines().filter_map(|line| line.rsplit_once(": ")).map(|(_, result)| result.to_owned()).collect()
+}
+
+/// Every way that is known around a bind mount, tried from inside on one protected file.
+fn attempts(path: &str) -> Vec<String> {
+    vec![
+        format!("write {path}"),
+        format!("truncate {path}"),
+        format!("unlink {path}"),
+        format!("rename {path} ./gone"),
+        format!("rename ./plain {path}"),
+        format!("exchange ./plain {path}"),
+        format!("exchange {path} ./plain"),
+        format!("chmod 777 {path}"),
+        format!("umount {path}"),
+        format!("mount none {path} tmpfs 0"),
+        format!("mount {path} ./plain none 4096"),
+    ]
+}
+
+#[test]
+fn protected_files_hold_against_everything() {
+    for map in maps() {
+        for (seccomp, landlock) in [("default", "auto"), ("none", "off")] {
+            let env = TestEnv::new();
+            repository(&env);
+            let run = |words: &str| {
+                let sets = [format!("security.seccomp={seccomp}"), format!("security.landlock={landlock}")];
+                env.run_profile().map(map).set(&sets[0]).set(&sets[1]).probe(words)
+            };
+            for path in ["./.git/config", "./hamper.toml", "./.git/hooks/pre-commit"] {
+                let before = env.read(path);
+                for attempt in attempts(path) {
+                    let out = run(&attempt).code(0);
+                    assert!(results(&out).iter().all(|result| result != "ok"), "{map} {seccomp}: {attempt}: {}", out.stdout);
+                    assert_eq!(env.read(path), before, "{attempt}");
+                    assert!(env.project().join("plain").exists() && !env.project().join("gone").exists(), "{attempt}");
+                }
+            }
+            // New hooks, and directories on the way.
+            for attempt in [
+                "write ./.git/hooks/post-checkout",
+                "symlink /tmp/x ./.git/hooks/post-merge",
+                "link ./plain ./.git/hooks/post-commit",
+                "rename ./plain ./.git/hooks/post-commit",
+                "mkdir ./.git/hooks/d",
+                "rename ./.git ./x",
+                "exchange ./.git ./deep",
+                "exchange ./deep ./.git",
+                "rename ./.git/hooks ./x",
+                "exchange ./.git/hooks ./.git/objects",
+                "rmdir ./.git/hooks",
+                "umount ./.git/hooks",
+                "umount ./.git",
+                "umount .",
+                "mount ./deep ./.git none 4096",
+            ] {
+                let out = run(attempt).code(0);
+                assert!(results(&out).iter().all(|result| result != "ok"), "{map} {seccomp}: {attempt}: {}", out.stdout);
+            }
+            assert!(env.project().join(".git/hooks/pre-commit").exists());
+            // The link to a protected file is another name of it: either it cannot be made, or it cannot be written to.
+            drop(run("link ./.git/config ./other-name -- write ./other-name -- truncate ./other-name").any());
+            assert_eq!(env.read(".git/config"), "[core]\n\trepositoryformatversion = 0\n");
+        }
+    }
+}
+
+#[test]
+fn the_same_succeeds_where_nothing_is_protected() {
+    for (attempt, path) in [
+        ("write ./.git/config", ".git/config"),
+        ("rename ./.git ./x", "x/config"),
+        ("write ./.git/hooks/post-checkout", ".git/hooks/post-checkout"),
+        ("exchange ./plain ./.git/config", ".git/config"),
+        ("unlink ./.git/hooks/pre-commit", ".git/hooks"),
+    ] {
+        let env = TestEnv::new();
+        repository(&env);
+        env.profile(&format!("image = \"{}\"\n[project]\nprotect = []\n", image("busybox")));
+        let out = env.run_profile().probe(attempt).any();
+        assert!(out.stdout.contains(": ok"), "{attempt}: {} {}", out.stdout, out.stderr);
+        assert!(env.project().join(path).exists());
+    }
+}
+
+#[test]
+fn hidden_files_cannot_be_read_by_any_name() {
+    for map in maps() {
+        for (seccomp, landlock) in [("default", "auto"), ("none", "off")] {
+            for user in ["0", "1000"] {
+                let env = TestEnv::new();
+                repository(&env);
+                let run = |words: &str| {
+                    let sets = [format!("security.seccomp={seccomp}"), format!("security.landlock={landlock}")];
+                    env.run_profile().map(map).args(["-u", user]).set(&sets[0]).set(&sets[1]).probe(words)
+                };
+                for path in ["./.env", "./deep/down/.env", "./hidden"] {
+                    for attempt in [
+                        format!("open {path}"),
+                        format!("write {path}"),
+                        format!("chmod 777 {path} -- open {path}"),
+                        format!("rename {path} ./y"),
+                        format!("unlink {path}"),
+                        format!("umount {path}"),
+                        format!("exchange {path} ./plain"),
+                        format!("link {path} ./y"),
+                    ] {
+                        let out = run(&attempt).code(0);
+                        assert!(results(&out).iter().all(|result| result != "ok"), "{map} {seccomp} {user}: {attempt}: {}", out.stdout);
+                    }
+                }
+                for attempt in ["rename ./deep ./z", "rename ./deep/down ./z", "exchange ./deep ./plain", "open ./hidden/x", "ls ./hidden"]
+                {
+                    let out = run(attempt).code(0);
+                    assert!(results(&out).iter().all(|result| result != "ok"), "{map} {seccomp} {user}: {attempt}: {}", out.stdout);
+                    assert!(!out.stdout.contains("entry"), "{attempt}: {}", out.stdout);
+                }
+                assert_eq!(env.read(".env"), "SECRET=hush\n");
+                assert_eq!(env.read("hidden/x"), "hush");
+                // What stands beside it is as usable as ever.
+                run("write ./deep/down/other ./deep/down/new ./deep/new").code(0).line("write ./deep/down/new: ok");
+                let control = run("open ./plain ./deep/down/other").code(0);
+                assert!(results(&control).iter().all(|result| result == "ok"), "{}", control.stdout);
+            }
+        }
+    }
+    // The control: what is not hidden is read.
+    let env = TestEnv::new();
+    repository(&env);
+    env.profile(&format!("image = \"{}\"\n", image("busybox")));
+    env.run_profile().probe("cat ./.env").code(0).line("SECRET=hush");
+}
+
+#[test]
+fn hidden_stays_hidden_in_read_only_and_scratch_projects() {
+    let env = TestEnv::new();
+    repository(&env);
+    for mode in ["ro", "scratch", "rw"] {
+        let out = env.run_profile().set(&format!("project.mode={mode}")).probe("open ./.env ./hidden/x -- write ./plain ./new").code(0);
+        assert!(out.answers("open").iter().all(|(_, result)| result != "ok"), "{mode}: {}", out.stdout);
+        assert!(out.answers("write").iter().all(|(_, result)| (result == "ok") == (mode != "ro")), "{mode}: {}", out.stdout);
+        assert_eq!(env.project().join("new").exists(), mode == "rw");
+        assert_eq!(env.read("plain").is_empty(), mode != "rw");
+    }
+}
+
+#[test]
+fn what_the_host_replaces_ends_the_sandbox() {
+    for (path, replace) in [("hamper.toml", true), (".git/config", true), (".env", true), (".git", false)] {
+        let env = TestEnv::new();
+        repository(&env);
+        let mut child = env.run_profile().args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; exec sleep 60"]).spawn();
+        child.await_line("ready");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        if replace {
+            // As editors save: a new file, renamed over the old one.
+            let text = env.read(path);
+            env.file("new-file", text);
+            std::fs::rename(env.project().join("new-file"), env.project().join(path)).expect("rename");
+        } else {
+            std::fs::rename(env.project().join(path), env.project().join("moved")).expect("rename");
+        }
+        let out = child.output().code(125).told(&["was replaced on the host", path]);
+        assert!(out.took.as_secs_f64() < 5.0);
+    }
+    // Writing in place changes no inode: the sandbox goes on. And so it does where it is told to.
+    let env = TestEnv::new();
+    repository(&env);
+    let mut child = env.run_profile().args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; sleep 1; exit 7"]).spawn();
+    child.await_line("ready");
+    std::fs::write(env.project().join(".git/config"), "[core]\n").expect("write");
+    child.output().code(7);
+    let mut child = env
+        .run_profile()
+        .set("project.on_replace=warn")
+        .args(["--entrypoint", ""])
+        .payload(["sh", "-c", "echo ready; sleep 1; exit 7"])
+        .spawn();
+    child.await_line("ready");
+    env.file("new-file", "x");
+    std::fs::rename(env.project().join("new-file"), env.project().join(".git/config")).expect("rename");
+    child.output().code(7);
+}
+
+#[test]
+fn what_is_missing_is_protected_by_its_parent_or_said() {
+    let env = TestEnv::new();
+    // A repository without hooks: its parent becomes read-only, and what is in it stays writable.
+    env.file(".git/config", "[core]\n");
+    env.file(".git/HEAD", "ref: refs/heads/main\n");
+    env.file(".git/objects/x", "");
+    env.profile(&format!("image = \"{}\"\n", image("busybox")));
+    let out = env
+        .run_profile()
+        .probe("mkdir ./.git/hooks -- write ./.git/hooks/x -- write ./.git/HEAD ./.git/objects/y -- rename ./.git ./x")
+        .code(0);
+    assert_ne!(out.value("mkdir ./.git/hooks:"), "ok");
+    assert_ne!(out.value("write ./.git/hooks/x:"), "ok");
+    assert_eq!(out.value("write ./.git/HEAD:"), "ok");
+    assert_eq!(out.value("write ./.git/objects/y:"), "ok");
+    assert_ne!(out.value("rename ./.git:"), "ok");
+    assert!(!env.project().join(".git/hooks").exists());
+    // At the top there is no such parent: one line, and a stop where protection is required.
+    let run = || env.run_profile().set("project.protect=[\"no-such\"]");
+    run().probe("exit 0").code(0).told(&["not protected: no-such does not exist"]);
+    run().set("require=[\"protect\"]").probe("exit 0").code(125).told(&["no-such"]);
+}
+
+#[test]
+fn a_link_is_not_followed_to_what_it_names() {
+    let env = TestEnv::new();
+    let outside = env.directory("outside");
+    std::fs::write(outside.join("file"), "outside").expect("write");
+    std::os::unix::fs::symlink(&outside, env.project().join("link")).expect("link");
+    env.profile(&format!("image = \"{}\"\n[project]\nprotect = [\"link/file\"]\nhide = [\"link\"]\n", image("busybox")));
+    let out = env.run_profile().probe("open ./link/file -- rename ./link ./x -- unlink ./link").any();
+    assert!(out.answers("open").iter().all(|(_, result)| result != "ok"), "{}", out.stdout);
+    assert_eq!(std::fs::read_to_string(outside.join("file")).expect("file"), "outside");
+}
+
+#[test]
+fn git_works_inside_a_protected_repository() {
+    require!(has_image("build-base"), "the test images");
+    for map in maps() {
+        let env = TestEnv::new();
+        let git = |arguments: &[&str]| env.program("git", arguments.iter().copied()).output().code(0);
+        git(&["init", "--quiet", "--initial-branch=main"]);
+        git(&["config", "user.name", "A"]);
+        git(&["config", "user.email", "a@example.org"]);
+        env.file("a", "one\n");
+        git(&["add", "a"]);
+        git(&["commit", "--quiet", "-m", "first"]);
+        env.profile(&format!("image = \"{}\"\n", image("build-base")));
+        let script = "git status --short && echo two >> a && git add a && git commit --quiet -m second && git log --oneline | wc -l && git checkout --quiet -b other";
+        let out = env.hamper(["run"]).map(map).sh(script).ok();
+        assert!(out.lines().any(|line| line.trim() == "2"), "{out}");
+        let out = git(&["log", "--format=%s", "other"]);
+        assert_eq!(out.stdout.lines().collect::<Vec<_>>(), ["second", "first"]);
+        env.hamper(["run"]).map(map).sh("git config core.fsmonitor /tmp/x").any().told(&["could not"]);
+        assert!(!env.read(".git/config").contains("fsmonitor"));
+    }
+}
+
+#[test]
+#[ignore = "the common directory of a git worktree is not mounted yet"]
+fn a_worktree_reaches_its_repository_and_no_other() {
+    require!(has_image("build-base"), "the test images");
+    let env = TestEnv::new();
+    let main = env.directory("main");
+    let git = |directory: &std::path::Path, arguments: &[&str]| {
+        env.program("git", arguments.iter().copied()).directory(directory).output().code(0)
+    };
+    git(&main, &["init", "--quiet", "--initial-branch=main"]);
+    git(&main, &["config", "user.name", "A"]);
+    git(&main, &["config", "user.email", "a@example.org"]);
+    std::fs::write(main.join("a"), "one\n").expect("write");
+    git(&main, &["add", "a"]);
+    git(&main, &["commit", "--quiet", "-m", "first"]);
+    let tree = env.root().join("tree");
+    git(&main, &["worktree", "add", "--quiet", "-b", "side", &tree.display().to_string()]);
+    std::fs::write(tree.join("hamper.toml"), format!("image = \"{}\"\n", image("build-base"))).expect("write");
+    let out = env.hamper(["run"]).directory(&tree).sh("git status --short; echo two >> a && git commit --quiet -am second && git log --format=%s; echo x > $(git rev-parse --git-common-dir)/hooks/post-commit; echo x >> $(git rev-parse --git-common-dir)/config").any();
+    assert!(out.stdout.contains("second\nfirst"), "{} {}", out.stdout, out.stderr);
+    assert!(!main.join(".git/hooks/post-commit").exists());
+    assert!(!std::fs::read_to_string(main.join(".git/config")).expect("config").contains("x\n"));
+    // A worktree that the repository does not name back is none.
+    let liar = env.directory("liar");
+    std::fs::write(liar.join(".git"), format!("gitdir: {}/.git/worktrees/tree\n", main.display())).expect("write");
+    std::fs::write(liar.join("hamper.toml"), format!("image = \"{}\"\n", image("build-base"))).expect("write");
+    let out = env.hamper(["run"]).directory(&liar).sh(&format!("ls {}", main.display())).any();
+    assert_ne!(out.status.code(), Some(0), "{}", out.stdout);
+}
+
+#[test]
+fn the_hosts_files_are_not_there() {
+    let env = TestEnv::new();
+    let secret = env.directory("elsewhere").join("secret");
+    std::fs::write(&secret, "hush").expect("write");
+    let homes = ["/root", "/home", "/etc/shadow", "/etc/ssh", "/var/lib", "/boot", "/run/user"].join(" ");
+    for map in maps() {
+        for image in ["busybox", "host"] {
+            let out = env.run(image).map(map).args(["--project", "."]).probe(&format!("open {} -- ls {homes}", secret.display())).code(0);
+            assert_eq!(out.value(&format!("open {}:", secret.display())), "ENOENT", "{map} {image}");
+            let others: Vec<&str> = out.stdout.lines().filter(|line| line.starts_with("entry ")).collect();
+            assert!(
+                others.iter().all(|entry| !entry.contains("ssh_host") && !entry.contains("vmlinuz") && !entry.contains("dpkg")),
+                "{map} {image}: {others:?}"
+            );
+            // Of homes there is at most the user's own, empty.
+            let out = env.run(image).map(map).args(["--project", "."]).probe("ls /home").code(0);
+            let own = crate::support::user_name();
+            assert!(out.stdout.lines().all(|line| line == format!("entry {own}") || line.starts_with("ls ")), "{}", out.stdout);
+        }
+    }
+    let out = env.run("host").probe(&format!("open {}", secret.display())).code(0);
+    assert_eq!(out.value(&format!("open {}:", secret.display())), "ENOENT");
+    let volume = format!("{0}:{0}:ro", secret.display());
+    let out = env.run("host").args(["-v", &volume]).probe(&format!("open {}", secret.display())).code(0);
+    assert_eq!(out.value(&format!("open {}:", secret.display())), "ok", "the control");
+}
+
+#[test]
+fn the_image_host_is_read_only() {
+    let env = TestEnv::new();
+    let out =
+        env.run("host").probe("write /usr/x /usr/bin/x /etc/ld.so.cache -- unlink /usr/bin/true -- statvfs /usr -- write /tmp/x").code(0);
+    assert!(out.answers("write")[..3].iter().all(|(_, result)| result == "EROFS" || result == "EACCES"), "{}", out.stdout);
+    assert!(out.value("statvfs /usr:").contains(" ro nosuid nodev"), "{}", out.stdout);
+    assert_eq!(out.value("write /tmp/x:"), "ok", "the control");
+}
+
+#[test]
+fn devices_are_the_harmless_ones() {
+    let env = TestEnv::new();
+    for map in maps() {
+        let out = env.run("busybox").map(map).probe("ls /dev -- stat /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty -- open /dev/null /dev/zero /dev/urandom -- write /dev/null /dev/full").code(0);
+        let names: Vec<&str> = out.stdout.lines().filter_map(|line| line.strip_prefix("entry ")).collect();
+        for name in &names {
+            assert!(
+                [
+                    "null", "zero", "full", "random", "urandom", "tty", "pts", "ptmx", "shm", "mqueue", "fd", "stdin", "stdout", "stderr",
+                    "console", "core"
+                ]
+                .contains(name),
+                "{map}: /dev/{name}"
+            );
+        }
+        assert!(out.value("stat /dev/null:").contains("rdev 1:3"), "{}", out.stdout);
+        assert!(out.answers("open").iter().all(|(_, result)| result == "ok"), "{}", out.stdout);
+        // A node that the payload makes is refused, and one that it brings is dead.
+        let out = env
+            .run("busybox")
+            .map(map)
+            .args(["--project", "."])
+            .probe("mknod ./n c 1 3 -- mknod /tmp/n c 1 3 -- statvfs . / /dev/shm /tmp")
+            .code(0);
+        assert!(out.answers("mknod").iter().all(|(_, result)| result == "EPERM" || result == "EACCES"), "{}", out.stdout);
+        for path in [".", "/", "/dev/shm", "/tmp"] {
+            assert!(out.value(&format!("statvfs {path}:")).contains(" nodev"), "{path}: {}", out.stdout);
+        }
+    }
+}
+
+#[test]
+fn proc_and_sys_tell_and_take_nothing() {
+    let env = TestEnv::new();
+    for map in maps() {
+        let out = env
+            .run("busybox")
+            .map(map)
+            .set("security.landlock=off")
+            .probe("open /proc/kcore /proc/keys /proc/timer_list -- cat /proc/keys -- write /proc/sysrq-trigger /proc/sys/kernel/core_pattern /proc/sys/kernel/hostname /sys/kernel/x /sys/fs/cgroup/x -- mkdir /sys/fs/cgroup/x -- ls /proc/scsi /proc/acpi -- statvfs /sys /sys/fs/cgroup /proc")
+            .code(0);
+        assert!(out.answers("write").iter().all(|(_, result)| result != "ok"), "{}", out.stdout);
+        assert!(!out.stdout.contains("keyring"), "{}", out.stdout);
+        assert!(!out.stdout.contains("entry "), "{}", out.stdout);
+        assert_ne!(out.value("mkdir /sys/fs/cgroup/x:"), "ok");
+        for path in ["/sys", "/sys/fs/cgroup"] {
+            assert!(out.value(&format!("statvfs {path}:")).contains(" ro"), "{path}: {}", out.stdout);
+        }
+        assert!(out.value("statvfs /proc:").contains(" nosuid nodev noexec"), "{}", out.stdout);
+    }
+}
+
+#[test]
+fn images_cannot_lead_mounts_astray() {
+    // A root file system whose /dev, /etc and work directory are links to the host.
+    for (link, target) in [("dev", "/tmp/.."), ("proc", "/etc"), ("sys", "../../../../.."), ("etc", "/var/tmp"), ("tmp", "../../../../tmp")]
+    {
+        let env = TestEnv::new();
+        let root = env.directory("rootfs");
+        std::fs::create_dir_all(root.join("bin")).expect("bin");
+        std::os::unix::fs::symlink(target, root.join(link)).expect("link");
+        let out = env.run(&format!("rootfs:{}", root.display())).probe("stat /dev/null /proc/self /etc/hosts -- cat /etc/hosts").any();
+        // Refused with words, or right.
+        if out.status.code() == Some(0) {
+            assert!(out.value("stat /dev/null:").contains("rdev 1:3"), "{link}: {}", out.stdout);
+            assert!(out.stdout.contains("localhost"), "{link}: {}", out.stdout);
+        } else {
+            assert_eq!(out.status.code(), Some(125), "{}", out.stderr);
+        }
+        for path in ["/var/tmp/hosts", "/var/tmp/passwd", "/var/tmp/hostname", "/tmp/hosts"] {
+            assert!(!std::path::Path::new(path).exists(), "{link}: {path} was made on the host");
+        }
+        let made: Vec<_> = crate::support::tree::names(&root);
+        assert_eq!(made.len(), 3, "{link}: {made:?}");
+    }
+}
+
+#[test]
+fn a_directory_that_is_a_magic_link_leads_nowhere() {
+    let env = TestEnv::new();
+    for path in ["/proc/self/fd/3", "/proc/1/root", "/proc/self/root/../..", "/proc/1/cwd"] {
+        let out = env.run("busybox").args(["-w", path]).probe("cwd").any();
+        if out.status.code() == Some(0) {
+            assert!(out.value("cwd").starts_with('/'), "{path}: {}", out.stdout);
+        } else {
+            assert_eq!(out.status.code(), Some(125), "{path}: {}", out.stderr);
+        }
+    }
+}
+
+#[test]
+fn no_project_where_that_would_be_the_whole_home() {
+    let env = TestEnv::new();
+    for directory in [std::path::PathBuf::from("/"), "/tmp".into(), env.home()] {
+        let out = env.run("busybox").directory(&directory).probe("cwd").code(0);
+        assert!(out.stderr.contains("project"), "{}: {:?}", directory.display(), out.stderr);
+        assert_eq!(out.value("cwd"), "/");
+    }
+}
+
+#[test]
+fn a_projects_mode() {
+    let env = TestEnv::new();
+    env.file("x", "there");
+    let run = |mode: &str| {
+        env.run("busybox").args(["--project", "."]).set(&format!("project.mode={mode}")).probe("write ./new -- open ./x").any()
+    };
+    assert_eq!(run("rw").value("write ./new:"), "ok");
+    std::fs::remove_file(env.project().join("new")).expect("remove");
+    assert_eq!(run("ro").value("write ./new:"), "EROFS");
+    let scratch = run("scratch");
+    assert_eq!((scratch.value("write ./new:"), scratch.value("open ./x:")), ("ok".into(), "ok".into()));
+    assert!(!env.project().join("new").exists());
+    let none = run("none");
+    assert_eq!(none.value("open ./x:"), "ENOENT");
+}

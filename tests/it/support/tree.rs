@@ -29,3 +29,12 @@ fn collect(top: &Path, path: &Path, found: &mut Tree) {
 pub fn names(top: &Path) -> Vec<PathBuf> {
     tree(top).into_keys().collect()
 }
+
+/// Nothing was made, changed or removed.
+#[track_caller]
+pub fn assert_same(before: &Tree, after: &Tree, what: &str) {
+    let changed: Vec<_> =
+        before.iter().filter(|(path, was)| after.get(*path) != Some(was)).map(|(path, was)| (path, was, after.get(path))).collect();
+    let made: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).collect();
+    assert!(changed.is_empty() && made.is_empty(), "{what}: changed: {changed:?}, made: {made:?}");
+}
