@@ -41,9 +41,8 @@ static const char *layers, *scratch, *inside, *source[2];
 static char **program, uid_map[32], gid_map[32], overlay[8192];
 static char init_stack[16384] __attribute__((aligned(16))), payload_stack[16384] __attribute__((aligned(16)));
 static struct stat opened[2];
-static int step, sources, binds, root, ruleset, payload;
+static int step, sources, binds, root, ruleset, payload, word[2];
 static void walk(void), fail(void);
-
 static int resolve(const char *path, int flags, int resolve) {
     struct open_how how = {.flags = O_PATH | O_CLOEXEC | flags, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve};
     int fd = syscall(SYS_openat2, root, path, &how, sizeof how);
@@ -132,13 +131,14 @@ static void create_landlock(void) {
 
 static int enter(void *unused) { (void)unused; step++; walk(); return 125; }
 
-// The calling side only waits for the sandbox to end.
+// The calling side only waits for word of how the payload ended; the kernel takes the sandbox down on its own.
 static void clone_into(void) {
     sigprocmask(SIG_SETMASK, &(sigset_t){{~0ul}}, NULL);
-    int status, flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | NEWCGROUP;
-    pid_t init = clone(enter, init_stack + sizeof init_stack, flags | CLONE_VM | SIGCHLD, NULL);
-    CHECK(init);
-    CHECK(waitpid(init, &status, 0));
+    int status = 125 << 8, flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | NEWCGROUP;
+    CHECK(pipe2(word, O_CLOEXEC));
+    CHECK(clone(enter, init_stack + sizeof init_stack, flags | CLONE_VM | SIGCHLD, NULL));
+    close(word[1]);
+    read(word[0], &status, sizeof status);
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
@@ -244,9 +244,10 @@ static void start_payload(void) {
     int status;
     CHECK(setsid());
     CHECK(payload = clone(enter, payload_stack + sizeof payload_stack, CLONE_VM | CLONE_VFORK | SIGCHLD, NULL));
-    syscall(SYS_close_range, 0, ~0u, 0);
+    CHECK(dup2(word[1], 0) | syscall(SYS_close_range, 1, ~0u, 0));
     while (wait(&status) != payload) {}
-    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    CHECK(write(0, &status, sizeof status));
+    _exit(0);
 }
 
 // The payload, before execve.
