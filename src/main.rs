@@ -1,8 +1,7 @@
-use std::process::ExitCode;
+//! The program: hands the command line to [`hamper::cli`].
+#![no_main]
 
 #[global_allocator]
 static MEMORY: hamper::sys::Bump = hamper::sys::Bump::new();
 
-fn main() -> ExitCode {
-    hamper::cli::main()
-}
+hamper::entry!(hamper::cli::main);

@@ -1,7 +1,7 @@
 //! `hamper doctor`: what this machine can enforce, what hamper does instead, and what an admin would have to do.
 
+use super::exit::ExitCode;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;

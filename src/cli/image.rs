@@ -1,7 +1,7 @@
 //! `hamper image`: what the store has, and how it gets there and away.
 
+use super::exit::ExitCode;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;

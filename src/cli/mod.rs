@@ -3,6 +3,7 @@
 mod diagnostic;
 mod doctor;
 mod error;
+mod exit;
 mod image;
 mod image_facts;
 mod image_facts_store;
@@ -16,7 +17,10 @@ mod trash;
 mod which;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::io::Write;
+
+use self::exit::ExitCode;
+use crate::sys;
 
 use clap::{Args, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -42,22 +46,29 @@ enum Command {
 const RUN_USAGE: u8 = 125;
 
 /// Reads the command line and does what it says.
-pub fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    if let Some(result) = run_alone(&arguments) {
+pub fn main(arguments: &sys::Arguments) -> ExitCode {
+    let code = dispatch(arguments);
+    // Ignoring: a reader that went away has read enough.
+    let _ = std::io::stdout().flush();
+    code
+}
+
+fn dispatch(all: &sys::Arguments) -> ExitCode {
+    let arguments = &all.list;
+    if let Some(result) = run_alone(arguments) {
         return match result {
-            Ok(args) => run::run(&args),
+            Ok(args) => run::run(&args, all),
             Err(error) => usage(&error, true),
         };
     }
-    let cli = match Cli::try_parse_from(&arguments) {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => return usage(&error, arguments.get(1).is_some_and(|command| command == "shell")),
     };
     match cli.command {
-        Command::Run(args) => run::run(&args),
-        Command::Shell(args) => shell::run(args),
-        Command::Plan(args) => plan::run(args),
+        Command::Run(args) => run::run(&args, all),
+        Command::Shell(args) => shell::run(args, all),
+        Command::Plan(args) => plan::run(args, all),
         Command::Image(args) => image::run(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -1,11 +1,12 @@
 //! `hamper plan`: the exact ordered steps that `run` would take.
 
-use std::process::ExitCode;
+use super::exit::ExitCode;
 
 use clap::Args;
 
 use super::run::{CommonArgs, Show, finish, start};
 use crate::plan::{Invocation, Plan};
+use crate::sys::Arguments;
 
 /// Print the steps that `run` would take, and do nothing
 #[derive(Args, Debug)]
@@ -44,10 +45,10 @@ pub fn json(plan: &Plan) -> Result<String, serde_json::Error> {
     serde_json::to_string_pretty(&value)
 }
 
-pub fn run(args: PlanArgs) -> ExitCode {
+pub fn run(args: PlanArgs, all: &Arguments) -> ExitCode {
     let show = if args.json { Show::Json } else { Show::Human };
     let invocation = Invocation { command: args.command, ..Invocation::default() };
-    match start(&args.common, invocation, Some(show)) {
+    match start(&args.common, invocation, Some(show), all) {
         Err(error) => {
             super::output::talk(&error.render());
             ExitCode::FAILURE

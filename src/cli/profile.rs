@@ -1,10 +1,10 @@
 //! `hamper profile`: check, show, list and begin profiles.
 
+use super::exit::ExitCode;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value as Json, json};

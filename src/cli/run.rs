@@ -1,7 +1,7 @@
 //! `hamper run`: start the image's default command, or COMMAND, in a sandbox.
 
+use super::exit::ExitCode;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 
@@ -14,6 +14,7 @@ use crate::launch::{self, LaunchError, lower};
 use crate::plan::{Invocation, Step};
 use crate::profile::OnReplace;
 use crate::supervise::{self, End, Orders, Outcome, Terminal};
+use crate::sys::Arguments;
 use crate::{report, sys};
 
 /// Run the default command of a profile's image, or COMMAND, in a sandbox
@@ -84,9 +85,9 @@ pub struct CommonArgs {
     pub verbose: bool,
 }
 
-pub fn run(args: &RunArgs) -> ExitCode {
+pub fn run(args: &RunArgs, all: &Arguments) -> ExitCode {
     let invocation = Invocation { command: args.command.clone(), ..Invocation::default() };
-    finish(start(&args.common, invocation, args.common.dry_run.then_some(Show::Human)))
+    finish(start(&args.common, invocation, args.common.dry_run.then_some(Show::Human), all))
 }
 
 /// How a plan is shown instead of being carried out.
@@ -108,7 +109,7 @@ pub fn finish(result: Result<u8, CliError>) -> ExitCode {
 }
 
 /// Everything from the command line to the payload's exit code.
-pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>) -> Result<u8, CliError> {
+pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>, all: &Arguments) -> Result<u8, CliError> {
     let directories = Directories::from_environment(|name| std::env::var_os(name).map(PathBuf::from))?;
     let ids = Ids::own()?;
     invocation.directory = current_directory()?;
@@ -132,7 +133,7 @@ pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>) 
     for note in &assembled.plan.notes {
         talk(&format!("hamper: {}", super::error::escape(note)));
     }
-    let result = launch_and_wait(&profile, assembled, &directories, args);
+    let result = launch_and_wait(&profile, assembled, &directories, args, all);
     result.map(u8::try_from).map(|code| code.unwrap_or(125))
 }
 
@@ -165,6 +166,7 @@ fn launch_and_wait(
     assembled: Assembled,
     directories: &Directories,
     args: &CommonArgs,
+    all: &Arguments,
 ) -> Result<i32, CliError> {
     let Assembled { plan, resources, opened, watched, stop_signal, image, host } = assembled;
     let Some(mut resources) = resources else { return Ok(0) };
@@ -175,7 +177,7 @@ fn launch_and_wait(
     sys::block_signals();
     // Ignoring: a kernel without keyrings has none to leave.
     let _ = sys::join_session_keyring();
-    let mut running = launch::start(lowered).map_err(|error| step_error(&plan.steps, error))?;
+    let mut running = launch::start(lowered, all).map_err(|error| step_error(&plan.steps, error))?;
     let cleaned = running.scratch.as_mut().map_or(Ok(false), launch::Scratch::clean_used);
     let orders = Orders {
         terminal: sides.contains(&true).then(|| Terminal::new(sides)),

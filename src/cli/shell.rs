@@ -1,11 +1,12 @@
 //! `hamper shell`: an interactive shell in the sandbox.
 
-use std::process::ExitCode;
+use super::exit::ExitCode;
 
 use clap::Args;
 
 use super::run::{CommonArgs, finish, start};
 use crate::plan::Invocation;
+use crate::sys::Arguments;
 
 /// Start a shell in a profile's sandbox
 #[derive(Args, Debug)]
@@ -17,7 +18,7 @@ pub struct ShellArgs {
 /// The image's bash where it has one, else its sh; no entrypoint.
 const SHELL: [&str; 3] = ["/bin/sh", "-c", "if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi"];
 
-pub fn run(args: ShellArgs) -> ExitCode {
+pub fn run(args: ShellArgs, all: &Arguments) -> ExitCode {
     let invocation = Invocation { command: SHELL.map(str::to_owned).to_vec(), no_entrypoint: true, ..Invocation::default() };
-    finish(start(&args.common, invocation, None))
+    finish(start(&args.common, invocation, None, all))
 }

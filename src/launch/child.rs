@@ -15,8 +15,7 @@ use rustix::mount::{
 use rustix::process::{DumpableBehavior, Signal, chdir, fchdir, pivot_root, set_dumpable_behavior, set_parent_process_death_signal, umask};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set, set_capabilities, set_no_new_privs,
-    set_thread_groups,
+    CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities, set_no_new_privs, set_thread_groups,
 };
 
 use super::lower::{BindSource, Lowered, Op};
@@ -24,7 +23,7 @@ use super::tree::{Kept, Missing, attach, clone_tree, clone_tree_at, mount_on, re
 use super::wire::{Message, await_go_ahead, tell, tell_with};
 use super::{init, payload};
 use crate::plan::Guard;
-use crate::sys::{self, MountAttr, exit_now, keep_open, mount_setattr};
+use crate::sys::{self, MountAttr, exit_now, keep_open, mount_setattr, release};
 
 /// What the steps leave for later steps.
 pub(super) struct State<'a> {
@@ -202,7 +201,7 @@ impl State<'_> {
         let proc = self.proc.ok_or(Errno::BADF)?;
         for (name, value) in sysctls {
             match openat(proc, name.as_c_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-                Ok(file) => write(&file, value).map(drop)?,
+                Ok(file) => write(keep_open(file), value).map(drop)?,
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno),
             }
@@ -284,8 +283,11 @@ impl State<'_> {
         restrict(tree, read_only)?;
         let place = resolve_or_make(self.root()?, target, source.missing)?;
         attach(tree, place)?;
+        release(place);
         if project {
             self.project = Some(tree);
+        } else {
+            release(tree);
         }
         Ok(())
     }
@@ -320,7 +322,10 @@ impl State<'_> {
             Guard::Pin | Guard::Hide { .. } => {}
         }
         mount_setattr(tree, true, &attributes)?;
-        attach(tree, place)
+        attach(tree, place)?;
+        release(tree);
+        release(place);
+        Ok(())
     }
 
     fn write_secret(&self, name: &CStr, target: Option<&CStr>, content: &[u8]) -> Result<(), Errno> {
@@ -410,8 +415,8 @@ fn write_new(parent: BorrowedFd<'_>, name: &CStr, mode: u32, content: &[u8]) -> 
 /// The kernel lets everybody map the own id, once setgroups(2) is denied.
 fn write_maps(uid: &[u8], gid: &[u8]) -> Result<(), Errno> {
     for (file, content) in [(c"/proc/self/setgroups", b"deny".as_slice()), (c"/proc/self/uid_map", uid), (c"/proc/self/gid_map", gid)] {
-        let file = openat(CWD, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-        write(&file, content)?;
+        let file = keep_open(openat(CWD, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
+        write(file, content)?;
     }
     hide_from_others()
 }
@@ -451,10 +456,10 @@ fn drop_capabilities(keep: u64, ambient: bool) -> Result<(), Errno> {
             }
         }
     }
-    clear_ambient_capability_set()?;
     let kept = CapabilitySet::from_bits_truncate(keep);
     let inheritable = if ambient { kept } else { CapabilitySet::empty() };
     set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable })?;
+    // The ambient set is empty since the user namespace was made.
     if ambient {
         for capability in kept.iter() {
             configure_capability_in_ambient_set(capability, true)?;

@@ -9,7 +9,7 @@ use super::child;
 use super::lower::Lowered;
 use super::scratch::Scratch;
 use super::wire;
-use crate::sys::{self, ArgumentStrings, Clone3, Forked, IdMapError, write_maps_with_programs};
+use crate::sys::{self, Arguments, Clone3, Forked, IdMapError, write_maps_with_programs};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
@@ -71,7 +71,7 @@ const PATH_MAX: usize = 4096;
 ///
 /// # Errors
 /// [`LaunchError`]; the child is gone by then.
-pub fn start(mut lowered: Lowered) -> Result<Running, LaunchError> {
+pub fn start(mut lowered: Lowered, arguments: &Arguments) -> Result<Running, LaunchError> {
     let clone_step = lowered.clone_step;
     let step = |source| LaunchError::Step { step: clone_step, source };
     if let Some((at, errno)) = lowered.fault.filter(|(at, _)| *at <= clone_step) {
@@ -79,13 +79,10 @@ pub fn start(mut lowered: Lowered) -> Result<Running, LaunchError> {
     }
     let (ours, theirs) = wire::pair().map_err(step)?;
     let directory = Vec::with_capacity(PATH_MAX);
-    let arguments = ArgumentStrings::find();
     let (child, pidfd) = match sys::clone3(&Clone3 { namespaces: lowered.namespaces, cgroup: None }).map_err(step)? {
         Forked::Child => {
             drop(ours);
-            if let Some(arguments) = arguments {
-                arguments.clear();
-            }
+            arguments.clear();
             child::run(&lowered, theirs.as_fd(), directory)
         }
         Forked::Parent { child, pidfd } => (child, pidfd),

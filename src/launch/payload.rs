@@ -98,7 +98,7 @@ fn add_rule(ruleset: std::os::fd::BorrowedFd<'_>, rule: &LandlockRule) -> Result
         Err(Errno::NOENT) if rule.optional => return Ok(()),
         Err(errno) => return Err(errno),
     };
-    let access = if rule.access == rule.file_access || FileType::from_raw_mode(fstat(path)?.st_mode).is_dir() {
+    let access = if !rule.optional || rule.access == rule.file_access || FileType::from_raw_mode(fstat(path)?.st_mode).is_dir() {
         rule.access
     } else {
         rule.file_access

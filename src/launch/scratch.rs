@@ -14,6 +14,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
+use crate::sys::keep_open;
+
 #[derive(Debug, thiserror::Error)]
 pub enum ScratchError {
     #[error("cannot make {}", path.display())]
@@ -221,17 +223,17 @@ fn is_untouched(slot: &OwnedFd) -> Result<bool, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let upper = match openat(slot, "u", flags, Mode::empty()) {
         Err(Errno::ACCESS | Errno::NOENT) => return Ok(false),
-        result => result?,
+        result => keep_open(result?),
     };
     let mut names = [0u8; 256];
-    match flistxattr(&upper, &mut names) {
+    match flistxattr(upper, &mut names) {
         Ok(length) if only_overlay_names(names.get(..length).unwrap_or_default()) => {}
         Err(Errno::NOTSUP) => {}
         Ok(_) | Err(Errno::RANGE) => return Ok(false),
         Err(errno) => return Err(errno),
     }
     let mut buffer = [MaybeUninit::uninit(); 512];
-    let mut entries = RawDir::new(&upper, &mut buffer);
+    let mut entries = RawDir::new(upper, &mut buffer);
     while let Some(entry) = entries.next() {
         if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
             return Ok(false);

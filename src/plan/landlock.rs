@@ -47,6 +47,7 @@ pub fn rules(abi: u32, writable: &Writable<'_>) -> Vec<LandlockRule> {
         return vec![rule("/", no_devices, false), rule("/dev", devices, false)];
     }
     let mut rules = vec![rule("/", read, false), rule("/dev", devices, false), rule("/proc", no_devices, false)];
-    rules.extend(writable.targets.iter().map(|target| rule(target, no_devices, false)));
+    // A target may be a single file, and is looked at.
+    rules.extend(writable.targets.iter().map(|target| rule(target, no_devices, true)));
     rules
 }

@@ -98,6 +98,7 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
     };
     let end = supervision.run(&signals)?;
     let Supervision { mut orders, missed, replaced, watch, .. } = supervision;
+    std::mem::forget(signals);
     // Not closed but left to the process's end, or to whoever holds it by then: closing takes some ten milliseconds.
     std::mem::forget(watch);
     if let Some(terminal) = &mut orders.terminal {

@@ -67,7 +67,9 @@ pub fn clone3(request: &Clone3<'_>) -> Result<Forked, Errno> {
 /// Whether this process has exactly one thread: `unshare(CLONE_VM)` is a no-op then and `EINVAL` otherwise (unshare(2)).
 pub fn single_threaded() -> bool {
     // SAFETY: with one thread the call changes nothing; with more it fails and changes nothing.
-    unsafe { libc::unshare(libc::CLONE_VM) == 0 }
+    let result = unsafe { libc::unshare(libc::CLONE_VM) };
+    // An outer filter that refuses unshare says EPERM or ENOSYS, whatever the threads are.
+    result == 0 || last_errno() != Errno::INVAL
 }
 
 /// Runs `body` in a child that shares this process's memory, and waits, as vfork(2) does, until it has exited or called execve(2).
@@ -179,4 +181,14 @@ pub fn keep_open(fd: OwnedFd) -> BorrowedFd<'static> {
 pub fn kill_all(signal: Signal) -> Result<(), Errno> {
     // SAFETY: integers only. The caller is pid 1 of its namespace, so nothing outside is meant.
     if unsafe { libc::kill(-1, signal.as_raw()) } < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+/// Closes a descriptor that was kept open, once there are so many of them that a limit could be met.
+pub fn release(fd: BorrowedFd<'static>) {
+    /// A few dozen stay open for the speed of it; a plan of a thousand mounts must not.
+    const MANY: i32 = 64;
+    if fd.as_raw_fd() >= MANY {
+        // SAFETY: keep_open gave the number up, and the callers do not use it after this.
+        drop(unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) });
+    }
 }

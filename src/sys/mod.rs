@@ -4,6 +4,7 @@
 mod alloc;
 mod clone;
 mod confine;
+mod entry;
 mod exec;
 mod fork;
 mod idmap;
@@ -12,15 +13,15 @@ mod tty;
 
 pub use alloc::Bump;
 pub use clone::{
-    Clone3, Forked, await_signal, block_signals, clone3, exit_now, keep_only, keep_open, kill_all, reset_signals, single_threaded,
+    Clone3, Forked, await_signal, block_signals, clone3, exit_now, keep_only, keep_open, kill_all, release, reset_signals, single_threaded,
     spawn_sharing_memory,
 };
 pub use confine::{
     MountAttr, close_from, drop_bounding, join_session_keyring, landlock_abi, landlock_add_path, landlock_restrict_self, mount_setattr,
     secure_mode,
 };
+pub use entry::{Arguments, arguments};
 pub use exec::{CStrArray, execve};
 pub use fork::fork;
 pub use idmap::{Extent, IdMapError, MAP_PROGRAMS, format_map, write_maps_with_programs};
 pub use net::loopback_up;
-pub use tty::ArgumentStrings;

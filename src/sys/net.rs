@@ -15,7 +15,7 @@ use super::clone::last_errno;
 /// # References
 /// netdevice(7) `SIOCSIFFLAGS`
 pub fn loopback_up() -> Result<(), Errno> {
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let socket = super::keep_open(socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?);
     // SAFETY: ifreq is plain bytes and integers, for which all zeroes is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {

@@ -189,11 +189,11 @@ store() {
 	shift
 	mkdir -p "$WORK/run" "$WORK/tmp"
 	TMPDIR=$WORK/tmp "$tool" --storage-driver "$(store_driver)" \
-		--root "$WORK/store" --runroot "$WORK/run" "$@"
+		--root "$WORK/store" --runroot "$SHORT/w/run" "$@"
 }
 
 store_podman() {
-	store podman --cgroup-manager cgroupfs --events-backend none --tmpdir "$WORK/run/libpod" "$@"
+	store podman --cgroup-manager cgroupfs --events-backend none --tmpdir "$SHORT/w/run/libpod" "$@"
 }
 
 # Overlay where it can be mounted, else whole copies of every layer.

@@ -1,1 +1,122 @@
+//! A failure at each step of a plan: the right code, the right words, and nothing left behind.
 
+use serde_json::Value;
+
+use crate::support::tree::names;
+use crate::support::{TestEnv, hamper, image, maps, within};
+
+const EIO: i32 = 5;
+const ENOENT: i32 = 2;
+const EACCES: i32 = 13;
+
+#[test]
+fn a_failure_at_each_step() {
+    for map in maps() {
+        for root in ["scratch", "ro", "keep"] {
+            let env = TestEnv::alone();
+            profile(&env, root);
+            let call = || env.hamper(["run"]).map(map).env("TOKEN", "t").payload(["true"]);
+            let first = call().output().any();
+            if first.status.code() == Some(0) && first.stderr.contains("HAMPER_FAIL_AT") {
+                continue;
+            }
+            assert_eq!(first.status.code(), Some(0), "{}", first.stderr);
+            let plan = env.hamper(["plan", "--json"]).map(map).env("TOKEN", "t").payload(["true"]).output().ok();
+            let plan: Value = serde_json::from_str(&plan).expect("JSON");
+            let human = env.hamper(["plan"]).map(map).env("TOKEN", "t").payload(["true"]).output().ok();
+            let words: Vec<&str> = human.lines().filter_map(|line| line.trim_start().split_once("  ")).map(|(_, words)| words).collect();
+            let count = plan["steps"].as_array().expect("steps").len();
+            assert!(count >= 35, "{count}");
+            assert!(within(10.0, || trash_is_empty(&env)));
+            let everything = || [names(&env.store()), names(&env.state()), names(&env.root().join("run")), names(&env.project())].concat();
+            let known = everything();
+            for step in 0..count {
+                let out = call().env("HAMPER_FAIL_AT", format!("{step}:{EIO}")).measured();
+                let code = if step == count - 1 { 126 } else { 125 };
+                let out = out.code(code).told(&[words[step], "Input/output error"]);
+                let mut lines = out.stderr.lines();
+                assert!(lines.next().is_some_and(|line| line.starts_with("hamper: cannot ")), "{}", out.stderr);
+                assert_eq!(out.stdout, "", "the payload has not run");
+                out.left_nothing();
+            }
+            call().env("HAMPER_FAIL_AT", format!("{}:{ENOENT}", count - 1)).output().code(127);
+            call().env("HAMPER_FAIL_AT", format!("{}:{EACCES}", count - 1)).output().code(126);
+            assert!(within(10.0, || trash_is_empty(&env)));
+            let left: Vec<_> = everything().into_iter().filter(|path| !known.contains(path)).collect();
+            assert!(left.is_empty(), "{map} {root}: {left:?}");
+            call().output().code(0);
+        }
+    }
+}
+
+fn trash_is_empty(env: &TestEnv) -> bool {
+    std::fs::read_dir(env.store().join("trash")).map_or(true, |mut trash| trash.next().is_none())
+}
+
+fn profile(env: &TestEnv, root: &str) {
+    assert!(hamper().exists());
+    env.file(".git/config", "[core]\n");
+    env.file(".git/HEAD", "ref: refs/heads/main\n");
+    env.file(".git/hooks/pre-commit", "");
+    env.file(".env", "SECRET=1\n");
+    env.file("data/x", "");
+    env.profile(&format!(
+        r#"name = "rich"
+image = "{}"
+[root]
+mode = "{root}"
+tmp = "16M"
+[project]
+hide = [".env"]
+[[mounts]]
+source = "data"
+target = "/data"
+[[mounts]]
+type = "tmpfs"
+target = "/scratch"
+[[mounts]]
+type = "cache"
+source = "c"
+target = "/cache"
+[limits]
+ulimits = {{ nofile = 256 }}
+[secrets.token]
+from = "env:TOKEN"
+target = "/run/secrets/token"
+"#,
+        image("busybox")
+    ));
+}
+
+#[test]
+fn a_failure_under_the_host_image() {
+    let env = TestEnv::new();
+    env.profile("image = \"host\"\n");
+    let call = || env.hamper(["run"]).payload(["true"]);
+    call().output().code(0);
+    let human = env.hamper(["plan"]).payload(["true"]).output().ok();
+    let words: Vec<&str> = human.lines().filter_map(|line| line.trim_start().split_once("  ")).map(|(_, words)| words).collect();
+    for (step, words) in words.iter().enumerate() {
+        let code = if words.starts_with("execute ") { 126 } else { 125 };
+        call().env("HAMPER_FAIL_AT", format!("{step}:{EIO}")).measured().code(code).told(&[words]).left_nothing();
+    }
+}
+
+#[test]
+fn a_failure_at_a_terminal() {
+    use crate::support::pty::Pty;
+    let env = TestEnv::new();
+    let hamper = env.run("busybox").args(["--entrypoint", ""]).payload(["true"]);
+    let words = hamper.words();
+    let human = Pty::new().run(&words.replacen("'run'", "'plan'", 1), &env);
+    let step = human.lines().find(|line| line.contains("open a pseudo-terminal")).expect("a terminal in the plan");
+    let number: u32 = step.split_whitespace().next().and_then(|word| word.parse().ok()).expect("number");
+    for at in [number, number + 3] {
+        let mut pty = Pty::new();
+        let before = format!("{:?}", pty.settings());
+        pty.start(&format!("HAMPER_FAIL_AT={at}:{EIO} {words}"), &env);
+        assert_eq!(pty.wait().code(), Some(125), "{}", pty.shown());
+        assert!(pty.shown().contains("Input/output error"), "{}", pty.shown());
+        assert_eq!(format!("{:?}", pty.settings()), before);
+    }
+}

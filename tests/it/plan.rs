@@ -1,1 +1,130 @@
+//! `hamper plan`: the steps of a start, and nothing done.
 
+use serde_json::Value;
+
+use crate::support::tree::tree;
+use crate::support::{TestEnv, image, maps};
+
+fn rich(env: &TestEnv) {
+    env.file(".git/config", "[core]\n");
+    env.file(".git/HEAD", "ref: refs/heads/main\n");
+    env.file(".git/hooks/pre-commit", "");
+    env.file(".env", "SECRET=1\n");
+    env.file("data/x", "");
+    env.profile(&format!(
+        r#"name = "rich"
+image = "{}"
+[root]
+tmp = "16M"
+[project]
+hide = [".env"]
+[[mounts]]
+source = "data"
+target = "/data"
+[[mounts]]
+type = "tmpfs"
+target = "/scratch"
+[[mounts]]
+type = "cache"
+source = "c"
+target = "/cache"
+[limits]
+ulimits = {{ nofile = 256 }}
+time = "1m"
+[secrets.token]
+from = "env:TOKEN"
+target = "/run/secrets/token"
+"#,
+        image("busybox")
+    ));
+}
+
+#[test]
+fn a_plan_makes_nothing() {
+    let env = TestEnv::alone();
+    rich(&env);
+    // Once run, so that the image is there; and once not.
+    for loaded in [false, true] {
+        if loaded {
+            env.run_profile().env("TOKEN", "t").probe("exit 0").code(0);
+            assert!(
+                crate::support::within(10.0, || std::fs::read_dir(env.store().join("trash")).is_ok_and(|mut trash| trash.next().is_none()))
+            );
+        }
+        for arguments in [&["plan"][..], &["plan", "--json"], &["run", "--dry-run"]] {
+            let before = tree(env.root());
+            for map in maps() {
+                let out = env.hamper(arguments.iter().copied()).map(map).env("TOKEN", "t").output().any();
+                assert!(out.status.code() == Some(0) || !loaded && out.status.code() == Some(125), "{} {}", out.stdout, out.stderr);
+            }
+            assert_eq!(tree(env.root()), before, "{arguments:?}, loaded: {loaded}");
+        }
+    }
+}
+
+#[test]
+fn the_steps_printed_are_the_steps_run() {
+    let env = TestEnv::new();
+    rich(&env);
+    for map in maps() {
+        let steps = |text: &str| serde_json::from_str::<Value>(text).expect("JSON")["steps"].clone();
+        env.run_profile().map(map).env("TOKEN", "t").probe("exit 0").code(0);
+        let planned = env.hamper(["plan", "--json"]).map(map).env("TOKEN", "t").payload(["true"]).output().ok();
+        let report = env.root().join("report.json");
+        env.hamper(["run", "--report", &report.display().to_string()]).map(map).env("TOKEN", "t").payload(["true"]).output().code(0);
+        let run = steps(&std::fs::read_to_string(&report).expect("report"));
+        assert_eq!(steps(&planned), run, "{map}");
+        let human = env.hamper(["plan"]).map(map).env("TOKEN", "t").payload(["true"]).output().ok();
+        assert_eq!(
+            human.lines().filter(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit())).count(),
+            run.as_array().expect("list").len()
+        );
+        let dry = env.hamper(["run", "--dry-run"]).map(map).env("TOKEN", "t").payload(["true"]).output().ok();
+        assert_eq!(dry, human);
+    }
+}
+
+#[test]
+fn a_report_tells_what_was_asked_and_got() {
+    let env = TestEnv::new();
+    let report = env.root().join("report.json");
+    let path = report.display().to_string();
+    let run = |payload: &str| -> Value {
+        drop(env.run("busybox").args(["--report", &path]).probe(payload).any());
+        serde_json::from_str(&std::fs::read_to_string(&report).expect("report")).expect("JSON")
+    };
+    let value = run("exit 3");
+    assert_eq!(value["schema"], 1);
+    assert_eq!(value["exit"]["code"], 3);
+    assert_eq!(value["exit"]["by"], "payload");
+    assert!(value["failed"].is_null());
+    let names: Vec<&str> = value["protections"].as_array().expect("list").iter().filter_map(|one| one["name"].as_str()).collect();
+    for name in ["namespaces", "landlock", "seccomp", "capabilities", "no_new_privs", "id maps"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert_eq!(run("raise 9")["exit"]["signal"], 9);
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&report).expect("report").permissions().mode() & 0o777, 0o600);
+    // The payload never ran: no exit, but what failed.
+    env.run("busybox").args(["--report", &path]).payload(["no-such-program"]).output().code(127);
+    let value: Value = serde_json::from_str(&std::fs::read_to_string(&report).expect("report")).expect("JSON");
+    assert!(value["exit"].is_null(), "{value}");
+    assert_eq!(value["failed"]["errno"], 2);
+    // What may degrade and was not had.
+    let value = {
+        env.profile(&format!("image = \"{}\"\n[project]\nprotect = [\"no/such/file\"]\n", image("busybox")));
+        env.run_profile().args(["--report", &path]).probe("exit 0").code(0).told(&["not protected: no/such/file does not exist"]);
+        serde_json::from_str::<Value>(&std::fs::read_to_string(&report).expect("report")).expect("JSON")
+    };
+    assert_eq!(value["degraded"][0]["what"], "protect");
+    env.run_profile().set("require=[\"protect\"]").probe("exit 0").code(125).told(&["protect", "no/such/file"]);
+}
+
+#[test]
+fn a_secret_is_not_in_plan_or_report() {
+    let env = TestEnv::new();
+    rich(&env);
+    let report = env.root().join("report.json");
+    env.run_profile().env("TOKEN", "hush-hush").args(["--report", &report.display().to_string()]).probe("exit 0").code(0);
+    assert!(!std::fs::read_to_string(&report).expect("report").contains("hush-hush"));
+}

@@ -1,1 +1,85 @@
+//! Signals to the parent reach the payload; when the parent is killed, everything goes.
 
+use rustix::process::Signal;
+
+use crate::support::tree::names;
+use crate::support::{TestEnv, descendants, is_alive, maps, within};
+
+#[test]
+fn signals_are_forwarded() {
+    let env = TestEnv::new();
+    for map in maps() {
+        for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2), (Signal::HUP, 1), (Signal::USR1, 10), (Signal::QUIT, 3)] {
+            let mut child = env.run("busybox").map(map).args(["--entrypoint", ""]).payload(["/probe", "signal"]).spawn();
+            child.await_line("ready");
+            child.signal(signal);
+            let out = child.output().code(40 + number);
+            assert!(out.stdout.contains(&format!("got {number}")), "{}", out.stdout);
+        }
+    }
+}
+
+#[test]
+fn a_payload_without_a_handler_is_ended_by_the_signal() {
+    let env = TestEnv::new();
+    for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2), (Signal::HUP, 1)] {
+        let mut child = env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; exec sleep 60"]).spawn();
+        child.await_line("ready");
+        child.signal(signal);
+        child.output().code(128 + number);
+    }
+}
+
+#[test]
+fn the_signal_mask_of_the_payload_is_empty() {
+    let env = TestEnv::new();
+    let out = env.run("busybox").probe("status").code(0);
+    for set in ["SigBlk:", "SigIgn:", "SigCgt:"] {
+        assert_eq!(out.value(set), "0000000000000000", "{set}");
+    }
+}
+
+#[test]
+fn nothing_outlives_the_parent() {
+    for map in maps() {
+        for init in ["true", "false"] {
+            let env = TestEnv::new();
+            let script = "echo ready; trap '' HUP TERM INT; (trap '' HUP TERM; exec sleep 600) & setsid sleep 600 & exec sleep 600";
+            let run = || env.run("busybox").map(map).set(&format!("lifecycle.init={init}")).args(["--project", ".", "--entrypoint", ""]);
+            let mut child = run().payload(["sh", "-c", script]).spawn();
+            child.await_line("ready");
+            let mut all = Vec::new();
+            assert!(
+                within(3.0, || {
+                    all = descendants(child.pid());
+                    all.len() >= 3
+                }),
+                "{all:?}"
+            );
+            child.signal(Signal::KILL);
+            assert!(within(1.0, || !all.iter().any(|pid| is_alive(*pid))), "{map} init={init}: alive a second later");
+            drop(child);
+            // The next run cleans up what was left on disk.
+            run().payload(["true"]).measured().code(0).left_nothing();
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_run_left_is_swept() {
+    for map in maps() {
+        let env = TestEnv::alone();
+        let run = || env.run("busybox").map(map).args(["--entrypoint", ""]);
+        // Twice: what the first one makes is the layers, the second one shows what stays.
+        run().payload(["true"]).output().code(0);
+        let scratch: Vec<_> = names(&env.store());
+        let mut child =
+            run().payload(["sh", "-c", "mkdir -p /a/b/c; echo data > /a/b/c/d; chmod 0 /a/b; echo ready; exec sleep 60"]).spawn();
+        child.await_line("ready");
+        child.signal(Signal::KILL);
+        drop(child);
+        run().payload(["true"]).measured().code(0).left_nothing();
+        let left: Vec<_> = names(&env.store()).into_iter().filter(|path| !scratch.contains(path)).collect();
+        assert!(left.is_empty(), "{map}: {left:?}");
+    }
+}

@@ -1,1 +1,182 @@
+//! At a terminal: a prompt, keys, job control, the window's size, and the terminal as it was when all is over.
 
+use crate::require;
+use crate::support::pty::Pty;
+use crate::support::{TestEnv, has_image, image, maps, within};
+
+fn node(env: &TestEnv, map: &str) -> String {
+    env.hamper(["run", "--image", &image("node14")]).map(map).words()
+}
+
+#[test]
+fn node_at_a_prompt() {
+    require!(has_image("node14"), "the test images");
+    for map in maps() {
+        let env = TestEnv::new();
+        let mut pty = Pty::new();
+        let before = format!("{:?}", pty.settings());
+        pty.start(&node(&env, map), &env);
+        pty.expect("Welcome to Node.js v14.21.3");
+        pty.expect("> ");
+        assert!(pty.is_raw(), "keys go to the payload as they are");
+        pty.send("1+1\r");
+        pty.expect("\n");
+        pty.expect("2");
+        pty.expect("> ");
+        pty.send("\x04");
+        assert_eq!(pty.wait().code(), Some(0), "{}", pty.shown());
+        assert_eq!(format!("{:?}", pty.settings()), before, "the terminal is as it was");
+    }
+}
+
+#[test]
+fn control_c_reaches_the_payload_and_not_us() {
+    require!(has_image("node14"), "the test images");
+    let env = TestEnv::new();
+    let mut pty = Pty::new();
+    pty.start(&node(&env, "auto"), &env);
+    pty.expect("> ");
+    pty.send("while(true){}\r");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    pty.send("\x03");
+    pty.expect("interrupted");
+    pty.expect("> ");
+    pty.send("process.exit(7)\r");
+    assert_eq!(pty.wait().code(), Some(7));
+    // Where the payload does not care, it is ended: 128 + SIGINT.
+    let mut pty = Pty::new();
+    let line = env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; exec sleep 60"]).words();
+    pty.start(&format!("{line}; echo code=$?"), &env);
+    pty.expect("ready");
+    pty.send("\x03");
+    pty.expect("code=130");
+    let _ = pty.wait();
+}
+
+#[test]
+fn control_z_and_fg() {
+    let env = TestEnv::new();
+    let line = env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; read x; echo got $x; exit 5"]).words();
+    let mut pty = Pty::new();
+    pty.start("exec bash --norc --noprofile -i", &env);
+    pty.expect("shell> ");
+    pty.send(&format!("{line}\r"));
+    pty.expect("ready\r\n");
+    assert!(pty.is_raw());
+    pty.send("\x1a");
+    pty.expect("Stopped");
+    pty.expect("shell> ");
+    pty.send("echo here\r");
+    pty.expect("\nhere");
+    pty.send("jobs\r");
+    pty.expect("Stopped");
+    pty.send("fg\r");
+    assert!(within(5.0, || pty.is_raw()), "it has the terminal again");
+    pty.send("word\r");
+    pty.expect("got word");
+    pty.expect("shell> ");
+    pty.send("echo code=$?\r");
+    pty.expect("code=5");
+    pty.send("exit\r");
+    let _ = pty.wait();
+}
+
+#[test]
+fn the_size_of_the_window_is_known_and_follows() {
+    let env = TestEnv::new();
+    let line = env
+        .run("busybox")
+        .args(["--entrypoint", ""])
+        .payload(["sh", "-c", "stty size; trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.1; done"])
+        .words();
+    let mut pty = Pty::new();
+    pty.resize(33, 101);
+    pty.start(&line, &env);
+    pty.expect("33 101");
+    pty.expect("ready");
+    pty.resize(44, 120);
+    pty.expect("44 120");
+    assert_eq!(pty.wait().code(), Some(0));
+}
+
+#[test]
+fn the_terminal_is_restored_when_the_payload_dies() {
+    let env = TestEnv::new();
+    for (script, code) in [("stty raw -echo; echo ready; kill -9 $$", 137), ("stty raw -echo; echo ready; exit 3", 3)] {
+        let line = env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", script]).words();
+        let mut pty = Pty::new();
+        let before = format!("{:?}", pty.settings());
+        pty.start(&line, &env);
+        pty.expect("ready");
+        assert_eq!(pty.wait().code(), Some(code));
+        assert_eq!(format!("{:?}", pty.settings()), before);
+    }
+}
+
+#[test]
+fn the_terminal_is_restored_when_we_are_ended() {
+    let env = TestEnv::new();
+    for signal in ["TERM", "HUP", "INT"] {
+        let line = env.run("busybox").args(["--entrypoint", ""]).payload(["/probe", "signal"]).words();
+        let mut pty = Pty::new();
+        let before = format!("{:?}", pty.settings());
+        pty.start(&format!("exec {line}"), &env);
+        pty.expect("ready");
+        assert!(pty.is_raw());
+        let status = std::process::Command::new("kill").args([&format!("-{signal}"), &pty.pid().to_string()]).status().expect("kill");
+        assert!(status.success());
+        assert!(pty.wait().code().is_some_and(|code| code > 40), "{}", pty.shown());
+        assert_eq!(format!("{:?}", pty.settings()), before, "{signal}");
+    }
+}
+
+#[test]
+fn a_pipe_on_one_side_and_a_terminal_on_the_other() {
+    let env = TestEnv::new();
+    let run = |script: &str| env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", script]).words();
+    // Standard input is a pipe: the payload sees its end, and a terminal to write to.
+    let out = Pty::new().run(&format!("printf 'a\\nb\\n' | {}", run("wc -l; test -t 0 && echo tty0; test -t 1 && echo tty1; true")), &env);
+    assert!(out.contains('2') && out.contains("tty1") && !out.contains("tty0"), "{out:?}");
+    // Standard output is a pipe: no terminal's line ends in it, and the keyboard is not raw.
+    let script = "test -t 0 && echo tty0; test -t 1 && echo tty1; read x; echo got $x";
+    let mut pty = Pty::new();
+    pty.start(&format!("{} | cat -A", run(script)), &env);
+    pty.expect("tty0$");
+    assert!(!pty.is_raw());
+    pty.send("word\r");
+    pty.expect("got word$");
+    assert!(!pty.shown().contains("tty1"), "{}", pty.shown());
+    let _ = pty.wait();
+}
+
+#[test]
+fn a_detached_keyboard_is_the_end_of_input() {
+    let env = TestEnv::new();
+    let line = env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", "cat; echo over"]).words();
+    let out = Pty::new().run(&format!("{line} </dev/null"), &env);
+    assert!(out.contains("over"), "{out:?}");
+}
+
+#[test]
+fn the_terminal_inside_is_the_sandboxs_own() {
+    let env = TestEnv::new();
+    let line = env
+        .run("busybox")
+        .args(["--entrypoint", ""])
+        .payload(["sh", "-c", "tty; ls /dev/pts; echo a > /dev/tty; readlink /proc/self/fd/0; ps -o tty | tail -1"])
+        .words();
+    let out = Pty::new().run(&line, &env);
+    assert!(out.contains("/dev/pts/0"), "{out:?}");
+    assert!(out.contains("\na\r"), "{out:?}");
+    let rows: Vec<&str> = out.lines().filter(|line| line.trim().parse::<u32>().is_ok()).collect();
+    assert_eq!(rows.len(), 1, "one terminal and no other: {out:?}");
+}
+
+#[test]
+fn a_lot_of_output_arrives_whole() {
+    let env = TestEnv::new();
+    let line = env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", "seq 1 20000; echo end"]).words();
+    let out = Pty::new().run(&line, &env);
+    assert!(out.contains("\n20000\r\nend\r\n"), "{}", &out[out.len().saturating_sub(200)..]);
+    assert_eq!(out.lines().count(), 20001);
+}

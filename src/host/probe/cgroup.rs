@@ -69,8 +69,12 @@ fn legacy(hierarchy: Hierarchy) -> Finding {
             .remedy(["# mount cgroup2 at /sys/fs/cgroup, as systemd does by itself"]);
     }
     let seen = match hierarchy {
-        Hierarchy::Hybrid => "hybrid: cgroup2 at /sys/fs/cgroup/unified has no controllers; version 1 has them",
-        _ => "version 1, which an ordinary user cannot be given safely",
+        Hierarchy::Hybrid => {
+            let have = controllers(Path::new("/sys/fs/cgroup/unified"));
+            let have = if have.is_empty() { "none of the controllers that limits need".to_owned() } else { have.join(" ") };
+            format!("hybrid: cgroup2 at /sys/fs/cgroup/unified has {have}; version 1 has the others")
+        }
+        _ => "version 1, which an ordinary user cannot be given safely".into(),
     };
     Finding::missing(CHECK, seen).instead(INSTEAD).remedy(if Path::new("/run/systemd/system").is_dir() {
         "# on the kernel's command line (GRUB_CMDLINE_LINUX in /etc/default/grub), then sudo update-grub and a reboot: systemd.unified_cgroup_hierarchy=1"
