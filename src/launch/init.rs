@@ -41,22 +41,26 @@ pub(super) fn run(state: &State<'_>, step: u32) -> Result<(), Errno> {
         exit_now(125)
     }
     let socket = sys::keep_only(state.socket)?;
-    serve(socket, payload)
+    serve(socket, payload, &mut stack)
 }
 
 /// Reaps and forwards. All signals are blocked and taken one by one; for pid 1 a blocked signal is kept even where its default would
 /// have the kernel drop it (pid_namespaces(7)).
-fn serve(socket: BorrowedFd<'_>, payload: Pid) -> ! {
+fn serve(socket: BorrowedFd<'_>, payload: Pid, stack: &mut [std::mem::MaybeUninit<u8>]) -> ! {
     debug_assert!(socket.as_raw_fd() >= 0);
     // A payload that lasts has an init that is as small as can be.
-    let mut patience = Some(SETTLE);
+    let mut settled = false;
     loop {
-        match sys::await_signal(patience) {
+        let signal = if settled { sys::await_signal_idle() } else { sys::await_signal(Some(SETTLE)) };
+        match signal {
             Some(Signal::CHILD) => reap(socket, payload),
             Some(signal) => forward(signal, payload),
+            None if settled => {}
             None => {
-                patience = None;
-                sys::forget_code();
+                settled = true;
+                sys::forget(stack);
+                sys::forget_allocations();
+                sys::forget_stack();
             }
         }
     }

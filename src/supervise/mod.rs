@@ -97,6 +97,7 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
         replaced: Vec::new(),
         hung_up: false,
         settled: false,
+        waited_idle: false,
     };
     let end = supervision.run(&signals)?;
     let Supervision { mut orders, missed, replaced, watch, .. } = supervision;
@@ -139,6 +140,7 @@ struct Supervision<'a> {
     hung_up: bool,
     /// Whether the run has lasted, and what only a start needs was given back.
     settled: bool,
+    waited_idle: bool,
 }
 
 /// How long a run goes on before it is taken to last: then its guarded files are watched, and memory is given back.
@@ -171,7 +173,7 @@ impl Supervision<'_> {
         }
     }
 
-    fn wait(&self, signals: BorrowedFd<'_>) -> Result<Ready, SuperviseError> {
+    fn wait(&mut self, signals: BorrowedFd<'_>) -> Result<Ready, SuperviseError> {
         let mut list: Vec<PollFd<'_>> = Vec::with_capacity(5);
         let word = if self.hung_up { &self.running.pidfd } else { &self.running.socket };
         list.push(PollFd::new(word, PollFlags::IN));
@@ -182,8 +184,16 @@ impl Supervision<'_> {
         if let Some(terminal) = &self.orders.terminal {
             terminal.add_to(&mut list);
         }
-        match poll(&mut list, self.timeout().as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
+        let timeout = self.timeout();
+        // Once settled, the first wait gives back what the start has touched; a busy terminal is not kept waiting for that.
+        let result = if self.settled && !self.waited_idle {
+            self.waited_idle = true;
+            sys::poll_idle(&mut list, timeout.as_ref())
+        } else {
+            poll(&mut list, timeout.as_ref()).map(drop)
+        };
+        match result {
+            Ok(()) | Err(Errno::INTR) => {}
             Err(errno) => return Err(cannot("wait for events")(errno)),
         }
         let is_ready = |index: usize| !list[index].revents().is_empty();
@@ -216,7 +226,7 @@ impl Supervision<'_> {
         if self.end.is_none() {
             self.begin_watch()?;
         }
-        sys::forget_code();
+        sys::forget_stack();
         Ok(())
     }
 

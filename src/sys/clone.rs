@@ -138,8 +138,8 @@ pub fn block_signals() {
 /// # References
 /// sigtimedwait(2), sigwaitinfo(2)
 pub fn await_signal(milliseconds: Option<u32>) -> Option<Signal> {
-    let timeout = milliseconds
-        .map(|count| libc::timespec { tv_sec: i64::from(count / 1000), tv_nsec: libc::c_long::from(count % 1000) * 1_000_000 });
+    let timeout =
+        milliseconds.map(|count| libc::timespec { tv_sec: i64::from(count / 1000), tv_nsec: libc::c_long::from(count % 1000) * 1_000_000 });
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     loop {
         // SAFETY: the set is filled before it is used; a null info pointer is allowed, and a null timeout means to wait for ever.

@@ -25,5 +25,5 @@ pub use entry::{Arguments, arguments};
 pub use exec::{CStrArray, execve};
 pub use fork::fork;
 pub use idmap::{Extent, IdMapError, MAP_PROGRAMS, format_map, write_maps_with_programs};
-pub use memory::forget_code;
+pub use memory::{await_signal_idle, forget, forget_allocations, forget_stack, poll_idle};
 pub use net::loopback_up;
