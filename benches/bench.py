@@ -64,7 +64,9 @@ class Room:
     def __exit__(self, *_):
         # What the ranges own is not the user's to remove outside of their namespace.
         if shutil.which("podman"):
-            self.run(["podman", "unshare", "rm", "-rf", *map(str, self.path.iterdir())], check=False)
+            # But not the run directory yet: it tells which process podman keeps for ever.
+            rest = [str(path) for path in self.path.iterdir() if path.name != "run"]
+            self.run(["podman", "unshare", "rm", "-rf", *rest], check=False)
             self.end_podman()
         shutil.rmtree(self.path, ignore_errors=True)
 
