@@ -50,6 +50,8 @@ pub fn store_image(
         _ => names.iter().map(|name| Lower::Layer(name.as_str().to_owned())).collect(),
     };
     lower.push(Lower::Layer(skeleton.name));
+    // The process needs it to its end, which closes it.
+    std::mem::forget(store);
     let Prepared { digest, config, notes, lease, .. } = prepared;
     Ok(ImageFacts {
         image: Image {
@@ -152,7 +154,7 @@ fn local_time() -> Option<Vec<u8>> {
     // One buffer and one read: this is on the way of every start.
     let mut bytes = vec![0; MAX_ZONE];
     let file = openat(CWD, c"/etc/localtime", OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).ok()?;
-    let length = rustix::io::read(&file, &mut bytes).ok()?;
+    let length = rustix::io::read(crate::sys::keep_open(file), &mut bytes).ok()?;
     bytes.truncate(length);
     Some(bytes)
 }

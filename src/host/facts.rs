@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
-use rustix::process::{getegid, geteuid, getgid, getuid};
 
 use crate::sys;
 
@@ -68,11 +67,11 @@ impl Ids {
     /// # Errors
     /// [`HostError::RaisedPrivileges`]: hamper never runs with more rights than its caller.
     pub fn own() -> Result<Self, HostError> {
-        let (uid, gid) = (getuid(), getgid());
-        if sys::secure_mode() || uid != geteuid() || gid != getegid() {
+        let ids = sys::ids_at_start();
+        if sys::secure_mode() || ids.uid != ids.euid || ids.gid != ids.egid {
             return Err(HostError::RaisedPrivileges);
         }
-        Ok(Self { uid: uid.as_raw(), gid: gid.as_raw() })
+        Ok(Self { uid: ids.uid, gid: ids.gid })
     }
 }
 

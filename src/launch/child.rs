@@ -349,12 +349,12 @@ impl State<'_> {
         Ok(())
     }
 
-    /// pivot_root(2) with both paths the same puts the old root on top of the new one, where one umount removes it.
+    /// pivot_root(2) with both paths the same puts the old root on top of the new one, where one umount removes it. The step that changes
+    /// the directory comes next, and goes by the descriptor of the root.
     fn pivot(&self) -> Result<(), Errno> {
         fchdir(self.root()?)?;
         pivot_root(c".", c".")?;
-        unmount(c".", UnmountFlags::DETACH)?;
-        rustix::process::chdir(c"/")
+        unmount(c".", UnmountFlags::DETACH)
     }
 
     fn change_directory(&mut self, path: &CStr) -> Result<(), Errno> {

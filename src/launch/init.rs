@@ -15,6 +15,9 @@ use crate::sys::{self, exit_now};
 /// Bytes of stack for the payload between fork and execve.
 const STACK: usize = 64 * 1024;
 
+/// Milliseconds after which a payload is taken to last.
+const SETTLE: u32 = 250;
+
 /// Leaves the caller's session, and takes the new terminal where there is one.
 pub(super) fn own_session(state: &State<'_>) -> Result<(), Errno> {
     setsid()?;
@@ -27,7 +30,7 @@ pub(super) fn own_session(state: &State<'_>) -> Result<(), Errno> {
 /// Starts the payload and stays as pid 1 until it has ended; never returns but with an error.
 pub(super) fn run(state: &State<'_>, step: u32) -> Result<(), Errno> {
     own_session(state)?;
-    let mut stack = [0u8; STACK];
+    let mut stack = [std::mem::MaybeUninit::uninit(); STACK];
     let mut failure: Option<Failure> = None;
     let payload = sys::spawn_sharing_memory(&mut stack, &mut || {
         failure = Some(payload::run(state, step));
@@ -38,17 +41,27 @@ pub(super) fn run(state: &State<'_>, step: u32) -> Result<(), Errno> {
         exit_now(125)
     }
     let socket = sys::keep_only(state.socket)?;
-    serve(socket, payload)
+    serve(socket, payload, &mut stack)
 }
 
 /// Reaps and forwards. All signals are blocked and taken one by one; for pid 1 a blocked signal is kept even where its default would
 /// have the kernel drop it (pid_namespaces(7)).
-fn serve(socket: BorrowedFd<'_>, payload: Pid) -> ! {
+fn serve(socket: BorrowedFd<'_>, payload: Pid, stack: &mut [std::mem::MaybeUninit<u8>]) -> ! {
     debug_assert!(socket.as_raw_fd() >= 0);
+    // A payload that lasts has an init that is as small as can be.
+    let mut settled = false;
     loop {
-        match sys::await_signal() {
-            Signal::CHILD => reap(socket, payload),
-            signal => forward(signal, payload),
+        let signal = if settled { sys::await_signal_idle() } else { sys::await_signal(Some(SETTLE)) };
+        match signal {
+            Some(Signal::CHILD) => reap(socket, payload),
+            Some(signal) => forward(signal, payload),
+            None if settled => {}
+            None => {
+                settled = true;
+                sys::forget(stack);
+                sys::forget_allocations();
+                sys::forget_stack();
+            }
         }
     }
 }

@@ -85,9 +85,7 @@ fn perform(op: &PayloadOp) -> Result<(), Errno> {
             landlock_restrict_self(ruleset.as_fd())
         }
         PayloadOp::CloseDescriptors => close_from(3),
-        PayloadOp::Seccomp(program) => {
-            seccompiler::apply_filter(program).map_err(|_| Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
-        }
+        PayloadOp::Seccomp(program) => sys::install_filter(program),
         PayloadOp::Execute { candidates, argv, environment } => Err(execute(candidates, argv, environment)),
     }
 }

@@ -52,6 +52,12 @@ struct Slot {
     path: PathBuf,
 }
 
+/// Slots that are always kept.
+const POOL: u32 = 8;
+
+/// One run in so many looks whether there are more.
+const ONE_IN: u32 = 16;
+
 /// Used slots that one run cleans for the next.
 const MAX_USED: usize = 4;
 
@@ -88,8 +94,7 @@ impl Scratch {
     /// # Errors
     /// The errno of the first slot that could not be cleaned.
     pub fn clean_used(&mut self) -> Result<bool, Errno> {
-        self.find_used_behind();
-        let mut trash = false;
+        let mut trash = self.shrink_pool()?;
         for slot in self.used.drain(..) {
             if !is_untouched(&slot.fd)? || clean_work(&slot.fd).is_err() {
                 slot.throw_away()?;
@@ -99,25 +104,22 @@ impl Scratch {
         Ok(trash)
     }
 
-    /// Used slots behind this one: runs at the same time took them, and were perhaps killed; no later run may come that far again.
-    fn find_used_behind(&mut self) {
-        let (Some(base), Some(Ok(own))) =
-            (self.slot.path.parent(), self.slot.path.file_name().map(|name| name.to_string_lossy().parse::<u32>()))
-        else {
-            return;
-        };
-        for number in own + 1..MAX_SLOTS {
-            if self.used.len() == MAX_USED {
-                break;
-            }
+    /// Slots far behind the first few were made when many ran at the same time, or by runs that were killed: now and then a run throws
+    /// away those that nobody has.
+    fn shrink_pool(&self) -> Result<bool, Errno> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let Some(base) = self.slot.path.parent().filter(|_| now.subsec_micros() % ONE_IN == 0) else { return Ok(false) };
+        let mut trash = false;
+        for number in POOL..MAX_SLOTS {
             let path = base.join(number.to_string());
             // Slots are made one after the other, so the first that is not there is the end.
             let Ok(fd) = openat(CWD, &path, SLOT, Mode::empty()) else { break };
-            let free = flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok();
-            if free && is_clean(&fd) == Ok(false) {
-                self.used.push(Slot { fd, path });
+            if path != self.slot.path && flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                Slot { fd, path }.throw_away()?;
+                trash = true;
             }
         }
+        Ok(trash)
     }
 
     pub fn path(&self) -> &Path {
@@ -145,6 +147,8 @@ impl Scratch {
     /// The errno of moving it away; the run that finds it next does that again.
     pub fn give_back(self) -> Result<bool, Errno> {
         if !self.extra && is_untouched(&self.slot.fd)? {
+            // The lock goes with the process, which is about to end.
+            std::mem::forget(self.slot);
             return Ok(false);
         }
         self.slot.throw_away().map(|()| true)

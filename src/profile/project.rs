@@ -49,7 +49,8 @@ pub fn place(origin: Origin, profile: Option<&Path>, search: &Search<'_>, store:
         Some(dir) => dir.to_owned(),
         None => nearest_directory(search).or_else(|| git_directory(search)).unwrap_or_else(|| search.cwd.to_owned()),
     };
-    let path = files::resolve(&path);
+    // The kernel's word for the current directory is resolved already.
+    let path = if path == search.cwd { path } else { files::resolve(&path) };
     let refused = refuse(&path, search, store);
     Project { path, refused }
 }

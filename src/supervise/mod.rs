@@ -17,6 +17,7 @@ use rustix::time::Timespec;
 
 use crate::launch::Running;
 use crate::launch::wire::{Message, hear};
+use crate::sys;
 
 pub use terminal::{Side, Terminal, sides};
 use watch::Watch;
@@ -95,6 +96,8 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
         watch: None,
         replaced: Vec::new(),
         hung_up: false,
+        settled: false,
+        waited_idle: false,
     };
     let end = supervision.run(&signals)?;
     let Supervision { mut orders, missed, replaced, watch, .. } = supervision;
@@ -135,10 +138,13 @@ struct Supervision<'a> {
     replaced: Vec<PathBuf>,
     /// Init, or the payload that took its place, has closed its end: now only its own end is waited for.
     hung_up: bool,
+    /// Whether the run has lasted, and what only a start needs was given back.
+    settled: bool,
+    waited_idle: bool,
 }
 
-/// How long a run lasts before its guarded files are watched.
-const WATCH_AFTER: Duration = Duration::from_millis(250);
+/// How long a run goes on before it is taken to last: then its guarded files are watched, and memory is given back.
+const SETTLE: Duration = Duration::from_millis(250);
 
 /// Indexes of the descriptors that are always polled; those of terminal and watch follow.
 const SOCKET: usize = 0;
@@ -167,7 +173,7 @@ impl Supervision<'_> {
         }
     }
 
-    fn wait(&self, signals: BorrowedFd<'_>) -> Result<Ready, SuperviseError> {
+    fn wait(&mut self, signals: BorrowedFd<'_>) -> Result<Ready, SuperviseError> {
         let mut list: Vec<PollFd<'_>> = Vec::with_capacity(5);
         let word = if self.hung_up { &self.running.pidfd } else { &self.running.socket };
         list.push(PollFd::new(word, PollFlags::IN));
@@ -178,8 +184,16 @@ impl Supervision<'_> {
         if let Some(terminal) = &self.orders.terminal {
             terminal.add_to(&mut list);
         }
-        match poll(&mut list, self.timeout().as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
+        let timeout = self.timeout();
+        // Once settled, the first wait gives back what the start has touched; a busy terminal is not kept waiting for that.
+        let result = if self.settled && !self.waited_idle {
+            self.waited_idle = true;
+            sys::poll_idle(&mut list, timeout.as_ref())
+        } else {
+            poll(&mut list, timeout.as_ref()).map(drop)
+        };
+        match result {
+            Ok(()) | Err(Errno::INTR) => {}
             Err(errno) => return Err(cannot("wait for events")(errno)),
         }
         let is_ready = |index: usize| !list[index].revents().is_empty();
@@ -187,7 +201,7 @@ impl Supervision<'_> {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let next = self.deadline().into_iter().chain(self.watch_due()).min()?;
+        let next = self.deadline().into_iter().chain(self.settle_due()).min()?;
         let left = next.saturating_duration_since(Instant::now());
         Some(Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(left.subsec_nanos()) })
     }
@@ -201,10 +215,19 @@ impl Supervision<'_> {
         }
     }
 
-    /// When the watch is to begin, until it has.
-    fn watch_due(&self) -> Option<Instant> {
-        self.orders.watched.as_ref().filter(|_| self.watch.is_none() && self.end.is_none())?;
-        self.started.checked_add(WATCH_AFTER)
+    /// When the run is taken to last, until then.
+    fn settle_due(&self) -> Option<Instant> {
+        if self.settled { None } else { self.started.checked_add(SETTLE) }
+    }
+
+    /// What only a run that lasts needs, or can spare.
+    fn settle(&mut self) -> Result<(), SuperviseError> {
+        self.settled = true;
+        if self.end.is_none() {
+            self.begin_watch()?;
+        }
+        sys::forget_stack();
+        Ok(())
     }
 
     fn begin_watch(&mut self) -> Result<(), SuperviseError> {
@@ -226,8 +249,8 @@ impl Supervision<'_> {
     }
 
     fn keep_time(&mut self) -> Result<(), SuperviseError> {
-        if self.watch_due().is_some_and(|due| Instant::now() >= due) {
-            self.begin_watch()?;
+        if self.settle_due().is_some_and(|due| Instant::now() >= due) {
+            self.settle()?;
         }
         if self.deadline().is_none_or(|deadline| Instant::now() < deadline) {
             return Ok(());

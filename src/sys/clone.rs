@@ -82,7 +82,7 @@ pub fn single_threaded() -> bool {
 ///
 /// # References
 /// clone(2) `CLONE_VM | CLONE_VFORK`
-pub fn spawn_sharing_memory(stack: &mut [u8], body: &mut dyn FnMut() -> i32) -> Result<Pid, Errno> {
+pub fn spawn_sharing_memory(stack: &mut [std::mem::MaybeUninit<u8>], body: &mut dyn FnMut() -> i32) -> Result<Pid, Errno> {
     extern "C" fn enter(argument: *mut libc::c_void) -> libc::c_int {
         // SAFETY: `argument` points to the `&mut dyn FnMut` on the frame of spawn_sharing_memory, which is suspended by CLONE_VFORK until
         // this child has ended or executed another program, so the reference is live and unique.
@@ -133,20 +133,25 @@ pub fn block_signals() {
     }
 }
 
-/// Takes the next of the blocked signals.
+/// Takes the next of the blocked signals; `None` when none has come in `milliseconds`.
 ///
 /// # References
-/// sigwaitinfo(2)
-pub fn await_signal() -> Signal {
+/// sigtimedwait(2), sigwaitinfo(2)
+pub fn await_signal(milliseconds: Option<u32>) -> Option<Signal> {
+    let timeout =
+        milliseconds.map(|count| libc::timespec { tv_sec: i64::from(count / 1000), tv_nsec: libc::c_long::from(count % 1000) * 1_000_000 });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     loop {
-        // SAFETY: the set is filled before it is used, and a null info pointer is allowed.
+        // SAFETY: the set is filled before it is used; a null info pointer is allowed, and a null timeout means to wait for ever.
         let signal = unsafe {
             let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
             libc::sigfillset(set.as_mut_ptr());
-            libc::sigwaitinfo(set.as_ptr(), std::ptr::null_mut())
+            libc::sigtimedwait(set.as_ptr(), std::ptr::null_mut(), timeout)
         };
-        if let Some(signal) = Signal::from_named_raw(signal) {
-            return signal;
+        match Signal::from_named_raw(signal) {
+            Some(signal) => return Some(signal),
+            None if signal < 0 && last_errno() == Errno::AGAIN => return None,
+            None => {}
         }
     }
 }

@@ -134,3 +134,34 @@ pub fn secure_mode() -> bool {
     // SAFETY: getauxval only reads the auxiliary vector.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
+
+/// The ids that this program was started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartIds {
+    pub uid: u32,
+    pub euid: u32,
+    pub gid: u32,
+    pub egid: u32,
+}
+
+/// From the auxiliary vector, which the kernel fills at execve(2); nothing in this program changes them (getauxval(3)).
+pub fn ids_at_start() -> StartIds {
+    // SAFETY: getauxval only reads the auxiliary vector.
+    let read = |kind| u32::try_from(unsafe { libc::getauxval(kind) }).unwrap_or(u32::MAX);
+    StartIds { uid: read(libc::AT_UID), euid: read(libc::AT_EUID), gid: read(libc::AT_GID), egid: read(libc::AT_EGID) }
+}
+
+/// Installs a seccomp filter on the calling thread.
+///
+/// # Errors
+/// `EACCES` no_new_privs is not set · `EINVAL` the kernel does not take the program.
+///
+/// # References
+/// seccomp(2) `SECCOMP_SET_MODE_FILTER`
+pub fn install_filter(program: &seccompiler::BpfProgram) -> Result<(), Errno> {
+    const SECCOMP_SET_MODE_FILTER: libc::c_ulong = 1;
+    let length = u16::try_from(program.len()).map_err(|_| Errno::TOOBIG)?;
+    let filter = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    // SAFETY: `filter` names `len` instructions, which have the kernel's layout (seccompiler's sock_filter is repr(C)) and are only read.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0u64, std::ptr::from_ref(&filter)) }).map(drop)
+}

@@ -8,6 +8,7 @@ mod entry;
 mod exec;
 mod fork;
 mod idmap;
+mod memory;
 mod net;
 mod tty;
 
@@ -17,11 +18,12 @@ pub use clone::{
     spawn_sharing_memory,
 };
 pub use confine::{
-    MountAttr, close_from, drop_bounding, join_session_keyring, landlock_abi, landlock_add_path, landlock_restrict_self, mount_setattr,
-    secure_mode,
+    MountAttr, close_from, drop_bounding, ids_at_start, install_filter, join_session_keyring, landlock_abi, landlock_add_path,
+    landlock_restrict_self, mount_setattr, secure_mode,
 };
 pub use entry::{Arguments, arguments};
 pub use exec::{CStrArray, execve};
 pub use fork::fork;
 pub use idmap::{Extent, IdMapError, MAP_PROGRAMS, format_map, write_maps_with_programs};
+pub use memory::{await_signal_idle, forget, forget_allocations, forget_stack, poll_idle};
 pub use net::loopback_up;
