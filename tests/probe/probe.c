@@ -372,8 +372,8 @@ static void stat_line(const char *path)
 		tell(path, -1);
 		return;
 	}
-	printf("stat %s: %o %u:%u size %lld links %lu rdev %u:%u\n", path, status.st_mode, status.st_uid, status.st_gid,
-	       (long long)status.st_size, (unsigned long)status.st_nlink, major(status.st_rdev), minor(status.st_rdev));
+	printf("stat %s: %o %u:%u size %lld links %lu mtime %lld rdev %u:%u\n", path, status.st_mode, status.st_uid, status.st_gid,
+	       (long long)status.st_size, (unsigned long)status.st_nlink, (long long)status.st_mtim.tv_sec, major(status.st_rdev), minor(status.st_rdev));
 }
 
 static void list(const char *path)
@@ -471,7 +471,7 @@ static void bind_to(int port)
 	close(fd);
 }
 
-/* --- a listing of the tree, for tests/images/walk.py to be compared with -- */
+/* --- a listing of the tree: the lines of tests/images/walk.py --no-dir-mtime -- */
 
 static void escaped(const char *text, size_t length)
 {
@@ -527,31 +527,99 @@ static void collect(const char *path, dev_t device, char **skip, int skips)
 	closedir(directory);
 }
 
-/*
- * As walk.py, without mtime of directories; for the content a sum of ours
- * stands (FNV-1a of 64 bits), which the test computes of the other side too.
- */
+/* SHA-256, FIPS 180-4 */
+static uint32_t sha_state[8];
+
+static uint32_t turn(uint32_t word, int bits)
+{
+	return word >> bits | word << (32 - bits);
+}
+
+static void sha_block(const unsigned char *block)
+{
+	static uint32_t constant[64];
+	uint32_t word[64], v[8];
+	if (!constant[0]) {
+		/* The first 32 bits of the fractional parts of the cube roots of the first 64 primes. */
+		int prime = 1;
+		for (int i = 0; i < 64; i++) {
+			int composite;
+			do {
+				prime++;
+				composite = 0;
+				for (int d = 2; d * d <= prime; d++)
+					composite |= prime % d == 0;
+			} while (composite);
+			/* root = floor(cbrt(prime) * 2^32) */
+			unsigned __int128 low = 0, high = (unsigned __int128)8 << 32;
+			while (low < high) {
+				unsigned __int128 middle = (low + high + 1) / 2;
+				if (middle * middle * middle <= (unsigned __int128)prime << 96)
+					low = middle;
+				else
+					high = middle - 1;
+			}
+			constant[i] = (uint32_t)low;
+		}
+	}
+	for (int i = 0; i < 16; i++)
+		word[i] = (uint32_t)block[4 * i] << 24 | block[4 * i + 1] << 16 | block[4 * i + 2] << 8 | block[4 * i + 3];
+	for (int i = 16; i < 64; i++) {
+		uint32_t a = word[i - 15], b = word[i - 2];
+		word[i] = word[i - 16] + (turn(a, 7) ^ turn(a, 18) ^ a >> 3) + word[i - 7] + (turn(b, 17) ^ turn(b, 19) ^ b >> 10);
+	}
+	memcpy(v, sha_state, sizeof v);
+	for (int i = 0; i < 64; i++) {
+		uint32_t one = v[7] + (turn(v[4], 6) ^ turn(v[4], 11) ^ turn(v[4], 25)) + ((v[4] & v[5]) ^ (~v[4] & v[6])) + constant[i] + word[i];
+		uint32_t two = (turn(v[0], 2) ^ turn(v[0], 13) ^ turn(v[0], 22)) + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
+		memmove(v + 1, v, 7 * sizeof *v);
+		v[4] += one;
+		v[0] = one + two;
+	}
+	for (int i = 0; i < 8; i++)
+		sha_state[i] += v[i];
+}
+
 static void content_sum(const char *path)
 {
+	static const uint32_t start[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
 	static unsigned char buffer[1 << 16];
-	uint64_t sum = 0xcbf29ce484222325u;
+	uint64_t total = 0;
+	size_t held = 0;
 	ssize_t got;
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0) {
 		printf(" unreadable");
 		return;
 	}
-	while ((got = read(fd, buffer, sizeof buffer)) > 0)
-		for (ssize_t i = 0; i < got; i++)
-			sum = (sum ^ buffer[i]) * 0x100000001b3u;
+	memcpy(sha_state, start, sizeof start);
+	while ((got = read(fd, buffer + held, sizeof buffer - held)) > 0) {
+		size_t from = 0;
+		held += got;
+		total += got;
+		for (; held - from >= 64; from += 64)
+			sha_block(buffer + from);
+		memmove(buffer, buffer + from, held - from);
+		held -= from;
+	}
 	close(fd);
-	printf(" fnv=%016llx", (unsigned long long)sum);
+	buffer[held++] = 0x80;
+	memset(buffer + held, 0, 128);
+	size_t blocks = held + 8 > 64 ? 2 : 1;
+	for (int i = 0; i < 8; i++)
+		buffer[blocks * 64 - 1 - i] = total * 8 >> 8 * i;
+	for (size_t i = 0; i < blocks; i++)
+		sha_block(buffer + 64 * i);
+	printf(" sha256=");
+	for (int i = 0; i < 8; i++)
+		printf("%08x", sha_state[i]);
 }
 
 struct inode {
 	dev_t device;
 	ino_t inode;
 	const char *first;
+	int names;
 };
 
 static void xattr_list(const char *path)
@@ -561,7 +629,7 @@ static void xattr_list(const char *path)
 	int count = 0;
 	ssize_t length = llistxattr(path, names, sizeof names);
 	for (char *name = names; name < names + (length > 0 ? length : 0) && count < 256; name += strlen(name) + 1)
-		if (strncmp(name, "user.overlay.", 13) && strncmp(name, "trusted.", 8) && strncmp(name, "security.", 9))
+		if (strncmp(name, "user.overlay.", 13) && strncmp(name, "trusted.", 8) && (strncmp(name, "security.", 9) || !strcmp(name, "security.capability")))
 			list[count++] = name;
 	qsort(list, count, sizeof *list, compare);
 	for (int i = 0; i < count; i++) {
@@ -583,6 +651,15 @@ static void walk(int skips, char **skip)
 	qsort(paths, path_count, sizeof *paths, compare);
 	struct inode *seen = calloc(path_count + 1, sizeof *seen);
 	size_t seen_count = 0;
+	for (size_t i = 0; i < path_count; i++)
+		if (!lstat(paths[i], &status) && !S_ISDIR(status.st_mode) && status.st_nlink > 1) {
+			size_t j = 0;
+			while (j < seen_count && (seen[j].device != status.st_dev || seen[j].inode != status.st_ino))
+				j++;
+			if (j == seen_count)
+				seen[seen_count++] = (struct inode){status.st_dev, status.st_ino, paths[i], 0};
+			seen[j].names++;
+		}
 	for (size_t i = 0; i < path_count; i++) {
 		const char *path = paths[i], *first = NULL;
 		char kind = '?';
@@ -596,19 +673,16 @@ static void walk(int skips, char **skip)
 		case S_IFSOCK: kind = 's'; break;
 		default: continue;
 		}
-		if (kind != 'd' && status.st_nlink > 1) {
-			for (size_t j = 0; j < seen_count && !first; j++)
-				if (seen[j].device == status.st_dev && seen[j].inode == status.st_ino)
-					first = seen[j].first;
-			if (!first) {
-				seen[seen_count++] = (struct inode){status.st_dev, status.st_ino, path};
-				first = path;
-			}
-		}
+		for (size_t j = 0; kind != 'd' && status.st_nlink > 1 && j < seen_count && !first; j++)
+			if (seen[j].device == status.st_dev && seen[j].inode == status.st_ino && seen[j].names > 1)
+				first = seen[j].first;
 		escaped(path, strlen(path));
 		printf(" %c %04o %u:%u", kind, status.st_mode & 07777, status.st_uid, status.st_gid);
-		if (kind != 'd')
-			printf(" mtime=%lld.%09ld", (long long)status.st_mtim.tv_sec, status.st_mtim.tv_nsec);
+		if (kind != 'd') {
+			long long time = status.st_mtim.tv_sec * 1000000000LL + status.st_mtim.tv_nsec;
+			long long size = time < 0 ? -time : time;
+			printf(" mtime=%s%lld.%09lld", time < 0 ? "-" : "", size / 1000000000, size % 1000000000);
+		}
 		if (kind == 'f') {
 			printf(" size=%lld", (long long)status.st_size);
 			content_sum(path);
@@ -619,7 +693,7 @@ static void walk(int skips, char **skip)
 			printf(" target=");
 			escaped(target, length < 0 ? 0 : length);
 		}
-		if (first && strcmp(first, path)) {
+		if (first) {
 			printf(" hard=");
 			escaped(first, strlen(first));
 		}
