@@ -135,7 +135,7 @@ fn dispatch(args: &ImageArgs) -> Result<(), Failure> {
         }),
         ImageCommand::Prune { all, format } => {
             say_removed(&rootfs::prune(&store, *all, all_ids()?)?, *format);
-            Ok(())
+            discard_scratch(&store)
         }
         ImageCommand::Unpack { source, directory, platform } => unpack(&store, source, platform.as_deref(), directory),
     }
@@ -165,6 +165,16 @@ fn ownership(map: Map) -> Result<Ownership, Failure> {
         }
         None => Ok(Ownership::Single),
     }
+}
+
+/// What runs have left, and the directories that the next ones would use again.
+fn discard_scratch(store: &Store) -> Result<(), Failure> {
+    for name in ["scratch", "scratch-range"] {
+        let path = store.path().join(name);
+        crate::launch::discard_free(&path)
+            .map_err(|errno| rootfs::Error::Open { path: path.display().to_string(), source: errno.into() })?;
+    }
+    Ok(rootfs::sweep(&store.path().join("trash"), all_ids()?)?)
 }
 
 /// Trees of both kinds can stand in one store; who has a range can remove both.

@@ -42,7 +42,12 @@ pub fn store_image(
         rootfs::Tree::Directory(path) => Stack::of_directory(path),
         _ => Stack::of_layers(store.layers()?, &names),
     };
-    let image_key = names.iter().fold(prepared.digest.to_string(), |key, name| format!("{key} {}", name.as_str()));
+    let mut image_key = String::with_capacity(80 + 23 * names.len());
+    image_key.push_str(&prepared.digest.to_string());
+    for name in &names {
+        image_key.push(' ');
+        image_key.push_str(name.as_str());
+    }
     let skeleton = ensure_skeleton(&store, &image_key, &wishes, request.ownership, stack).map_err(|source| CliError::Rootfs { source })?;
     let is_root = (user.uid, user.gid) == (0, 0);
     let mut lower: Vec<Lower> = match &prepared.tree {

@@ -44,4 +44,6 @@ fn detach() {
         let _ = rustix::stdio::dup2_stderr(&null);
     }
     let _ = rustix::process::nice(19);
+    // The locks of the run that is over are among them.
+    let _ = sys::close_from(3);
 }

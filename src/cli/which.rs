@@ -26,7 +26,10 @@ pub fn choose(args: &CommonArgs, directories: &Directories, ids: Ids, cwd: &Path
         sets.push("root.mode=keep".into());
     }
     if args.locked {
-        sets.push("pull=locked".into());
+        return Err(CliError::Told {
+            words: "--locked is not available yet: it needs a lock file, which comes with images from registries".into(),
+            hint: Some("name the image by its digest: image = \"oci:DIR@sha256:…\"".into()),
+        });
     }
     let caller = Caller { uid: ids.uid, gid: ids.gid };
     let opened = profile::open(&profile::Request {

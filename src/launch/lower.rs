@@ -390,13 +390,12 @@ fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
     };
     let layers = c_path(&resources.layers)?;
     // The root covers its own upper directory, and so hides nothing that other overlays need of the scratch directory.
-    let (upper_base, target) = match upper {
-        Upper::Scratch => {
-            let scratch = resources.scratch.as_ref().ok_or(LowerError::Missing("a scratch directory"))?;
-            (scratch.relative(), scratch.path().join("u"))
-        }
-        Upper::Keep(path) => (escape(path), path.join("u")),
+    let upper_base = match upper {
+        Upper::Scratch => resources.scratch.as_ref().ok_or(LowerError::Missing("a scratch directory"))?.relative(),
+        Upper::Keep(path) => escape(path),
     };
+    // Any directory of ours serves: what is mounted there is seen in the new mount namespace only, and pivoted to.
+    let target = &resources.layers;
     let names: Vec<String> = lower
         .iter()
         .rev()
@@ -409,7 +408,7 @@ fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
     let volatile = if matches!(upper, Upper::Scratch) { ",volatile" } else { "" };
     let options = format!("userxattr{volatile},lowerdir={},upperdir={upper_base}/u,workdir={upper_base}/w", names.join(":"));
     if options.len() < OPTIONS_MAX {
-        return Ok(Op::OverlayRoot { layers, owner: *owner, options: c_string(&options, "the layers")?, target: c_path(&target)? });
+        return Ok(Op::OverlayRoot { layers, owner: *owner, options: c_string(&options, "the layers")?, target: c_path(target)? });
     }
     Ok(Op::LongOverlayRoot {
         layers,
@@ -418,7 +417,7 @@ fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
         lower: names.iter().map(|name| c_string(name, "a layer")).collect::<Result<_, _>>()?,
         upper: c_string(&format!("{upper_base}/u"), "the upper directory")?,
         work: c_string(&format!("{upper_base}/w"), "the work directory")?,
-        target: c_path(&target)?,
+        target: c_path(target)?,
     })
 }
 

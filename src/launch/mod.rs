@@ -14,4 +14,4 @@ pub mod wire;
 
 pub use lower::{LowerError, Lowered, Resources, lower};
 pub use parent::{LaunchError, Running, start};
-pub use scratch::{RootAttributes, Scratch, ScratchError};
+pub use scratch::{RootAttributes, Scratch, ScratchError, discard_free};

@@ -113,7 +113,7 @@ impl Scratch {
     /// away those that nobody has.
     fn shrink_pool(&self) -> Result<bool, Errno> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let Some(base) = self.slot.path.parent().filter(|_| now.subsec_micros() % ONE_IN == 0) else { return Ok(false) };
+        let Some(base) = self.slot.path.parent().filter(|_| now.subsec_micros().is_multiple_of(ONE_IN)) else { return Ok(false) };
         let mut trash = false;
         for number in POOL..MAX_SLOTS {
             let path = base.join(number.to_string());
@@ -158,6 +158,25 @@ impl Scratch {
         }
         self.slot.throw_away().map(|()| true)
     }
+}
+
+/// Throws away every scratch directory below `base` that no run has.
+///
+/// # Errors
+/// The errno of the first that could not be moved.
+pub fn discard_free(base: &Path) -> Result<(), Errno> {
+    let names = match std::fs::read_dir(base) {
+        Ok(entries) => entries.filter_map(Result::ok).map(|entry| entry.path()),
+        Err(_) => return Ok(()),
+    };
+    for path in names {
+        if let Ok(fd) = openat(CWD, &path, SLOT, Mode::empty())
+            && flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            Slot { fd, path }.throw_away()?;
+        }
+    }
+    Ok(())
 }
 
 impl Slot {

@@ -8,7 +8,7 @@ use super::payload::{Invocation, argv, inside_home, workdir};
 use super::{Degraded, Guard, Lower, Node, Over, Plan, PlanError, Root, Step, Upper, laws, procfs, project};
 use crate::host::{Guarded, Host, Source, SubRange};
 use crate::profile::{
-    HomeMode, LandlockMode, MapMode, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource,
+    HomeMode, Isolation, LandlockMode, MapMode, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource,
 };
 
 /// The image, as far as a start needs it.
@@ -122,6 +122,12 @@ pub fn build(request: &Request<'_>) -> Result<Plan, PlanError> {
 }
 
 fn refuse_what_is_missing(profile: &Profile) -> Result<(), PlanError> {
+    if profile.isolation == Isolation::Landlock {
+        return Err(PlanError::NotYet { key: "isolation = \"landlock\"", why: "only namespaces are there so far" });
+    }
+    if profile.security.devices.iter().any(|device| device.starts_with('@')) {
+        return Err(PlanError::NotYet { key: "security.devices", why: "@gpu is not there so far; name the devices" });
+    }
     let network = &profile.network;
     if matches!(network.mode, NetworkMode::Filtered | NetworkMode::Nat) {
         return Err(PlanError::NotYet { key: "network.mode", why: "only \"none\" and \"host\" are there so far" });

@@ -479,7 +479,8 @@ mod tests {
 
     #[test]
     fn words_of_many_kinds() {
-        let ok: [(fn(&str) -> bool, &[&str], &[&str]); 8] = [
+        type Case = (fn(&str) -> bool, &'static [&'static str], &'static [&'static str]);
+        let ok: [Case; 8] = [
             (|t| hostname(t).is_ok(), &["app", "a.b-c.d", "0"], &["", "-a", "a-", "a..b", "a_b", "a b"]),
             (|t| variable(t).is_ok(), &["A", "_x1", "discovery.type"], &["", "1A", "A=B", "A B", "ä"]),
             (|t| variable_pattern(t).is_ok(), &["LC_*", "LANG"], &["*", "", "**", "A*B"]),

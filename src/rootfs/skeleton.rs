@@ -69,11 +69,8 @@ pub fn ensure(
     if let Some(found) = find(store, &key)? {
         return Ok(found);
     }
-    let stack = stack()?;
-    let home_is_empty = stack.list(wishes.home.as_bytes())?.is_none_or(|names| names.is_empty());
-    let name = format!("{key}{}", if home_is_empty { 'e' } else { 'f' });
-    make(store, &name, wishes, ownership, &stack)?;
-    find(store, &key)?.ok_or_else(|| failed(&name, Errno::NOENT))
+    make(store, &key, wishes, ownership, stack)?;
+    find(store, &key)?.ok_or_else(|| failed(&key, Errno::NOENT))
 }
 
 /// Twenty hexadecimal digits of a hash over everything that the content depends on, after an `s`.
@@ -126,23 +123,39 @@ fn failed(name: &str, errno: Errno) -> Error {
     Error::Open { path: format!("skeleton {name}"), source: errno.into() }
 }
 
-fn make(store: &Store, name: &str, wishes: &Wishes, ownership: Ownership, stack: &Stack) -> Result<(), Error> {
+fn make(
+    store: &Store,
+    key: &str,
+    wishes: &Wishes,
+    ownership: Ownership,
+    stack: impl FnOnce() -> Result<Stack, Error>,
+) -> Result<(), Error> {
     let layers = store.layers()?;
-    let temporary = format!(".{name}.{}", std::process::id());
+    let temporary = format!(".{key}.{}", std::process::id());
+    // The image is looked at where its owners count: a home of mode 0700 is closed to everybody else.
+    let look_and_fill = |owner| {
+        let stack = stack()?;
+        let home_is_empty = stack.list(wishes.home.as_bytes())?.is_none_or(|names| names.is_empty());
+        fill(&layers, &temporary, wishes, owner, &stack)?;
+        Ok(home_is_empty)
+    };
     let filled = match ownership {
-        Ownership::Single => fill(&layers, &temporary, wishes, None, stack),
+        Ownership::Single => look_and_fill(None),
         Ownership::Range { uids, gids } => {
             // The payload's user is the caller, who stands right behind the range.
             let root = |id, count| if id == 0 { count } else { 0 };
             let owner = (root(wishes.user.0, uids.count), root(wishes.user.1, gids.count));
-            in_range(uids, gids, || fill(&layers, &temporary, wishes, Some(owner), stack))
+            in_range(uids, gids, || look_and_fill(Some(owner)))
         }
     };
-    let result = filled.and_then(|()| match renameat_with(&layers, &temporary, &layers, name, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(true),
-        // Another hamper was faster, with the same content.
-        Err(Errno::EXIST) => Ok(false),
-        Err(errno) => Err(failed(name, errno)),
+    let result = filled.and_then(|home_is_empty| {
+        let name = format!("{key}{}", if home_is_empty { 'e' } else { 'f' });
+        match renameat_with(&layers, &temporary, &layers, &name, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            // Another hamper was faster, with the same content.
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(failed(&name, errno)),
+        }
     });
     if !matches!(result, Ok(true)) {
         // Ignoring: the next prune removes what is left.

@@ -10,9 +10,6 @@ use super::namespace::in_range;
 use super::{Error, Ownership};
 use crate::store::remove_tree;
 
-/// How long after the run that asked for it a removal begins.
-const REST: std::time::Duration = std::time::Duration::from_secs(1);
-
 /// Removes everything in `directory`; does nothing where another process is doing that.
 ///
 /// # Errors
@@ -28,8 +25,6 @@ pub fn sweep(directory: &Path, ownership: Ownership) -> Result<(), Error> {
         Err(Errno::WOULDBLOCK) => return Ok(()),
         result => result.map_err(failed)?,
     }
-    // Runs that follow each other share one removal: it waits for a moment of rest.
-    std::thread::sleep(REST);
     match (empty(&trash), ownership) {
         (Err(Errno::ACCESS | Errno::PERM), Ownership::Range { uids, gids }) => in_range(uids, gids, || empty(&trash).map_err(failed)),
         (result, _) => result.map_err(failed),

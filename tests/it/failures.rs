@@ -30,10 +30,10 @@ fn a_failure_at_each_step() {
             assert!(within(10.0, || trash_is_empty(&env)));
             let everything = || [names(&env.store()), names(&env.state()), names(&env.root().join("run")), names(&env.project())].concat();
             let known = everything();
-            for step in 0..count {
+            for (step, what) in words.iter().enumerate().take(count) {
                 let out = call().env("HAMPER_FAIL_AT", format!("{step}:{EIO}")).measured();
                 let code = if step == count - 1 { 126 } else { 125 };
-                let out = out.code(code).told(&[words[step], "Input/output error"]);
+                let out = out.code(code).told(&[*what, "Input/output error"]);
                 let mut lines = out.stderr.lines();
                 assert!(lines.next().is_some_and(|line| line.starts_with("hamper: cannot ")), "{}", out.stderr);
                 assert_eq!(out.stdout, "", "the payload has not run");

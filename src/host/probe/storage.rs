@@ -141,7 +141,7 @@ mod tests {
         let parent = tempfile::tempdir().expect("tempdir");
         let scratch = ScratchDirectory::new(parent.path()).expect("scratch");
         std::fs::create_dir_all(scratch.path.join("w/work")).expect("make");
-        std::fs::set_permissions(scratch.path.join("w/work"), std::fs::Permissions::from_mode(0)).expect("chmod");
+        std::fs::set_permissions(scratch.path.join("w/work"), std::fs::Permissions::from_mode(0o000)).expect("chmod");
         assert_eq!(ScratchDirectory::new(parent.path()).err(), Some(Errno::EXIST));
         assert!(scratch.path.exists());
         drop(scratch);

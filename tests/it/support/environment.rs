@@ -138,7 +138,9 @@ impl TestEnv {
 impl Drop for TestEnv {
     fn drop(&mut self) {
         if std::thread::panicking() && std::env::var_os("HAMPER_TEST_KEEP").is_some() {
-            eprintln!("kept: {}", self.root.display());
+            use std::io::Write;
+            // Ignoring: there is nobody left to tell.
+            let _ = writeln!(std::io::stderr(), "kept: {}", self.root.display());
             return;
         }
         // Ids of a range are nobody's outside its map.
