@@ -49,7 +49,7 @@ pub fn store_image(
         image_key.push_str(name.as_str());
     }
     let skeleton = ensure_skeleton(&store, &image_key, &wishes, request.ownership, stack).map_err(|source| CliError::Rootfs { source })?;
-    let user_is_not_root = user.uid != 0;
+    let is_root = (user.uid, user.gid) == (0, 0);
     let mut lower: Vec<Lower> = match &prepared.tree {
         rootfs::Tree::Directory(path) => vec![Lower::Directory(path.clone())],
         _ => names.iter().map(|name| Lower::Layer(name.as_str().to_owned())).collect(),
@@ -68,7 +68,7 @@ pub fn store_image(
             user,
             tree: plan::Tree::Layers(lower),
             home_is_empty: skeleton.home_is_empty,
-            root_owner: (user_is_not_root).then_some((0, 0)),
+            root_owner: (!is_root).then_some((0, 0)),
         },
         digest: digest.to_string(),
         stop_signal: config.stop_signal.as_deref().and_then(|text| signal(text).ok()),

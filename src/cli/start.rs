@@ -438,7 +438,11 @@ fn resources(
     let scratch_base = directories.data.join(if ranges.is_some() { "scratch-range" } else { "scratch" });
     let scratch = if plan.steps.iter().any(|step| matches!(step, Step::TakeScratch)) {
         let (mode, modified) = image.root;
-        let root = RootAttributes { mode, modified };
+        let caller = (host.uid, host.gid);
+        let user = &image.image.user;
+        let id = |own: u32, inside: u32, range: u32| if inside == 0 { own } else { range };
+        let owner = ranges.map_or(caller, |(uids, gids)| (id(host.uid, user.uid, uids.start), id(host.gid, user.gid, gids.start)));
+        let root = RootAttributes { mode, modified, caller, owner };
         Some(Scratch::take(&scratch_base, root)?)
     } else {
         None

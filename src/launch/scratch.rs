@@ -33,6 +33,10 @@ pub struct RootAttributes {
     pub mode: u32,
     /// Seconds and nanoseconds.
     pub modified: (i64, i64),
+    /// User and group of the caller, which a new one has.
+    pub caller: (u32, u32),
+    /// User and group on the host once init has set them.
+    pub owner: (u32, u32),
 }
 
 /// A scratch directory in use: `u` and `w` for the root, and others beside them.
@@ -77,12 +81,13 @@ impl Scratch {
                 result => result.map_err(wrap)?,
             }
             let slot = Slot { fd, path: path.clone() };
-            if prepare(&slot.fd, root).map_err(wrap)? {
-                let relative = format!("../{}/{number}", base.file_name().unwrap_or_default().to_string_lossy());
-                return Ok(Self { slot, relative, extra: false, used });
-            }
-            if used.len() < MAX_USED {
-                used.push(slot);
+            match prepare(&slot.fd, root).map_err(wrap)? {
+                Fit::Ready => {
+                    let relative = format!("../{}/{number}", base.file_name().unwrap_or_default().to_string_lossy());
+                    return Ok(Self { slot, relative, extra: false, used });
+                }
+                Fit::Used if used.len() < MAX_USED => used.push(slot),
+                Fit::Used | Fit::Foreign => {}
             }
         }
         Err(ScratchError::Exhausted { path: base.to_owned() })
@@ -237,23 +242,34 @@ fn make(directory: impl AsFd, name: impl rustix::path::Arg) -> Result<(), Errno>
     }
 }
 
-/// Makes a slot ready; `false` where what is in it cannot be used again.
-fn prepare(slot: &OwnedFd, root: RootAttributes) -> Result<bool, Errno> {
+/// Whether a run can have a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fit {
+    Ready,
+    /// Left by the run before, or by one that was killed.
+    Used,
+    /// Of a run under another map: its root belongs to an id that does not exist in this one, so that init could not change that.
+    Foreign,
+}
+
+/// Makes a slot ready, where it is not in use by another kind of run.
+fn prepare(slot: &OwnedFd, root: RootAttributes) -> Result<Fit, Errno> {
     match statat(slot, "u", AtFlags::SYMLINK_NOFOLLOW) {
-        // Left by the run before, or by one that was killed.
-        Ok(_) if !is_clean(slot)? => Ok(false),
+        Ok(_) if !is_clean(slot)? => Ok(Fit::Used),
+        // A new one is the caller's, until init gives it to its owner.
+        Ok(stat) if ![root.caller, root.owner].iter().any(|(uid, gid)| (stat.st_uid, stat.st_gid) == (*uid, *gid)) => Ok(Fit::Foreign),
         Ok(stat) => {
             let same = stat.st_mode & 0o7777 == root.mode && (stat.st_mtime, stat.st_mtime_nsec as i64) == root.modified;
             if same {
-                return Ok(true);
+                return Ok(Fit::Ready);
             }
             // What belongs to another id of the range cannot be changed from here.
-            Ok(set_root(slot, root).is_ok())
+            Ok(if set_root(slot, root).is_ok() { Fit::Ready } else { Fit::Used })
         }
         Err(Errno::NOENT) => {
             make(slot, "u")?;
             make(slot, "w")?;
-            set_root(slot, root).map(|()| true)
+            set_root(slot, root).map(|()| Fit::Ready)
         }
         Err(errno) => Err(errno),
     }

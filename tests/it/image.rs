@@ -50,7 +50,9 @@ fn every_kind_of_source() {
     let tree = env.root().join("tree");
     env.hamper(["image", "--map", "single", "unpack", &image("busybox"), &tree.display().to_string()]).output().code(0);
     let tar = env.root().join("tree.tar");
-    env.program("tar", ["-C", &tree.display().to_string(), "-cf", &tar.display().to_string(), "."]).output().code(0);
+    env.program("tar", ["--owner=0", "--group=0", "-C", &tree.display().to_string(), "-cf", &tar.display().to_string(), "."])
+        .output()
+        .code(0);
     for source in [format!("tar:{}", tar.display()), format!("rootfs:{}", tree.display()), image("busybox")] {
         env.run(&source).args(["--entrypoint", ""]).payload(["/bin/busybox", "true"]).output().code(0);
     }

@@ -88,9 +88,9 @@ fn what_podman_refuses_is_right_by_the_specification() {
     let env = TestEnv::new();
     let out = inside(&env, "whiteouts", &[]);
     assert!(out.stdout.contains("./w/meta/before1970 f 0644 0:0 mtime=-86400.500000000"), "{}", out.value("./w/meta/before1970"));
-    for name in ["umoci-swap", "cross-links"] {
-        env.run(name).args(["--entrypoint", ""]).payload(["/probe", "ls", "/"]).output().code(0);
-    }
+    env.run("umoci-swap").probe("ls /").code(0);
+    // A hard link out of its layer is refused, as by podman with overlay storage.
+    env.run("cross-links").probe("ls /").code(125).told(&["hard link to what is not in this layer"]);
     for tag in ["latest", "nested"] {
         let source = format!("{}:{tag}", image("multi-arch"));
         env.run(&source).probe("ls /").code(0);

@@ -26,7 +26,7 @@ fn every_shipped_profile_is_right() {
     let env = TestEnv::new();
     let list = env.hamper(["profile", "ls", "--json"]).output().ok();
     let list: Value = serde_json::from_str(&list).expect("JSON");
-    let names: Vec<&str> = list.as_array().expect("list").iter().filter_map(|one| one["name"].as_str()).collect();
+    let names: Vec<&str> = list["profiles"].as_array().expect("list").iter().filter_map(|one| one["name"].as_str()).collect();
     for name in ["hello", "node14", "node22", "python3", "rust", "go", "debian", "build", "untrusted"] {
         assert!(names.contains(&name), "{names:?}");
         env.hamper(["profile", "check", name]).output().code(0);

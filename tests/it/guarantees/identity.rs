@@ -138,3 +138,14 @@ fn a_home_of_the_image_keeps_what_the_image_has_there() {
         }
     }
 }
+
+#[test]
+fn the_root_directory_is_roots_whoever_ran_before() {
+    require!(subuid().is_some() && has_image("node14"), "subordinate ids and the test images");
+    let env = TestEnv::alone();
+    // Scratch directories are used again: by other users, under other maps of the same range.
+    for user in ["0", "1000", "0", "0:5", "4242:4242", "0", "1000:0", "0"] {
+        let out = env.run("node14").map("range").args(["-u", user]).probe("stat /").code(0);
+        assert!(out.value("stat /:").starts_with("40755 0:0 "), "as {user}: {}", out.stdout);
+    }
+}
