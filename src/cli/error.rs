@@ -93,8 +93,8 @@ impl CliError {
             Self::Plan(PlanError::Required { .. }) => "hamper doctor",
             Self::Plan(PlanError::Impossible { key: "security.caps", .. }) => "hamper doctor",
             Self::Maps { .. } => "hamper doctor",
-            Self::Step { kind: StepKind::Clone, source: Errno::PERM | Errno::NOSPC | Errno::ACCESS | Errno::NOSYS, .. }
-            | Self::Step { kind: StepKind::Maps, .. } => "unprivileged user namespaces are blocked here; run: hamper doctor",
+            Self::Step { kind: StepKind::Clone, source, .. } => return Some(blocked(&host::explain_clone(*source))),
+            Self::Step { kind: StepKind::Maps, source, .. } => return Some(blocked(&host::explain(host::Act::UidMap, *source))),
             Self::Step { kind: StepKind::Root, .. } => "hamper doctor says whether overlay works on your store's file system",
             Self::Step { kind: StepKind::Mount, source: Errno::STALE, .. } => {
                 "the source was replaced while the sandbox was starting; run it again"
@@ -136,6 +136,16 @@ impl CliError {
         }
         text
     }
+}
+
+/// Who blocks user namespaces, and what an admin can do about it.
+fn blocked(explanation: &host::Explanation) -> String {
+    let mut text = explanation.sentence.clone();
+    for line in &explanation.remedy {
+        text.push_str("\n      ");
+        text.push_str(line);
+    }
+    text
 }
 
 /// Control characters could hide the message or drive the terminal.

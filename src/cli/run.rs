@@ -133,6 +133,7 @@ pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>, 
     for note in &assembled.plan.notes {
         talk(&format!("hamper: {}", super::error::escape(note)));
     }
+    super::notice::degraded(&profile.name, &assembled.plan.degraded, &directories);
     let result = launch_and_wait(&profile, assembled, &directories, args, all);
     result.map(u8::try_from).map(|code| code.unwrap_or(125))
 }

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::error::CliError;
 use super::image_facts::{ImageFacts, image_facts};
-use crate::host::{Directories, Guarded, Host, Ids, Opened, open_source, survey_guarded};
+use crate::host::{Directories, Guarded, Host, Ids, Opened, find_worktree, open_source, survey_guarded};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, OpenedMount, Plan, Step};
 use crate::profile::{
@@ -76,6 +76,7 @@ pub fn assemble(
     if let (Some(keep), Effects::All) = (&keep, effects) {
         make_directory(&keep.join("u"))?;
         make_directory(&keep.join("w"))?;
+        opened.fds.push(lock_keep(keep)?);
     }
     let secrets = read_secrets(profile)?;
     let secret_facts: Vec<_> = profile
@@ -137,6 +138,31 @@ fn stop_signal(profile: &Profile, image: &ImageFacts) -> Signal {
     number.and_then(Signal::from_named_raw).unwrap_or(Signal::TERM)
 }
 
+/// A kept root has one writer; the file says who.
+///
+/// # Errors
+/// [`CliError::Told`] names the process that has it.
+fn lock_keep(keep: &Path) -> Result<OwnedFd, CliError> {
+    use std::io::{Read, Write};
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = keep.join("lock");
+    let wrap = |source| CliError::Io { act: "lock", path: path.clone(), source };
+    let mut file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(wrap)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => {
+            let mut owner = String::new();
+            file.read_to_string(&mut owner).map_err(wrap)?;
+            return Err(CliError::Told {
+                words: format!("the kept root of this project is in use by process {}", owner.trim()),
+                hint: Some("wait for it to end, or run with --set root.mode=scratch".into()),
+            });
+        }
+        result => result.map_err(|errno| wrap(errno.into()))?,
+    }
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(wrap)?;
+    Ok(file.into())
+}
+
 /// Opens sources and keeps them open.
 struct Opening {
     fds: Vec<OwnedFd>,
@@ -180,19 +206,24 @@ fn project_target(profile: &Profile, choice: &ProjectChoice) -> Option<String> {
 }
 
 fn open_project(profile: &Profile, choice: &ProjectChoice, opening: &mut Opening) -> Result<plan::Project, CliError> {
-    let none = |mode| plan::Project { path: PathBuf::from("/"), source: None, target: "/".into(), mode, guarded: Vec::new() };
+    let none =
+        |mode| plan::Project { path: PathBuf::from("/"), source: None, target: "/".into(), mode, guarded: Vec::new(), worktree: None };
     let Some(path) = choice.path.as_ref().filter(|_| profile.project.mode != ProjectMode::None) else {
         return Ok(none(ProjectMode::None));
     };
     let opened = open_source(path)?;
-    let protect = protected_paths(profile, path);
+    let git = std::fs::symlink_metadata(path.join(".git")).ok().map(|found| found.is_file());
+    let protect = protected_paths(profile, path, git);
     let guarded = survey_guarded(opened.fd.as_fd(), path, &protect, &profile.project.hide)?;
     let target = project_target(profile, choice).unwrap_or_default();
-    Ok(plan::Project { path: path.clone(), source: Some(opening.add(opened)), target, mode: profile.project.mode, guarded })
+    let worktree = if git == Some(true) { find_worktree(path)? } else { None };
+    let worktree =
+        worktree.map(|worktree| plan::Worktree { common: opening.add(worktree.common), own: worktree.own, guarded: worktree.guarded });
+    Ok(plan::Project { path: path.clone(), source: Some(opening.add(opened)), target, mode: profile.project.mode, guarded, worktree })
 }
 
 /// What the profile protects, and every file that this run has read.
-fn protected_paths(profile: &Profile, project: &Path) -> Vec<PathBuf> {
+fn protected_paths(profile: &Profile, project: &Path, git_is_file: Option<bool>) -> Vec<PathBuf> {
     let mut paths = profile.project.protect.clone();
     let read = profile.files.iter().chain(&profile.env_file);
     for path in read.filter_map(|file| file.strip_prefix(project).ok()) {
@@ -200,9 +231,14 @@ fn protected_paths(profile: &Profile, project: &Path) -> Vec<PathBuf> {
             paths.push(path.to_owned());
         }
     }
-    // A repository that is not there needs no protection of its hooks.
-    if !project.join(".git").exists() {
-        paths.retain(|path| !path.starts_with(".git"));
+    // A repository that is not there needs no protection of its hooks; one that is elsewhere is named by a file, which is protected.
+    match git_is_file {
+        None => paths.retain(|path| !path.starts_with(".git")),
+        Some(true) => {
+            paths.retain(|path| !path.starts_with(".git"));
+            paths.push(".git".into());
+        }
+        Some(false) => {}
     }
     paths
 }
@@ -318,10 +354,18 @@ fn compile_seccomp(profile: &Profile) -> Result<Option<(String, plan::seccomp::F
         nested_userns: security.nested_userns,
         no_inet: false,
         caps: &caps,
-        kernel: (6, 0),
+        kernel: kernel_version(),
         arch: Arch::HOST,
     };
     Ok(Some((name, compile(&request).map_err(|source| CliError::Seccomp { source })?)))
+}
+
+/// Major and minor version of the running kernel, uname(2).
+fn kernel_version() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Files that a profile refers to, other than images, are small.

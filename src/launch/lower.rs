@@ -208,10 +208,14 @@ pub fn lower(plan: &Plan, mut resources: Resources) -> Result<Lowered, LowerErro
             scratch: None,
         },
         ruleset: None,
-        project: plan.steps.iter().find_map(|step| match step {
-            Step::Guard { project, .. } => Some(project.clone()),
-            _ => None,
-        }),
+        guarded: plan
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Guard { project, .. } => Some(project.clone()),
+                _ => None,
+            })
+            .collect(),
     };
     for (index, step) in plan.steps.iter().enumerate() {
         lowering.step(u32::try_from(index).unwrap_or(u32::MAX), step, &mut resources)?;
@@ -223,8 +227,8 @@ pub fn lower(plan: &Plan, mut resources: Resources) -> Result<Lowered, LowerErro
 struct Lowering {
     lowered: Lowered,
     ruleset: Option<OwnedFd>,
-    /// The target of the project, where something in it is guarded.
-    project: Option<String>,
+    /// Targets in which something is guarded.
+    guarded: Vec<String>,
 }
 
 impl Lowering {
@@ -271,11 +275,11 @@ impl Lowering {
                 let missing = if source.directory { Missing::Directory } else { Missing::File };
                 let path = c_path(&source.path)?;
                 let source = BindSource { path, device: source.device, inode: source.inode, missing };
-                let project = self.project.as_ref() == Some(target);
+                let project = self.guarded.contains(target);
                 self.lowered.init.push((index, Op::Bind { source, target: inside(target)?, read_only: *read_only, project }));
             }
             Step::MountOver { target, over } => {
-                let project = self.project.as_ref() == Some(target);
+                let project = self.guarded.contains(target);
                 let options = over_options(over, resources.scratch.as_mut())?;
                 self.lowered.init.push((index, Op::Over { target: inside(target)?, options, project }));
             }

@@ -61,6 +61,17 @@ pub struct Project {
     pub target: String,
     pub mode: ProjectMode,
     pub guarded: Vec<Guarded>,
+    /// The repository, where the project is a git worktree.
+    pub worktree: Option<Worktree>,
+}
+
+/// The repository of a worktree: mounted at its own path, with hooks, config and the other worktrees read-only.
+#[derive(Clone, Debug)]
+pub struct Worktree {
+    pub common: Source,
+    /// `worktrees/NAME`
+    pub own: PathBuf,
+    pub guarded: Vec<Guarded>,
 }
 
 /// The compiled filter, as far as the plan tells about it.
@@ -207,7 +218,8 @@ fn parent_steps(request: &Request<'_>, landlock: Option<u32>, plan: &mut Plan) {
         Tree::Host { binds, .. } => binds.as_slice(),
         Tree::Layers(_) => &[],
     };
-    let sources = request.project.source.iter().chain(request.home).chain(request.resolv_conf).chain(host).chain(mounts);
+    let repository = request.project.worktree.as_ref().map(|worktree| &worktree.common);
+    let sources = request.project.source.iter().chain(repository).chain(request.home).chain(request.resolv_conf).chain(host).chain(mounts);
     steps.extend(sources.map(|source| Step::OpenSource { source: source.clone() }));
     let watched: Vec<PathBuf> = request.project.guarded.iter().map(|guarded| guarded.path.clone()).collect();
     if !watched.is_empty() {
@@ -403,6 +415,9 @@ fn project_mounts(request: &Request<'_>, mounts: &mut Mounts, plan: &mut Plan) -
             });
         }
     }
+    if let Some(worktree) = &project.worktree {
+        worktree_mount(worktree, project.mode, mounts, plan);
+    }
     let target = project.target.clone();
     let step = match project.mode {
         ProjectMode::Scratch => Step::MountOver { target: target.clone(), over: Over::Scratch("project".into()) },
@@ -418,6 +433,20 @@ fn project_mounts(request: &Request<'_>, mounts: &mut Mounts, plan: &mut Plan) -
         mounts.push_with(&target, project.mode == ProjectMode::Rw, step, guards);
     }
     Ok(())
+}
+
+fn worktree_mount(worktree: &Worktree, mode: ProjectMode, mounts: &mut Mounts, plan: &mut Plan) {
+    let target = worktree.common.path.to_string_lossy().into_owned();
+    let writable = mode == ProjectMode::Rw;
+    let mut guards = Vec::new();
+    if writable {
+        guards = project::guards(&target, &worktree.guarded).0;
+        let path = worktree.own.to_string_lossy().into_owned();
+        guards.push(Step::Guard { project: target.clone(), path, guard: Guard::Release });
+    }
+    plan.notes.push(format!("a git worktree: its repository {target} is mounted as well"));
+    let bind = Step::Bind { source: worktree.common.clone(), target: target.clone(), read_only: !writable };
+    mounts.push_with(&target, writable, bind, guards);
 }
 
 fn profile_mounts(request: &Request<'_>, mounts: &mut Mounts) {

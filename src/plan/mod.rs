@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use build::{Image, OpenedMount, Project, Request, SeccompFacts, Tree, User, build, kept_directory};
+pub use build::{Image, OpenedMount, Project, Request, SeccompFacts, Tree, User, Worktree, build, kept_directory};
 pub use landlock::{MINIMUM_ABI, file_rights, handled_access, scoped};
 pub use payload::{Invocation, inside_home, payload_environment};
 pub use step::{Guard, IdMap, LandlockRule, Lower, MapWriter, Namespace, Node, Over, Root, Step, Upper};
