@@ -109,19 +109,28 @@ impl Scratch {
         Ok(trash)
     }
 
-    /// Slots far behind the first few were made when many ran at the same time, or by runs that were killed: now and then a run throws
-    /// away those that nobody has.
-    fn shrink_pool(&self) -> Result<bool, Errno> {
+    /// Now and then a run looks at all slots that nobody has. Those far behind the first few were made when many ran at the same time, and
+    /// are thrown away; those of runs that were killed are cleaned, since no later run may come so far again.
+    fn shrink_pool(&mut self) -> Result<bool, Errno> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let Some(base) = self.slot.path.parent().filter(|_| now.subsec_micros().is_multiple_of(ONE_IN)) else { return Ok(false) };
         let mut trash = false;
-        for number in POOL..MAX_SLOTS {
+        for number in 0..MAX_SLOTS {
             let path = base.join(number.to_string());
-            // Slots are made one after the other, so the first that is not there is the end.
-            let Ok(fd) = openat(CWD, &path, SLOT, Mode::empty()) else { break };
-            if path != self.slot.path && flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // Slots are made one after the other, so the first that is not there is the end; but a whole pool may have been discarded.
+            let fd = match openat(CWD, &path, SLOT, Mode::empty()) {
+                Ok(fd) => fd,
+                Err(_) if number < POOL => continue,
+                Err(_) => break,
+            };
+            if path == self.slot.path || flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
+                continue;
+            }
+            if number >= POOL {
                 Slot { fd, path }.throw_away()?;
                 trash = true;
+            } else if is_clean(&fd) == Ok(false) {
+                self.used.push(Slot { fd, path });
             }
         }
         Ok(trash)

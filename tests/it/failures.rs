@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::tree::names;
+use crate::support::tree::{is_recycled, names};
 use crate::support::{TestEnv, hamper, image, maps, within};
 
 const EIO: i32 = 5;
@@ -47,15 +47,6 @@ fn a_failure_at_each_step() {
             call().output().code(0);
         }
     }
-}
-
-/// Scratch directories are kept for the next run, as many as were in use at once, and empty.
-fn is_recycled(path: &std::path::Path) -> bool {
-    let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
-    let rest: Vec<&str> = parts.iter().skip(2).map(String::as_str).collect();
-    parts[0].starts_with("scratch")
-        && parts[1].parse::<u32>().is_ok_and(|number| number < 16)
-        && matches!(rest[..], [] | ["u"] | ["w"] | ["w", "work"])
 }
 
 fn trash_is_empty(env: &TestEnv) -> bool {

@@ -1,6 +1,6 @@
 //! When a run is over nothing of it is left: no process, no mount, no directory.
 
-use crate::support::tree::names;
+use crate::support::tree::{is_recycled, names};
 use crate::support::{TestEnv, maps, within};
 
 fn mounts() -> usize {
@@ -29,8 +29,8 @@ fn many_runs_leave_nothing() {
             runs / maps().len()
         );
         env.program("sh", ["-c", &loop_]).limit(std::time::Duration::from_secs(300)).measured().code(0).left_nothing();
-        let left: Vec<_> = everything().into_iter().filter(|path| !known.contains(path)).collect();
-        assert!(left.is_empty(), "{map}: {left:?}");
+        let left = || -> Vec<_> { everything().into_iter().filter(|path| !known.contains(path) && !is_recycled(path)).collect() };
+        assert!(within(10.0, || left().is_empty()), "{map}: {:?}", left());
     }
     assert_eq!(mounts(), before);
 }
@@ -53,11 +53,10 @@ fn what_is_written_to_the_root_is_gone() {
             .code(0)
             .line("stat /copy: ENOENT")
             .line("stat /deep: ENOENT");
-        assert!(
-            within(10.0, || names(&env.store()).iter().all(|path| known.contains(path))),
-            "{map}: {:?}",
-            names(&env.store()).iter().filter(|path| !known.contains(path)).collect::<Vec<_>>()
-        );
+        let left = || -> Vec<_> { names(&env.store()).into_iter().filter(|path| !known.contains(path) && !is_recycled(path)).collect() };
+        // The probe beside the second run is a mount point of its own, made once.
+        let left = || -> Vec<_> { left().into_iter().filter(|path| !path.starts_with("layers")).collect() };
+        assert!(within(10.0, || left().is_empty()), "{map}: {:?}", left());
     }
 }
 

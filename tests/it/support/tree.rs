@@ -38,3 +38,14 @@ pub fn assert_same(before: &Tree, after: &Tree, what: &str) {
     let made: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).collect();
     assert!(changed.is_empty() && made.is_empty(), "{what}: changed: {changed:?}, made: {made:?}");
 }
+
+/// Scratch directories are kept for the next run, empty, as many as were in use at once; and the place that trash goes to is kept.
+pub fn is_recycled(path: &Path) -> bool {
+    let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+    let Some((first, rest)) = parts.split_first() else { return true };
+    let Some((number, rest)) = rest.split_first() else { return first == "trash" || first.starts_with("scratch") };
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    first.starts_with("scratch")
+        && number.parse::<u32>().is_ok_and(|number| number < 16)
+        && matches!(rest[..], [] | ["u"] | ["w"] | ["w", "work"])
+}
