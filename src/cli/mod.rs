@@ -81,10 +81,26 @@ fn run_alone(arguments: &[OsString]) -> Option<Result<run::RunArgs, clap::Error>
     if arguments.get(1).is_none_or(|command| command != "run") {
         return None;
     }
+    if let Some(args) = plain_run(&arguments[2..]) {
+        return Some(Ok(args));
+    }
     let command = run::RunArgs::augment_args(
         Clap::new("run").bin_name("hamper run").about("Run the default command of a profile's image, or COMMAND, in a sandbox"),
     );
     Some(command.try_get_matches_from(&arguments[1..]).and_then(|matches| run::RunArgs::from_arg_matches(&matches)))
+}
+
+/// `run [PROFILE] [-- COMMAND…]` without an option, the form that is typed all day: clap's answer, without clap's tree of options.
+fn plain_run(arguments: &[OsString]) -> Option<run::RunArgs> {
+    let separator = arguments.iter().position(|argument| argument == "--");
+    let (before, after) = arguments.split_at(separator.unwrap_or(arguments.len()));
+    let profile = match before {
+        [] => None,
+        [profile] if !profile.as_encoded_bytes().starts_with(b"-") && !profile.is_empty() => Some(profile.to_str()?.to_owned()),
+        _ => return None,
+    };
+    let command = after.iter().skip(1).map(|word| word.to_str().map(str::to_owned)).collect::<Option<_>>()?;
+    Some(run::RunArgs { common: run::CommonArgs { profile, ..run::CommonArgs::default() }, command })
 }
 
 /// The whole command, for completions and the manual page.
@@ -99,5 +115,28 @@ fn usage(error: &clap::Error, runs: bool) -> ExitCode {
         (false, _) => ExitCode::SUCCESS,
         (true, true) => ExitCode::from(RUN_USAGE),
         (true, false) => ExitCode::from(2),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The short way says what clap says, or leaves it to clap.
+    #[test]
+    fn the_plain_form_means_what_clap_means() {
+        let lines: [&[&str]; 8] =
+            [&[], &["node14"], &["--", "true"], &["p", "--", "a", "--", "-x"], &["--"], &["-e", "A=b"], &["--help"], &["a", "b"]];
+        for line in lines {
+            let words: Vec<OsString> = line.iter().map(OsString::from).collect();
+            let Some(short) = plain_run(&words) else {
+                assert!(line.iter().any(|word| word.starts_with('-')) || line.len() > 1, "{line:?}");
+                continue;
+            };
+            let command = run::RunArgs::augment_args(Clap::new("run"));
+            let matches = command.try_get_matches_from(std::iter::once(OsString::from("run")).chain(words)).expect("clap takes it");
+            let long = run::RunArgs::from_arg_matches(&matches).expect("clap takes it");
+            assert_eq!(format!("{short:?}"), format!("{long:?}"), "{line:?}");
+        }
     }
 }

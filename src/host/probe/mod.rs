@@ -126,7 +126,7 @@ pub fn examine(directories: &Directories) -> Examination {
         return all;
     }
     let usable = userns::check(&around, &mut all);
-    all.findings.extend([program::kernel(), program::architecture(), installation, program::container(&around)]);
+    all.findings.extend([program::kernel(), program::architecture(), installation, program::capabilities(), program::container(&around)]);
     storage::check(directories, &around, usable, &mut all);
     let (landlock, seccomp) = (confine::landlock(), confine::seccomp());
     if !usable.users && landlock.state != State::Missing && !seccomp.stops {

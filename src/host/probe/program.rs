@@ -30,6 +30,20 @@ pub fn installation(around: &Surroundings) -> Finding {
     Finding::ok(CHECK, format!("{program}, no setuid or setgid bit, no file capabilities, {linked}"))
 }
 
+/// Capabilities of this process: a caller that has some lends them to nobody inside, and need not have them.
+pub fn capabilities() -> Finding {
+    const CHECK: &str = "capabilities";
+    match caps::read(None, caps::CapSet::Permitted) {
+        Ok(held) if held.is_empty() => Finding::ok(CHECK, "none, and none is needed".to_owned()),
+        Ok(held) => {
+            let mut names: Vec<String> = held.iter().map(ToString::to_string).collect();
+            names.sort();
+            Finding::ok(CHECK, format!("{} that hamper does not need: {}", names.len(), names.join(" ")))
+        }
+        Err(error) => Finding::ok(CHECK, format!("cannot be read: {error}")),
+    }
+}
+
 /// Whether an ELF file names an interpreter, elf(5); only 64-bit files of this byte order are asked.
 fn is_dynamic(file: &std::fs::File) -> Option<bool> {
     const PT_INTERP: u32 = 3;
