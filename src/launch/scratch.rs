@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, mkdirat, openat, rename,
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, fstat, mkdirat, openat, rename,
     statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
@@ -76,11 +76,7 @@ impl Scratch {
             let path = base.join(number.to_string());
             let wrap = |source| ScratchError::Make { path: path.clone(), source };
             let fd = open_slot(base, &path).map_err(wrap)?;
-            match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-                Err(Errno::WOULDBLOCK) => continue,
-                result => result.map_err(wrap)?,
-            }
-            let slot = Slot { fd, path: path.clone() };
+            let Some(slot) = Slot::lock(fd, &path).map_err(wrap)? else { continue };
             match prepare(&slot.fd, root).map_err(wrap)? {
                 Fit::Ready => {
                     let relative = format!("../{}/{number}", base.file_name().unwrap_or_default().to_string_lossy());
@@ -123,14 +119,15 @@ impl Scratch {
                 Err(_) if number < POOL => continue,
                 Err(_) => break,
             };
-            if path == self.slot.path || flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if path == self.slot.path {
                 continue;
             }
+            let Some(slot) = Slot::lock(fd, &path)? else { continue };
             if number >= POOL {
-                Slot { fd, path }.throw_away()?;
+                slot.throw_away()?;
                 trash = true;
-            } else if is_clean(&fd) == Ok(false) {
-                self.used.push(Slot { fd, path });
+            } else if is_clean(&slot.fd) == Ok(false) {
+                self.used.push(slot);
             }
         }
         Ok(trash)
@@ -180,15 +177,29 @@ pub fn discard_free(base: &Path) -> Result<(), Errno> {
     };
     for path in names {
         if let Ok(fd) = openat(CWD, &path, SLOT, Mode::empty())
-            && flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && let Some(slot) = Slot::lock(fd, &path)?
         {
-            Slot { fd, path }.throw_away()?;
+            slot.throw_away()?;
         }
     }
     Ok(())
 }
 
 impl Slot {
+    /// `None` where another run has it, or has thrown it away since it was opened: then the path leads to another one, or nowhere.
+    fn lock(fd: OwnedFd, path: &Path) -> Result<Option<Self>, Errno> {
+        match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            result => result?,
+        }
+        let there = match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(None),
+            result => result?,
+        };
+        let same = there.st_ino == fstat(&fd)?.st_ino;
+        Ok(same.then(|| Self { fd, path: path.to_owned() }))
+    }
+
     /// Moves it below `trash`, under a name that nobody else uses: nobody else has this slot now. It is the caller's own whoever owns
     /// what is in it, and so can be moved.
     fn throw_away(&self) -> Result<(), Errno> {
