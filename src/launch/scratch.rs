@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, mkdirat, openat, rename,
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, fstat, mkdirat, openat, rename,
     statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
@@ -81,6 +81,9 @@ impl Scratch {
                 result => result.map_err(wrap)?,
             }
             let slot = Slot { fd, path: path.clone() };
+            if !slot.is_in_place() {
+                continue;
+            }
             match prepare(&slot.fd, root).map_err(wrap)? {
                 Fit::Ready => {
                     let relative = format!("../{}/{number}", base.file_name().unwrap_or_default().to_string_lossy());
@@ -126,11 +129,15 @@ impl Scratch {
             if path == self.slot.path || flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
                 continue;
             }
+            let slot = Slot { fd, path };
+            if !slot.is_in_place() {
+                continue;
+            }
             if number >= POOL {
-                Slot { fd, path }.throw_away()?;
+                slot.throw_away()?;
                 trash = true;
-            } else if is_clean(&fd) == Ok(false) {
-                self.used.push(Slot { fd, path });
+            } else if is_clean(&slot.fd) == Ok(false) {
+                self.used.push(slot);
             }
         }
         Ok(trash)
@@ -182,13 +189,23 @@ pub fn discard_free(base: &Path) -> Result<(), Errno> {
         if let Ok(fd) = openat(CWD, &path, SLOT, Mode::empty())
             && flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
-            Slot { fd, path }.throw_away()?;
+            let slot = Slot { fd, path };
+            if slot.is_in_place() {
+                slot.throw_away()?;
+            }
         }
     }
     Ok(())
 }
 
 impl Slot {
+    /// Whether the path still leads here: who had the lock before may have thrown the directory away between open and lock.
+    fn is_in_place(&self) -> bool {
+        let own = fstat(&self.fd);
+        let named = statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
+        matches!((own, named), (Ok(own), Ok(named)) if own.st_ino == named.st_ino && own.st_dev == named.st_dev)
+    }
+
     /// Moves it below `trash`, under a name that nobody else uses: nobody else has this slot now. It is the caller's own whoever owns
     /// what is in it, and so can be moved.
     fn throw_away(&self) -> Result<(), Errno> {
