@@ -76,7 +76,14 @@ impl Scratch {
             let path = base.join(number.to_string());
             let wrap = |source| ScratchError::Make { path: path.clone(), source };
             let fd = open_slot(base, &path).map_err(wrap)?;
-            let Some(slot) = Slot::lock(fd, &path).map_err(wrap)? else { continue };
+            match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => continue,
+                result => result.map_err(wrap)?,
+            }
+            let slot = Slot { fd, path: path.clone() };
+            if !slot.is_in_place() {
+                continue;
+            }
             match prepare(&slot.fd, root).map_err(wrap)? {
                 Fit::Ready => {
                     let relative = format!("../{}/{number}", base.file_name().unwrap_or_default().to_string_lossy());
@@ -119,10 +126,13 @@ impl Scratch {
                 Err(_) if number < POOL => continue,
                 Err(_) => break,
             };
-            if path == self.slot.path {
+            if path == self.slot.path || flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
                 continue;
             }
-            let Some(slot) = Slot::lock(fd, &path)? else { continue };
+            let slot = Slot { fd, path };
+            if !slot.is_in_place() {
+                continue;
+            }
             if number >= POOL {
                 slot.throw_away()?;
                 trash = true;
@@ -177,27 +187,23 @@ pub fn discard_free(base: &Path) -> Result<(), Errno> {
     };
     for path in names {
         if let Ok(fd) = openat(CWD, &path, SLOT, Mode::empty())
-            && let Some(slot) = Slot::lock(fd, &path)?
+            && flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
-            slot.throw_away()?;
+            let slot = Slot { fd, path };
+            if slot.is_in_place() {
+                slot.throw_away()?;
+            }
         }
     }
     Ok(())
 }
 
 impl Slot {
-    /// `None` where another run has it, or has thrown it away since it was opened: then the path leads to another one, or nowhere.
-    fn lock(fd: OwnedFd, path: &Path) -> Result<Option<Self>, Errno> {
-        match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            result => result?,
-        }
-        let there = match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => return Ok(None),
-            result => result?,
-        };
-        let same = there.st_ino == fstat(&fd)?.st_ino;
-        Ok(same.then(|| Self { fd, path: path.to_owned() }))
+    /// Whether the path still leads here: who had the lock before may have thrown the directory away between open and lock.
+    fn is_in_place(&self) -> bool {
+        let own = fstat(&self.fd);
+        let named = statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
+        matches!((own, named), (Ok(own), Ok(named)) if own.st_ino == named.st_ino && own.st_dev == named.st_dev)
     }
 
     /// Moves it below `trash`, under a name that nobody else uses: nobody else has this slot now. It is the caller's own whoever owns

@@ -264,7 +264,6 @@ fn git_works_inside_a_protected_repository() {
 }
 
 #[test]
-#[ignore = "the common directory of a git worktree is not mounted yet"]
 fn a_worktree_reaches_its_repository_and_no_other() {
     require!(has_image("build-base"), "the test images");
     let env = TestEnv::new();
