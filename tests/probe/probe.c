@@ -739,11 +739,11 @@ static void read_memory(const char *path)
 static const char usage[] =
 	"probe VERB [ARGUMENT...] [-- VERB ...]\n"
 	"  cat FILE... | stat PATH... | ls DIR... | readlink PATH... | statvfs PATH...\n"
-	"  fds | ids | env | status | cwd | hostname | interfaces | landlock | priority\n"
+	"  fds | ids | env | status | cwd | hostname | interfaces | landlock | winsize\n"
 	"  syscall N [ARG...] | foreign | sweep LIMIT | userns | family NAME... | tiocsti\n"
 	"  open PATH... | write PATH... | rename FROM TO | exchange A B | unlink PATH | rmdir PATH | link FROM TO | symlink TARGET PATH\n"
 	"  truncate PATH | chmod MODE PATH | chown UID GID PATH | mknod PATH KIND MAJOR MINOR | mount SOURCE TARGET TYPE FLAGS\n"
-	"  umount PATH | chroot PATH | mkdir PATH | setuid UID | fill PATH BYTES | exec PATH [ARG...] | execfd PATH\n"
+	"  umount PATH | chroot PATH | mkdir PATH | setuid UID | fill PATH BYTES | exec PATH [ARG...]\n"
 	"  connect ADDRESS PORT | unix NAME | bind PORT | ptrace PID | kill PID SIGNAL | memory PATH\n"
 	"  setrlimit RESOURCE VALUE | getrlimit RESOURCE | umask | session\n"
 	"  signal | sleep SECONDS | exit CODE | raise SIGNAL | orphan | spawn N | walk [EXCLUDE...]\n";
