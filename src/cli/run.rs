@@ -169,8 +169,12 @@ fn launch_and_wait(
     args: &CommonArgs,
     all: &Arguments,
 ) -> Result<i32, CliError> {
-    let Assembled { plan, resources, opened, watched, stop_signal, image, host } = assembled;
+    let Assembled { plan, resources, opened, watched, appearing, stop_signal, image, host } = assembled;
     let Some(mut resources) = resources else { return Ok(0) };
+    let open = |path: &PathBuf| {
+        report::Destination::open(path).map_err(|source| CliError::Io { act: "write the report", path: path.clone(), source })
+    };
+    let destination = args.report.as_ref().map(open).transpose()?;
     let sides = resources.terminal;
     let scratch = resources.scratch.take();
     resources.scratch = scratch;
@@ -201,12 +205,15 @@ fn launch_and_wait(
     for path in &outcome.replaced {
         talk(&format!("hamper: {} was replaced on the host and is not protected any more", path.display()));
     }
-    if let Some(path) = &args.report {
-        report::write(path, &report::Report::new(profile, &plan, &outcome, &host)).map_err(|source| CliError::Io {
+    if let (Some(destination), Some(path)) = (&destination, &args.report) {
+        destination.write(&report::Report::new(profile, &plan, &outcome, &host)).map_err(|source| CliError::Io {
             act: "write the report",
             path: path.clone(),
             source,
         })?;
+    }
+    for path in appearing.iter().filter(|path| path.exists()) {
+        talk(&format!("hamper: {} appeared while the sandbox ran: read it before you run anything here again", path.display()));
     }
     let result = code(&plan.steps, &outcome);
     // The process ends now, and the kernel closes what is left faster than we do.

@@ -42,6 +42,8 @@ pub struct Assembled {
     pub opened: Vec<OwnedFd>,
     /// The project and the guarded paths in it that exist.
     pub watched: Option<(PathBuf, Vec<Watched>)>,
+    /// Files that are not there, and that hamper or git would obey if they were.
+    pub appearing: Vec<PathBuf>,
     pub stop_signal: Signal,
     pub image: ImageFacts,
     pub host: Host,
@@ -68,6 +70,7 @@ pub fn assemble(
     opened.fds.extend(image.opened.iter().map(|fd| fd.try_clone()).collect::<Result<Vec<_>, _>>().unwrap_or_default());
     let project = open_project(profile, choice, &mut opened)?;
     let mounts = open_mounts(profile, directories, &state, &mut opened)?;
+    refuse_second_view(&project, &mounts)?;
     let home = match (profile.identity.home, image.image.user.home.as_str()) {
         (HomeMode::Private, home) if home != "/" => Some(open_home(&state, image.image.home_is_empty, &mut opened)?),
         _ => None,
@@ -123,7 +126,8 @@ pub fn assemble(
         }
     };
     let watched = watched(&project);
-    Ok(Assembled { plan, resources, opened: opened.fds, watched, stop_signal: stop_signal(profile, &image), image, host })
+    let appearing = appearing(&project);
+    Ok(Assembled { plan, resources, opened: opened.fds, watched, appearing, stop_signal: stop_signal(profile, &image), image, host })
 }
 
 /// What exists and is guarded in a writable project is watched for replacement.
@@ -131,6 +135,16 @@ fn watched(project: &plan::Project) -> Option<(PathBuf, Vec<Watched>)> {
     let watch = |guarded: &Guarded| guarded.identity.map(|identity| Watched { path: guarded.path.clone(), identity });
     let paths: Vec<Watched> = project.guarded.iter().filter_map(watch).collect();
     (!paths.is_empty() && project.source.is_some()).then(|| (project.path.clone(), paths))
+}
+
+/// Names that no mount can protect while they do not exist. A payload that makes one speaks to the next run, or to git on the host, so
+/// the caller is told.
+fn appearing(project: &plan::Project) -> Vec<PathBuf> {
+    const OBEYED: [&str; 3] = ["hamper.toml", "hamper.local.toml", ".git/commondir"];
+    if project.source.is_none() || project.mode != ProjectMode::Rw {
+        return Vec::new();
+    }
+    OBEYED.iter().map(|name| project.path.join(name)).filter(|path| !path.exists()).collect()
 }
 
 fn stop_signal(profile: &Profile, image: &ImageFacts) -> Signal {
@@ -243,6 +257,28 @@ fn protected_paths(profile: &Profile, project: &Path, git_is_file: Option<bool>)
     paths
 }
 
+/// A mount that shows a hidden path a second time, or lies over the hiding of one, would undo it.
+///
+/// # Errors
+/// [`CliError::Told`] names both.
+fn refuse_second_view(project: &plan::Project, mounts: &[OpenedMount]) -> Result<(), CliError> {
+    let hidden = project.guarded.iter().filter(|guarded| guarded.hidden).map(|guarded| &guarded.path);
+    for path in hidden {
+        let (outside, inside) = (project.path.join(path), Path::new(&project.target).join(path));
+        let shows = |mount: &&OpenedMount| {
+            let source = mount.source.as_ref().and_then(|source| source.path.canonicalize().ok());
+            source.is_some_and(|source| outside.starts_with(source)) || inside.starts_with(&mount.target)
+        };
+        if let Some(mount) = mounts.iter().find(shows) {
+            return Err(CliError::Told {
+                words: format!("the mount on {} would show {}, which project.hide hides", mount.target, path.display()),
+                hint: Some("mount a directory that does not hold it, or take it out of hide".into()),
+            });
+        }
+    }
+    Ok(())
+}
+
 fn open_mounts(
     profile: &Profile,
     directories: &Directories,
@@ -323,7 +359,7 @@ fn read_secrets(profile: &Profile) -> Result<Vec<(String, Vec<u8>)>, CliError> {
                 SecretSource::File(path) => {
                     let wrap = |source| CliError::Io { act: "read the secret", path: path.clone(), source };
                     let mut content = Vec::new();
-                    std::fs::File::open(path).and_then(|file| file.take(MAX_SECRET).read_to_end(&mut content)).map_err(wrap)?;
+                    open_regular(path, MAX_SECRET).and_then(|file| file.take(MAX_SECRET).read_to_end(&mut content)).map_err(wrap)?;
                     content
                 }
             };
@@ -371,6 +407,21 @@ fn kernel_version() -> (u32, u32) {
 /// Files that a profile refers to, other than images, are small.
 const MAX_TEXT: u64 = 1 << 20;
 
+/// Opens a file without waiting for a writer, and only if it is a regular one of at most `limit` bytes.
+fn open_regular(path: &Path, limit: u64) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let facts = file.metadata()?;
+    if !facts.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    if facts.len() > limit {
+        return Err(std::io::Error::other(format!("larger than {limit} bytes")));
+    }
+    Ok(file)
+}
+
 fn read_text(path: &Path) -> Result<String, CliError> {
     use std::io::Read;
     let mut text = String::new();
@@ -389,7 +440,9 @@ fn environment(profile: &Profile, image: &ImageFacts, invocation: &Invocation) -
     }
     let mut passed = Vec::new();
     if !profile.env_pass.is_empty() {
-        for (name, value) in std::env::vars() {
+        // A value that is no UTF-8 is not passed on.
+        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        for (name, value) in variables {
             let matches = |pattern: &String| pattern.strip_suffix('*').map_or(*pattern == name, |prefix| name.starts_with(prefix));
             if profile.env_pass.iter().any(matches) {
                 passed.push((name, value));

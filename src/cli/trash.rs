@@ -45,5 +45,5 @@ fn detach() {
     }
     let _ = rustix::process::nice(19);
     // The locks of the run that is over are among them.
-    let _ = sys::close_from(3);
+    let _ = sys::close_from(3, false);
 }

@@ -41,6 +41,11 @@ fn common_directory(project: &Path) -> Option<(PathBuf, PathBuf)> {
     let own = project.join(target).canonicalize().ok()?;
     let worktrees = own.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "worktrees"))?;
     let common = worktrees.parent()?.to_owned();
+    // In the project, it would be mounted over what is hidden there; above the project, over all of it.
+    let real = project.canonicalize().ok()?;
+    if common.starts_with(&real) || real.starts_with(&common) {
+        return None;
+    }
     let back = own.join(read_pointer(&own.join("gitdir"))?.trim()).canonicalize().ok()?;
     let named_back = back == project.join(".git").canonicalize().ok()?;
     let is_repository = ["HEAD", "objects", "refs"].iter().all(|name| common.join(name).exists());

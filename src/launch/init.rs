@@ -90,11 +90,25 @@ fn report(socket: BorrowedFd<'_>, status: WaitStatus) {
     exit_now(0)
 }
 
+/// How often init looks whether all are gone, and how long it waits in between.
+const PATIENCE: u32 = 200;
+const A_MOMENT: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
 /// Ends whatever the payload has left running, so that nothing runs any more when the parent hears of the end.
 fn end_the_rest() {
     // Ignoring: ESRCH says that there is nothing to end.
     let _ = sys::kill_all(Signal::KILL);
-    while let Ok(Some(_)) | Err(Errno::INTR) = wait(WaitOptions::empty()) {}
+    // What belongs to another id cannot be signalled by an init without CAP_KILL: the kernel ends that with init itself.
+    for _ in 0..PATIENCE {
+        match wait(WaitOptions::NOHANG) {
+            Err(Errno::CHILD) => return,
+            Ok(None) => {
+                // Ignoring: a wait that a signal cut short is a wait.
+                let _ = rustix::thread::nanosleep(&A_MOMENT);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Keyboard signals go to the payload's process group, as a terminal sends them; the others to the payload alone.

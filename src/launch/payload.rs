@@ -32,7 +32,7 @@ pub(super) fn run(state: &State<'_>, start_step: u32) -> Failure {
     for (step, op) in &state.lowered.payload {
         let result = match state.lowered.fault {
             Some((at, errno)) if at == *step => Err(Errno::from_raw_os_error(errno)),
-            _ => perform(op),
+            _ => perform(op, state.lowered.has_init),
         };
         if let Err(errno) = result {
             return Failure { step: *step, errno };
@@ -72,7 +72,7 @@ fn take_terminal(state: &State<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-fn perform(op: &PayloadOp) -> Result<(), Errno> {
+fn perform(op: &PayloadOp, under_init: bool) -> Result<(), Errno> {
     match op {
         PayloadOp::Rlimits(rlimits) => rlimits.iter().try_for_each(|(resource, value)| {
             let value = (*value != u64::MAX).then_some(*value);
@@ -84,7 +84,8 @@ fn perform(op: &PayloadOp) -> Result<(), Errno> {
             }
             landlock_restrict_self(ruleset.as_fd())
         }
-        PayloadOp::CloseDescriptors => close_from(3),
+        // Without an init to tell of it, the socket must outlive a failing execve.
+        PayloadOp::CloseDescriptors => close_from(3, !under_init),
         PayloadOp::Seccomp(program) => sys::install_filter(program),
         PayloadOp::Execute { candidates, argv, environment } => Err(execute(candidates, argv, environment)),
     }

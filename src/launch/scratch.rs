@@ -336,7 +336,8 @@ fn is_untouched(slot: &OwnedFd) -> Result<bool, Errno> {
     Ok(true)
 }
 
-/// The kernel's own attributes, which it lets nobody set from inside the overlay.
+/// The kernel's own attributes by their full names: one that the payload sets inside under such a name is stored under a longer one.
 fn only_overlay_names(names: &[u8]) -> bool {
-    names.split(|byte| *byte == 0).all(|name| name.is_empty() || name.starts_with(b"user.overlay."))
+    const OWN: [&[u8]; 4] = [b"", b"user.overlay.uuid", b"user.overlay.origin", b"user.overlay.impure"];
+    names.split(|byte| *byte == 0).all(|name| OWN.contains(&name))
 }

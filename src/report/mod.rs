@@ -1,9 +1,12 @@
 //! What was asked for and what was got: two values, both reported. Reads plan and outcome; knows nothing else.
 
+use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::host::Host;
@@ -126,13 +129,39 @@ fn protections(profile: &Profile, plan: &Plan, host: &Host) -> Vec<Protection> {
         .collect()
 }
 
-/// Writes the report, readable for the caller alone; a file that is there is replaced.
-///
-/// # Errors
-/// Those of open(2) and write(2).
-pub fn write(path: &Path, report: &Report<'_>) -> std::io::Result<()> {
-    let mut text = serde_json::to_string_pretty(report)?;
-    text.push('\n');
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())
+/// Where a report goes: a name in a directory that was opened before the payload could put anything else in its place.
+pub struct Destination {
+    directory: OwnedFd,
+    name: OsString,
+}
+
+impl Destination {
+    /// # Errors
+    /// Those of open(2) on the directory; `EINVAL` where the path names no file.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        let name = path.file_name().ok_or_else(|| std::io::Error::from(Errno::INVAL))?.to_owned();
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { directory: openat(CWD, parent, flags, Mode::empty())?, name })
+    }
+
+    /// Writes the report, readable for the caller alone; what is there by that name is replaced, never followed.
+    ///
+    /// # Errors
+    /// Those of open(2), write(2) and rename(2).
+    pub fn write(&self, report: &Report<'_>) -> std::io::Result<()> {
+        let mut text = serde_json::to_string_pretty(report)?;
+        text.push('\n');
+        let mut temporary = OsString::from(format!(".hamper-report-{}-", std::process::id()));
+        temporary.push(&self.name);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = std::fs::File::from(openat(&self.directory, &temporary, flags, Mode::from_raw_mode(0o600))?);
+        let written = file.write_all(text.as_bytes()).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+        let done = written.and_then(|()| renameat(&self.directory, &temporary, &self.directory, &self.name));
+        if done.is_err() {
+            // Ignoring: the first failure is told.
+            let _ = unlinkat(&self.directory, &temporary, AtFlags::empty());
+        }
+        Ok(done?)
+    }
 }

@@ -98,6 +98,7 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
         hung_up: false,
         settled: false,
         waited_idle: false,
+        stop_passed_on: false,
     };
     let end = supervision.run(&signals)?;
     let Supervision { mut orders, missed, replaced, watch, .. } = supervision;
@@ -141,6 +142,7 @@ struct Supervision<'a> {
     /// Whether the run has lasted, and what only a start needs was given back.
     settled: bool,
     waited_idle: bool,
+    stop_passed_on: bool,
 }
 
 /// How long a run goes on before it is taken to last: then its guarded files are watched, and memory is given back.
@@ -291,7 +293,10 @@ impl Supervision<'_> {
                 Signal::CONT => self.resume()?,
                 // The kernel's own word to this process about a terminal that it does not own just now.
                 Signal::TTIN | Signal::TTOU => {}
-                signal => self.send(signal)?,
+                signal => {
+                    self.stop_passed_on |= signal == Signal::TSTP;
+                    self.send(signal)?;
+                }
             }
         }
         Ok(())
@@ -364,9 +369,13 @@ impl Supervision<'_> {
     /// The payload was stopped from its terminal: this process stops as well, with the caller's terminal as it was, so that the
     /// caller's shell takes over. It goes on when the shell continues it.
     fn suspend(&mut self, signal: i32) -> Result<(), SuperviseError> {
-        if self.orders.terminal.is_none() && signal != Signal::TSTP.as_raw() {
+        // Without a terminal of its own only this process's own stop signal, passed on, is meant for both. And a run with a time limit
+        // never stops its clock.
+        let passed_on = signal == Signal::TSTP.as_raw() && self.stop_passed_on;
+        if self.orders.limit.is_some() || self.orders.terminal.is_none() && !passed_on {
             return Ok(());
         }
+        self.stop_passed_on = false;
         if let Some(terminal) = &mut self.orders.terminal {
             terminal.release();
         }

@@ -48,14 +48,17 @@ pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attributes: &MountAttr
     check(result).map(drop)
 }
 
-/// Closes every descriptor from `first` on.
+/// Closes every descriptor from `first` on, now or when the process executes another program.
 ///
 /// # References
 /// close_range(2)
-pub fn close_from(first: u32) -> Result<(), Errno> {
+pub fn close_from(first: u32, at_execve: bool) -> Result<(), Errno> {
+    /// `CLOSE_RANGE_CLOEXEC`
+    const CLOEXEC: u32 = 4;
+    let flags = if at_execve { CLOEXEC } else { 0 };
     // SAFETY: the callers are children about to execute or to loop on descriptors below `first`; no OwnedFd of theirs is used or
     // dropped afterwards, since they end by execve or _exit.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
 }
 
 /// The Landlock ABI of the running kernel.
