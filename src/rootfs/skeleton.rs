@@ -130,6 +130,8 @@ fn make(
     ownership: Ownership,
     stack: impl FnOnce() -> Result<Stack, Error>,
 ) -> Result<(), Error> {
+    // Whoever loads next may sweep up what it takes for leftovers, unless this counts as a load.
+    let _load = store.begin_load()?;
     let layers = store.layers()?;
     let temporary = format!(".{key}.{}", std::process::id());
     // The image is looked at where its owners count: a home of mode 0700 is closed to everybody else.
