@@ -134,12 +134,14 @@ fn sweep_layers(store: &Store, lock: &Lock, ownership: Ownership, removed: &mut 
     let mut doomed = Vec::new();
     for name in store.list("layers")?.iter().filter_map(|name| name.strip_suffix(".json").or((!name.contains('.')).then_some(name))) {
         let facts: Option<TreeFacts> = store.read(&format!("layers/{name}.json"))?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        // Nothing says which sandbox stands on which skeleton: they stay while any sandbox runs, and are soon made again.
-        let skeleton_in_use = facts.is_none() && !leased.is_empty();
-        let keep = facts.as_ref().is_some_and(|facts| diff_ids.contains(&facts.diff_id)) || leased.contains(name) || skeleton_in_use;
+        let keep = facts.as_ref().is_some_and(|facts| diff_ids.contains(&facts.diff_id)) || leased.contains(name);
         if !keep && !doomed.iter().any(|(known, _)| known == name) {
             doomed.push((name.to_owned(), facts.map_or(0, |facts| facts.bytes)));
         }
+    }
+    // Nothing says which sandbox stands on which skeleton: they stay while any sandbox runs, and are soon made again.
+    if leased.is_empty() {
+        doomed.extend(store.list("layers")?.into_iter().filter(|name| name.starts_with("s.")).map(|name| (name, 0)));
     }
     for directory in ["sha256", "sha512"] {
         for name in store.list(&format!("blobs/{directory}"))?.iter().filter(|name| !blobs.contains(name.as_str())) {

@@ -73,7 +73,8 @@ pub fn ensure(
     find(store, &key)?.ok_or_else(|| failed(&key, Errno::NOENT))
 }
 
-/// Twenty hexadecimal digits of a hash over everything that the content depends on, after an `s`.
+/// Eighteen hexadecimal digits of a hash over everything that the content depends on, after `s.`: by the dot a sweep of the store knows
+/// that this is no layer whose facts are missing.
 fn key(image: &str, wishes: &Wishes) -> String {
     let mut context = Context::new(&SHA256);
     let mut add = |bytes: &[u8]| {
@@ -96,8 +97,8 @@ fn key(image: &str, wishes: &Wishes) -> String {
         add(line.as_deref().unwrap_or("-").as_bytes());
     }
     let mut name = String::with_capacity(22);
-    name.push('s');
-    for byte in context.finish().as_ref().iter().take(10) {
+    name.push_str("s.");
+    for byte in context.finish().as_ref().iter().take(9) {
         name.push_str(&format!("{byte:02x}"));
     }
     name
@@ -133,7 +134,7 @@ fn make(
     // Whoever loads next may sweep up what it takes for leftovers, unless this counts as a load.
     let _load = store.begin_load()?;
     let layers = store.layers()?;
-    let temporary = format!(".{key}.{}", std::process::id());
+    let temporary = format!(".tmp-{key}-{}", std::process::id());
     // The image is looked at where its owners count: a home of mode 0700 is closed to everybody else.
     let look_and_fill = |owner| {
         let stack = stack()?;
