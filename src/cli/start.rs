@@ -145,7 +145,7 @@ fn obeyed(project: &plan::Project) -> Option<Obeyed> {
     }
     let read_only = |guarded: &&Guarded| guarded.identity.is_some();
     let guarded = project.guarded.iter().filter(read_only).map(|guarded| guarded.path.clone()).collect();
-    Some(Obeyed::survey(&project.path, guarded))
+    Obeyed::survey(&project.path, guarded)
 }
 
 fn stop_signal(profile: &Profile, image: &ImageFacts) -> Signal {

@@ -119,8 +119,9 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
     }
     let mut appeared = Vec::new();
     if let Some((obeyed, tell)) = &mut orders.obeyed {
-        obeyed.changed().iter().for_each(|path| tell(path));
-        appeared = obeyed.appeared();
+        let changes = obeyed.changes();
+        changes.profiles.iter().for_each(|path| tell(path));
+        appeared = changes.git;
     }
     Ok(Outcome { end, missed, replaced, appeared })
 }
@@ -313,7 +314,7 @@ impl Supervision<'_> {
         for directory in obeyed.directories() {
             watch.add_obeyed(&directory)?;
         }
-        obeyed.changed().iter().for_each(|path| tell(path));
+        obeyed.changes().profiles.iter().for_each(|path| tell(path));
         Ok(())
     }
 
