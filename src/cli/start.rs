@@ -62,7 +62,7 @@ pub fn assemble(
     offline: bool,
     effects: Effects,
 ) -> Result<Assembled, CliError> {
-    let host = Host::probe(ids, profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid));
+    let host = Host::probe(ids, profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid))?;
     let state = ProjectState::new(directories, profile, choice.path.as_deref());
     let mut opened = Opening { fds: Vec::with_capacity(8), effects };
     let target = project_target(profile, choice);
@@ -88,7 +88,7 @@ pub fn assemble(
         .zip(&secrets)
         .map(|(secret, (name, content))| (name.clone(), secret.target.clone(), content.len()))
         .collect();
-    let filter = compile_seccomp(profile)?;
+    let filter = compile_seccomp(profile, &host)?;
     let facts = filter.as_ref().map(|(name, filter)| plan::SeccompFacts {
         name: name.clone(),
         allowed: filter.allowed,
@@ -368,7 +368,7 @@ fn read_secrets(profile: &Profile) -> Result<Vec<(String, Vec<u8>)>, CliError> {
         .collect()
 }
 
-fn compile_seccomp(profile: &Profile) -> Result<Option<(String, plan::seccomp::Filter)>, CliError> {
+fn compile_seccomp(profile: &Profile, host: &Host) -> Result<Option<(String, plan::seccomp::Filter)>, CliError> {
     use plan::seccomp::{Arch, Request, Source, compile, parse_oci};
     let security = &profile.security;
     let parsed;
@@ -390,18 +390,10 @@ fn compile_seccomp(profile: &Profile) -> Result<Option<(String, plan::seccomp::F
         nested_userns: security.nested_userns,
         no_inet: false,
         caps: &caps,
-        kernel: kernel_version(),
+        kernel: host.kernel,
         arch: Arch::HOST,
     };
     Ok(Some((name, compile(&request).map_err(|source| CliError::Seccomp { source })?)))
-}
-
-/// Major and minor version of the running kernel, uname(2).
-fn kernel_version() -> (u32, u32) {
-    let name = rustix::system::uname();
-    let release = name.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Files that a profile refers to, other than images, are small.
