@@ -205,7 +205,7 @@ impl fmt::Display for Step {
             }
             Self::DieWithParent => write!(f, "die with the parent"),
             Self::SetGroups { groups } => write!(f, "set the supplementary groups to {groups:?}"),
-            Self::SetHostname { hostname } => write!(f, "set the host name to {hostname}"),
+            Self::SetHostname { hostname } => write!(f, "set the host name to {hostname}, and no domain name"),
             Self::LoopbackUp => write!(f, "bring the loopback interface up"),
             Self::PrivatePropagation => write!(f, "make all mounts private"),
             Self::MountRoot { root: Root::Tmpfs } => write!(f, "mount a tmpfs as root"),
