@@ -103,6 +103,7 @@ pub fn assemble(
         profile,
         host: &host,
         image: &image.image,
+        digest: &image.digest,
         project: &project,
         invocation,
         environment: &environment,

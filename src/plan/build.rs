@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::landlock::{MINIMUM_ABI, Writable, rules};
+use super::locked::unlocked;
 use super::namespaces::{maps, namespaces};
 use super::payload::{Invocation, argv, inside_home, workdir};
 use super::{Degraded, Guard, Lower, Node, Over, Plan, PlanError, Root, Step, Upper, laws, procfs, project};
@@ -97,6 +98,8 @@ pub struct Request<'a> {
     pub profile: &'a Profile,
     pub host: &'a Host,
     pub image: &'a Image,
+    /// Of the image that was found.
+    pub digest: &'a str,
     pub project: &'a Project,
     pub invocation: &'a Invocation,
     /// The environment of the payload.
@@ -128,6 +131,7 @@ pub fn build(request: &Request<'_>) -> Result<Plan, PlanError> {
     let writable = tree_steps(request, ranges.is_some(), &mut plan)?;
     entering_steps(request, &mut plan);
     payload_steps(request, landlock, &writable, &mut plan)?;
+    plan.degraded.extend(unlocked(request.profile, request.digest));
     laws::check(&plan.steps)?;
     Ok(plan)
 }
@@ -168,6 +172,9 @@ fn choose_map(request: &Request<'_>, plan: &mut Plan) -> Result<Option<(SubRange
     let identity = &request.profile.identity;
     let required = identity.map == MapMode::Range || request.profile.require.contains(&Requirement::Subuid);
     match (identity.map, request.host.ranges) {
+        (MapMode::Single, _) if !required && !request.profile.security.caps.is_empty() => {
+            Err(PlanError::Impossible { key: "identity.map", why: "\"single\" has no ids for security.caps; \"range\" has".into() })
+        }
         (MapMode::Single, _) if !required => Ok(None),
         (_, Some(ranges)) => Ok(Some(ranges)),
         _ if required => Err(PlanError::Required {
