@@ -6,6 +6,7 @@
 mod support;
 
 mod architecture;
+mod build;
 mod evil;
 mod failures;
 mod guarantees;
