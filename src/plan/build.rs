@@ -273,7 +273,7 @@ const READ_ONLY_RUN: u64 = 64 << 20;
 fn tree_steps(request: &Request<'_>, range: bool, plan: &mut Plan) -> Result<Vec<String>, PlanError> {
     let profile = request.profile;
     root_steps(request, range, &mut plan.steps)?;
-    plan.steps.push(Step::MountDev { shm: profile.root.shm, devices: profile.security.devices.clone(), mqueue: true });
+    plan.steps.push(Step::MountDev { shm: profile.root.shm, devices: more_devices(profile), mqueue: true });
     plan.steps.push(Step::MountProc);
     let own_network = profile.network.mode != NetworkMode::Host;
     if own_network {
@@ -334,6 +334,20 @@ impl Mounts {
         }
         self.writable
     }
+}
+
+/// What every sandbox has in `/dev`.
+const DEVICES: [&str; 6] = ["/dev/full", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
+
+/// What the profile names beyond that, each once.
+fn more_devices(profile: &Profile) -> Vec<String> {
+    let mut devices: Vec<String> = Vec::new();
+    for device in &profile.security.devices {
+        if !DEVICES.contains(&device.as_str()) && !devices.contains(device) {
+            devices.push(device.clone());
+        }
+    }
+    devices
 }
 
 fn root_steps(request: &Request<'_>, range: bool, steps: &mut Vec<Step>) -> Result<(), PlanError> {
