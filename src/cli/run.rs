@@ -146,7 +146,7 @@ fn current_directory() -> Result<PathBuf, CliError> {
 fn complete(invocation: &mut Invocation, args: &CommonArgs, profile: &crate::profile::Profile) -> Result<(), CliError> {
     invocation.workdir.clone_from(&args.workdir);
     invocation.entrypoint = args.entrypoint.as_ref().map(|entry| if entry.is_empty() { vec![] } else { vec![entry.clone()] });
-    invocation.terminal = terminal_sides(profile.lifecycle.tty);
+    (invocation.terminal, invocation.pipes) = terminal_sides(profile.lifecycle.tty);
     for pair in &args.env {
         let (name, value) = match pair.split_once('=') {
             Some((name, value)) => (name.to_owned(), value.to_owned()),
@@ -170,7 +170,7 @@ fn launch_and_wait(
     args: &CommonArgs,
     all: &Arguments,
 ) -> Result<i32, CliError> {
-    let Assembled { mut plan, resources, opened, watched, appearing, stop_signal, image, host } = assembled;
+    let Assembled { mut plan, resources, pipes, opened, watched, appearing, stop_signal, image, host } = assembled;
     let Some(mut resources) = resources else { return Ok(0) };
     let open = |path: &PathBuf| {
         report::Destination::open(path).map_err(|source| CliError::Io { act: "write the report", path: path.clone(), source })
@@ -190,6 +190,7 @@ fn launch_and_wait(
     let cleaned = running.scratch.as_mut().map_or(Ok(false), launch::Scratch::clean_used);
     let orders = Orders {
         terminal: sides.contains(&true).then(|| Terminal::new(sides)),
+        pipes,
         watched,
         warn_only: profile.project.on_replace == OnReplace::Warn,
         limit: profile.limits.time,

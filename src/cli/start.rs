@@ -16,7 +16,7 @@ use crate::profile::{
     HomeMode, MapMode, Missing, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource, SecretSource,
     TtyMode,
 };
-use crate::supervise::{self, Watched};
+use crate::supervise::{self, Pipes, Watched};
 
 /// Whether anything may be made on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct ProjectChoice {
 pub struct Assembled {
     pub plan: Plan,
     pub resources: Option<Resources>,
+    /// Where the payload is to see no terminal.
+    pub pipes: Option<Pipes>,
     /// Sources stay open until the child has bound them, so that no inode is used again.
     pub opened: Vec<OwnedFd>,
     /// The project and the guarded paths in it that exist.
@@ -119,16 +121,22 @@ pub fn assemble(
         plan.notes.extend(filter.notes.iter().cloned());
     }
     opened.fds.extend(resolv_conf.map(|opened| opened.fd));
+    let mut pipes = None;
     let resources = match effects {
         Effects::None => None,
         Effects::All => {
-            let made = Made { seccomp: filter.map(|(_, filter)| filter.program), secrets, terminal: invocation.terminal };
+            let mut ends = [const { None }; 3];
+            if invocation.pipes.contains(&true) {
+                let (ours, theirs) = Pipes::new(invocation.pipes)?;
+                (pipes, ends) = (Some(ours), theirs);
+            }
+            let made = Made { seccomp: filter.map(|(_, filter)| filter.program), secrets, terminal: invocation.terminal, pipes: ends };
             Some(resources(&plan, profile, directories, &host, &image, made)?)
         }
     };
     let watched = watched(&project);
     let appearing = appearing(&project);
-    Ok(Assembled { plan, resources, opened: opened.fds, watched, appearing, stop_signal: stop_signal(profile, &image), image, host })
+    Ok(Assembled { plan, resources, pipes, opened: opened.fds, watched, appearing, stop_signal: stop_signal(profile, &image), image, host })
 }
 
 /// What exists and is guarded in a writable project is watched for replacement.
@@ -468,6 +476,7 @@ struct Made {
     seccomp: Option<seccompiler::BpfProgram>,
     secrets: Vec<(String, Vec<u8>)>,
     terminal: [bool; 3],
+    pipes: [Option<OwnedFd>; 3],
 }
 
 fn resources(
@@ -478,7 +487,7 @@ fn resources(
     image: &ImageFacts,
     made: Made,
 ) -> Result<Resources, CliError> {
-    let Made { seccomp, secrets, terminal } = made;
+    let Made { seccomp, secrets, terminal, pipes } = made;
     let layers = directories.data.join("layers");
     let ranges = host.ranges.filter(|_| profile.identity.map != MapMode::Single);
     let scratch_base = directories.data.join(if ranges.is_some() { "scratch-range" } else { "scratch" });
@@ -498,7 +507,7 @@ fn resources(
     if image.image.is_host() && !layers.exists() {
         make_directory(&layers)?;
     }
-    Ok(Resources { layers, scratch, masks, seccomp, secrets, terminal, umask: profile_umask(profile), fault: fault() })
+    Ok(Resources { layers, scratch, masks, seccomp, secrets, terminal, pipes, umask: profile_umask(profile), fault: fault() })
 }
 
 fn profile_umask(profile: &Profile) -> u32 {
@@ -506,11 +515,12 @@ fn profile_umask(profile: &Profile) -> u32 {
     profile.lifecycle.umask.unwrap_or(own)
 }
 
-/// Which of 0, 1, 2 the payload gets its own terminal for.
-pub fn terminal_sides(mode: TtyMode) -> [bool; 3] {
+/// Which of 0, 1, 2 the payload gets its own terminal for, and which a pipe in place of the caller's.
+pub fn terminal_sides(mode: TtyMode) -> ([bool; 3], [bool; 3]) {
     match mode {
-        TtyMode::Auto | TtyMode::Never => supervise::sides(),
-        TtyMode::Always => [true; 3],
+        TtyMode::Auto => (supervise::sides(), [false; 3]),
+        TtyMode::Never => ([false; 3], supervise::sides()),
+        TtyMode::Always => ([true; 3], [false; 3]),
     }
 }
 

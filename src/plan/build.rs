@@ -235,6 +235,9 @@ fn parent_steps(request: &Request<'_>, landlock: Option<u32>, plan: &mut Plan) {
     if needs_scratch(request) {
         steps.push(Step::TakeScratch);
     }
+    if request.invocation.pipes.contains(&true) {
+        steps.push(Step::MakePipes);
+    }
     if let Some(seccomp) = request.seccomp {
         steps.push(Step::CompileSeccomp { filter: seccomp.name.clone(), allowed: seccomp.allowed, instructions: seccomp.instructions });
     }

@@ -139,6 +139,7 @@ pub enum Step {
     OpenSource { source: Source },
     WatchReplaced { paths: Vec<PathBuf> },
     TakeScratch,
+    MakePipes,
     CompileSeccomp { filter: String, allowed: usize, instructions: usize },
     CreateLandlock { abi: u32 },
     Clone { namespaces: Vec<Namespace> },
@@ -184,6 +185,7 @@ impl fmt::Display for Step {
             Self::OpenSource { source } => write!(f, "open {}", source.path.display()),
             Self::WatchReplaced { paths } => write!(f, "watch {} protected paths for replacement on the host", paths.len()),
             Self::TakeScratch => write!(f, "take a scratch directory"),
+            Self::MakePipes => write!(f, "make pipes in place of the terminal"),
             Self::CompileSeccomp { filter, allowed, instructions } => {
                 write!(f, "make the seccomp filter {filter} ({allowed} calls, {instructions} instructions)")
             }
