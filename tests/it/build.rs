@@ -144,14 +144,18 @@ fn differing(one: &Bytes, other: &Bytes) -> BTreeMap<String, String> {
     names.into_iter().filter_map(|name| Some((name.clone(), difference(name)?))).collect()
 }
 
+/// The shipped profile, and the same in a profile of one's own, whose name is that of the checkout.
+const SHIPPED: [&str; 1] = ["build"];
+const OWN: [&str; 6] = ["--set", "security.preset=build", "--set", "name=checkout", "--project", "."];
+
 /// Both builds of the profile, the second at least two seconds after the first.
 fn twice(project: &Project) -> &'static (Bytes, Bytes) {
     static BUILT: [OnceLock<(Bytes, Bytes)>; 2] = [const { OnceLock::new() }; 2];
     BUILT[usize::from(project.name == NODE.name)].get_or_init(|| {
         let begin = Instant::now();
-        let one = build(project, &ONE, &["build"]);
+        let one = build(project, &ONE, &SHIPPED);
         std::thread::sleep(Duration::from_secs(2).saturating_sub(begin.elapsed()));
-        (one, build(project, &OTHER, &["build"]))
+        (one, build(project, &OTHER, &OWN))
     })
 }
 
@@ -233,4 +237,28 @@ fn two_users_build_the_same_bytes() {
         collect(&top, &top, &mut theirs);
         assert_eq!(differing(&twice(&project).0, &theirs), BTreeMap::new(), "{}", project.name);
     }
+}
+
+#[test]
+fn the_report_says_where_the_image_is_not_locked() {
+    require!(has_image("build-base"), "the test images");
+    let env = TestEnv::new();
+    let report = env.root().join("report.json");
+    let degraded = |image: &str, preset: &str| -> Vec<serde_json::Value> {
+        let preset = format!("security.preset={preset}");
+        let call = env.hamper(["run", "--image", image, "--set", &preset, "--report", &report.display().to_string()]);
+        call.payload(["true"]).output().code(0).silent();
+        let value: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).expect("report")).expect("JSON");
+        value["degraded"].as_array().expect("list").iter().filter(|one| one["what"] == "locked").cloned().collect()
+    };
+    let (pinned, loose) = (pinned(), format!("oci:{}", images().join("build-base").display()));
+    assert_eq!(degraded(&pinned, "build"), Vec::<serde_json::Value>::new());
+    let told = degraded(&loose, "build");
+    // The line that it says to write is the one that locks.
+    assert!(told.len() == 1 && told[0]["got"].as_str().is_some_and(|got| got.contains(&pinned)), "{told:?}");
+    // The control: nobody asked.
+    assert_eq!(degraded(&loose, "dev"), Vec::<serde_json::Value>::new());
+    // A digest that is not there is no image.
+    let other = format!("{loose}@sha256:{}", "0".repeat(64));
+    env.hamper(["run", "--image", &other]).payload(["true"]).output().code(125).told(&["sha256:000"]);
 }
