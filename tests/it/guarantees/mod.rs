@@ -6,6 +6,7 @@ mod cleanup;
 mod environment;
 mod filesystem;
 mod identity;
+mod later_runs;
 mod network;
 mod processes;
 mod syscalls;
