@@ -7,6 +7,7 @@
 mod build;
 mod landlock;
 pub mod laws;
+mod locked;
 mod namespaces;
 mod payload;
 mod procfs;
@@ -36,7 +37,7 @@ pub struct Plan {
 /// A protection that was asked for and is not there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Degraded {
-    /// The word that `require` takes.
+    /// The word that `require` takes, where it takes one.
     pub what: &'static str,
     pub asked: String,
     pub got: String,

@@ -139,6 +139,7 @@ pub enum Step {
     OpenSource { source: Source },
     WatchReplaced { paths: Vec<PathBuf> },
     TakeScratch,
+    MakePipes,
     CompileSeccomp { filter: String, allowed: usize, instructions: usize },
     CreateLandlock { abi: u32 },
     Clone { namespaces: Vec<Namespace> },
@@ -184,6 +185,7 @@ impl fmt::Display for Step {
             Self::OpenSource { source } => write!(f, "open {}", source.path.display()),
             Self::WatchReplaced { paths } => write!(f, "watch {} protected paths for replacement on the host", paths.len()),
             Self::TakeScratch => write!(f, "take a scratch directory"),
+            Self::MakePipes => write!(f, "make pipes in place of the terminal"),
             Self::CompileSeccomp { filter, allowed, instructions } => {
                 write!(f, "make the seccomp filter {filter} ({allowed} calls, {instructions} instructions)")
             }
@@ -205,7 +207,7 @@ impl fmt::Display for Step {
             }
             Self::DieWithParent => write!(f, "die with the parent"),
             Self::SetGroups { groups } => write!(f, "set the supplementary groups to {groups:?}"),
-            Self::SetHostname { hostname } => write!(f, "set the host name to {hostname}"),
+            Self::SetHostname { hostname } => write!(f, "set the host name to {hostname}, and no domain name"),
             Self::LoopbackUp => write!(f, "bring the loopback interface up"),
             Self::PrivatePropagation => write!(f, "make all mounts private"),
             Self::MountRoot { root: Root::Tmpfs } => write!(f, "mount a tmpfs as root"),

@@ -1,6 +1,7 @@
 //! A running sandbox in, its outcome out: signals, terminal, deadline, replaced files, and what is cleaned up afterwards.
 
 mod obeyed;
+mod pipes;
 mod terminal;
 mod watch;
 
@@ -21,6 +22,7 @@ use crate::launch::wire::{Message, hear};
 use crate::sys;
 
 pub use obeyed::Obeyed;
+pub use pipes::Pipes;
 pub use terminal::{Side, Terminal, sides};
 use watch::{Seen, Watch};
 pub use watch::{WatchError, Watched};
@@ -32,6 +34,8 @@ pub type Tell = Box<dyn FnMut(&Path)>;
 pub struct Orders {
     /// The caller's terminal, where the payload has one of its own.
     pub terminal: Option<Terminal>,
+    /// What stands between the caller's terminal and a payload that is to see none.
+    pub pipes: Option<Pipes>,
     /// The project and what is guarded in it: the sandbox ends when the host replaces one of them.
     pub watched: Option<(PathBuf, Vec<Watched>)>,
     /// Profiles of the project that the payload can reach, and who is told of those that it made or changed.
@@ -117,6 +121,9 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
     if let Some(terminal) = &mut orders.terminal {
         terminal.drain();
     }
+    if let Some(pipes) = &mut orders.pipes {
+        pipes.drain();
+    }
     let mut appeared = Vec::new();
     if let Some((obeyed, tell)) = &mut orders.obeyed {
         let changes = obeyed.changes();
@@ -177,6 +184,9 @@ impl Supervision<'_> {
             if let Some(terminal) = &mut self.orders.terminal {
                 terminal.pump();
             }
+            if let Some(pipes) = &mut self.orders.pipes {
+                pipes.pump();
+            }
             if ready.watch && self.end.is_none() {
                 self.look_at_watch()?;
             }
@@ -200,6 +210,9 @@ impl Supervision<'_> {
         }
         if let Some(terminal) = &self.orders.terminal {
             terminal.add_to(&mut list);
+        }
+        if let Some(pipes) = &self.orders.pipes {
+            pipes.add_to(&mut list);
         }
         let timeout = self.timeout();
         // Once settled, the first wait gives back what the start has touched; a busy terminal is not kept waiting for that.
@@ -326,6 +339,8 @@ impl Supervision<'_> {
                 Signal::CONT => self.resume()?,
                 // The kernel's own word to this process about a terminal that it does not own just now.
                 Signal::TTIN | Signal::TTOU => {}
+                // Or about a payload that reads no more of what is typed.
+                Signal::PIPE if self.orders.pipes.is_some() => {}
                 signal => {
                     self.stop_passed_on |= signal == Signal::TSTP;
                     self.send(signal)?;
