@@ -188,7 +188,7 @@ fn launch_and_wait(
     })?;
     plan.degraded.extend(keyring);
     let mut running = launch::start(lowered, all).map_err(|error| step_error(&plan.steps, error))?;
-    let cleaned = running.scratch.as_mut().map_or(Ok(false), launch::Scratch::clean_used);
+    let cleaned = running.scratch.as_mut().map_or(Ok(false), launch::Scratch::discard_used);
     let orders = Orders {
         terminal: sides.contains(&true).then(|| Terminal::new(sides)),
         pipes,

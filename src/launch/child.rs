@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat, openat2, symlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat, openat2, symlinkat, unlinkat};
 use rustix::io::{Errno, write};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
@@ -72,17 +72,19 @@ impl State<'_> {
             Op::SetHostname(name) => rustix::system::sethostname(name).and_then(|()| rustix::system::setdomainname(b"(none)")),
             Op::LoopbackUp => sys::loopback_up(),
             Op::PrivatePropagation => mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
-            Op::OverlayRoot { layers, owner, options, target } => {
+            Op::OverlayRoot { layers, marks, owner, options, target } => {
                 // By its path: a descriptor from before the clone belongs to the mounts of the parent's namespace.
                 chdir(layers.as_c_str())?;
                 mount(c"overlay", target.as_c_str(), c"overlay", SAFE, options.as_c_str())?;
+                remove_marks(marks)?;
                 self.enter_root(target)?;
                 self.own_root(*owner)
             }
-            Op::LongOverlayRoot { layers, volatile, owner, lower, upper, work, target } => {
+            Op::LongOverlayRoot { layers, marks, owner, lower, upper, work, target } => {
                 // By its path: a descriptor from before the clone belongs to the mounts of the parent's namespace.
                 chdir(layers.as_c_str())?;
-                mount_long_overlay(lower, upper, work, *volatile, target)?;
+                mount_long_overlay(lower, upper, work, !marks.is_empty(), target)?;
+                remove_marks(marks)?;
                 self.enter_root(target)?;
                 self.own_root(*owner)
             }
@@ -425,6 +427,18 @@ fn write_maps(uid: &[u8], gid: &[u8]) -> Result<(), Errno> {
 /// From here on no other process may trace this one or open its files in /proc: its maps needed that, and are written.
 fn hide_from_others() -> Result<(), Errno> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+/// A file, and the directories that it was in; kernels differ in which of them they make.
+fn remove_marks(marks: &[std::ffi::CString]) -> Result<(), Errno> {
+    for (index, name) in marks.iter().enumerate() {
+        let flags = if index == 0 { AtFlags::empty() } else { AtFlags::REMOVEDIR };
+        match unlinkat(CWD, name.as_c_str(), flags) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 fn mount_long_overlay(lower: &[std::ffi::CString], upper: &CStr, work: &CStr, volatile: bool, target: &CStr) -> Result<(), Errno> {

@@ -78,6 +78,7 @@ pub(super) enum Op {
     PrivatePropagation,
     OverlayRoot {
         layers: CString,
+        marks: Vec<CString>,
         owner: Option<(u32, u32)>,
         options: CString,
         target: CString,
@@ -85,7 +86,8 @@ pub(super) enum Op {
     /// More layers than fit into one page of options.
     LongOverlayRoot {
         layers: CString,
-        volatile: bool,
+        /// Of a volatile overlay; none where it is not one.
+        marks: Vec<CString>,
         owner: Option<(u32, u32)>,
         lower: Vec<CString>,
         upper: CString,
@@ -415,13 +417,20 @@ fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
         .collect();
     // What is thrown away need not reach the disk: without "volatile" the kernel writes the whole file system back at each unmount.
     let volatile = if matches!(upper, Upper::Scratch) { ",volatile" } else { "" };
+    let marks = match upper {
+        Upper::Scratch => MARKS
+            .map(|name| c_string(&format!("{upper_base}/w/work/{name}"), "a mark of the kernel"))
+            .into_iter()
+            .collect::<Result<_, _>>()?,
+        Upper::Keep(_) => Vec::new(),
+    };
     let options = format!("userxattr{volatile},lowerdir={},upperdir={upper_base}/u,workdir={upper_base}/w", names.join(":"));
     if options.len() < OPTIONS_MAX {
-        return Ok(Op::OverlayRoot { layers, owner: *owner, options: c_string(&options, "the layers")?, target: c_path(target)? });
+        return Ok(Op::OverlayRoot { layers, marks, owner: *owner, options: c_string(&options, "the layers")?, target: c_path(target)? });
     }
     Ok(Op::LongOverlayRoot {
         layers,
-        volatile: matches!(upper, Upper::Scratch),
+        marks,
         owner: *owner,
         lower: names.iter().map(|name| c_string(name, "a layer")).collect::<Result<_, _>>()?,
         upper: c_string(&format!("{upper_base}/u"), "the upper directory")?,
@@ -429,6 +438,10 @@ fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
         target: c_path(target)?,
     })
 }
+
+/// By these the kernel marks the work directory of a volatile overlay as not to be used again after a crash, the innermost first. A slot is
+/// thrown away after one, so that they only stand in the way of the next run.
+const MARKS: [&str; 3] = ["incompat/volatile/dirty", "incompat/volatile", "incompat"];
 
 /// mount(2) copies one page of options, the last byte of which is the terminator.
 const OPTIONS_MAX: usize = 4096;

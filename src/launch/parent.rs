@@ -77,6 +77,9 @@ pub fn start(mut lowered: Lowered, arguments: &Arguments) -> Result<Running, Lau
     if let Some((at, errno)) = lowered.fault.filter(|(at, _)| *at <= clone_step) {
         return Err(LaunchError::Step { step: at, source: Errno::from_raw_os_error(errno) });
     }
+    if let Some(scratch) = &lowered.scratch {
+        scratch.begin().map_err(step)?;
+    }
     let (ours, theirs) = wire::pair().map_err(step)?;
     let directory = Vec::with_capacity(PATH_MAX);
     let (child, pidfd) = match sys::clone3(&Clone3 { namespaces: lowered.namespaces, cgroup: None }).map_err(step)? {

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, flistxattr, flock, fstat, mkdirat, openat, rename,
-    statat, unlinkat, utimensat,
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RawDir, Timestamps, UTIME_OMIT, chmodat, fchmod, flistxattr, flock, fstat, mkdirat, openat,
+    rename, statat, utimensat,
 };
 use rustix::io::Errno;
 use rustix::time::Timespec;
@@ -45,7 +45,7 @@ pub struct Scratch {
     slot: Slot,
     relative: String,
     extra: bool,
-    /// Slots that were passed over because the run that had them last has left its work directory.
+    /// Slots that were passed over because the run that had them last was killed.
     used: Vec<Slot>,
 }
 
@@ -60,10 +60,14 @@ struct Slot {
 const POOL: u32 = 8;
 
 /// One run in so many looks whether there are more.
-const ONE_IN: u32 = 16;
+const ONE_IN: u32 = 64;
 
-/// Used slots that one run cleans for the next.
+/// Used slots that one run throws away.
 const MAX_USED: usize = 4;
+
+/// On a slot's directory: a run has begun in it, and has not said yet that it left nothing. It means nothing else in a directory that only
+/// its owner can reach.
+const USED: Mode = Mode::SVTX;
 
 impl Scratch {
     /// Takes a free directory below `base`, or makes one; the lock on it ends with this process.
@@ -81,10 +85,12 @@ impl Scratch {
                 result => result.map_err(wrap)?,
             }
             let slot = Slot { fd, path: path.clone() };
-            if !slot.is_in_place() {
-                continue;
-            }
-            match prepare(&slot.fd, root).map_err(wrap)? {
+            let fit = match slot.mode() {
+                None => continue,
+                Some(mode) if mode.contains(USED) => Fit::Used,
+                Some(_) => prepare(&slot.fd, root).map_err(wrap)?,
+            };
+            match fit {
                 Fit::Ready => {
                     let relative = format!("../{}/{number}", base.file_name().unwrap_or_default().to_string_lossy());
                     return Ok(Self { slot, relative, extra: false, used });
@@ -96,28 +102,30 @@ impl Scratch {
         Err(ScratchError::Exhausted { path: base.to_owned() })
     }
 
-    /// Makes the used slots that were passed over fit for the next run; called while the payload runs, so that nobody waits for it.
-    /// Returns whether there is trash to remove.
+    /// Throws away the slots of killed runs that were passed over; called while the payload runs, so that nobody waits for it. Returns
+    /// whether there is trash to remove.
     ///
     /// # Errors
-    /// The errno of the first slot that could not be cleaned.
-    pub fn clean_used(&mut self) -> Result<bool, Errno> {
-        let mut trash = self.shrink_pool()?;
-        for slot in self.used.drain(..) {
-            if !is_untouched(&slot.fd)? || clean_work(&slot.fd).is_err() {
-                slot.throw_away()?;
-                trash = true;
-            }
-        }
-        Ok(trash)
+    /// The errno of the first slot that could not be moved.
+    pub fn discard_used(&mut self) -> Result<bool, Errno> {
+        self.shrink_pool()?;
+        self.used.iter().try_for_each(Slot::throw_away)?;
+        Ok(!std::mem::take(&mut self.used).is_empty())
+    }
+
+    /// Says that the run begins: until it is given back, nobody takes the slot for an untouched one.
+    ///
+    /// # Errors
+    /// The errno of chmod(2).
+    pub(super) fn begin(&self) -> Result<(), Errno> {
+        fchmod(&self.slot.fd, Mode::RWXU | USED)
     }
 
     /// Now and then a run looks at all slots that nobody has. Those far behind the first few were made when many ran at the same time, and
-    /// are thrown away; those of runs that were killed are cleaned, since no later run may come so far again.
-    fn shrink_pool(&mut self) -> Result<bool, Errno> {
+    /// go with those of runs that were killed, since no later run may come so far again.
+    fn shrink_pool(&mut self) -> Result<(), Errno> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let Some(base) = self.slot.path.parent().filter(|_| now.subsec_micros().is_multiple_of(ONE_IN)) else { return Ok(false) };
-        let mut trash = false;
+        let Some(base) = self.slot.path.parent().filter(|_| now.subsec_micros().is_multiple_of(ONE_IN)) else { return Ok(()) };
         for number in 0..MAX_SLOTS {
             let path = base.join(number.to_string());
             // Slots are made one after the other, so the first that is not there is the end; but a whole pool may have been discarded.
@@ -130,17 +138,11 @@ impl Scratch {
                 continue;
             }
             let slot = Slot { fd, path };
-            if !slot.is_in_place() {
-                continue;
-            }
-            if number >= POOL {
-                slot.throw_away()?;
-                trash = true;
-            } else if is_clean(&slot.fd) == Ok(false) {
+            if slot.mode().is_some_and(|mode| number >= POOL || mode.contains(USED)) {
                 self.used.push(slot);
             }
         }
-        Ok(trash)
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {
@@ -168,6 +170,7 @@ impl Scratch {
     /// The errno of moving it away; the run that finds it next does that again.
     pub fn give_back(self) -> Result<bool, Errno> {
         if !self.extra && is_untouched(&self.slot.fd)? {
+            fchmod(&self.slot.fd, Mode::RWXU)?;
             // The lock goes with the process, which is about to end.
             std::mem::forget(self.slot);
             return Ok(false);
@@ -190,7 +193,7 @@ pub fn discard_free(base: &Path) -> Result<(), Errno> {
             && flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
             let slot = Slot { fd, path };
-            if slot.is_in_place() {
+            if slot.mode().is_some() {
                 slot.throw_away()?;
             }
         }
@@ -199,11 +202,11 @@ pub fn discard_free(base: &Path) -> Result<(), Errno> {
 }
 
 impl Slot {
-    /// Whether the path still leads here: who had the lock before may have thrown the directory away between open and lock.
-    fn is_in_place(&self) -> bool {
-        let own = fstat(&self.fd);
-        let named = statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
-        matches!((own, named), (Ok(own), Ok(named)) if own.st_ino == named.st_ino && own.st_dev == named.st_dev)
+    /// Its mode, if the path still leads here: who had the lock before may have thrown the directory away between open and lock.
+    fn mode(&self) -> Option<Mode> {
+        let own = fstat(&self.fd).ok()?;
+        let named = statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        (own.st_ino == named.st_ino && own.st_dev == named.st_dev).then(|| Mode::from_raw_mode(own.st_mode))
     }
 
     /// Moves it below `trash`, under a name that nobody else uses: nobody else has this slot now. It is the caller's own whoever owns
@@ -220,29 +223,6 @@ impl Slot {
             }
             result => result,
         }
-    }
-}
-
-/// The kernel marks the work directory of a volatile overlay as not to be used again, since what was written might be lost. Nothing was
-/// written, so the mark goes.
-fn clean_work(slot: &OwnedFd) -> Result<(), Errno> {
-    for directory in ["w/work", "w/work/incompat", "w/work/incompat/volatile"] {
-        chmodat(slot, directory, CLEAN, AtFlags::empty())?;
-    }
-    unlinkat(slot, "w/work/incompat/volatile/dirty", AtFlags::empty())?;
-    unlinkat(slot, "w/work/incompat/volatile", AtFlags::REMOVEDIR)?;
-    unlinkat(slot, "w/work/incompat", AtFlags::REMOVEDIR)
-}
-
-/// The kernel makes work directories of mode 0; this mode says that one has been cleaned.
-const CLEAN: Mode = Mode::RWXU;
-
-/// Whether the work directory is new, or was cleaned by the run that used it last.
-fn is_clean(slot: &OwnedFd) -> Result<bool, Errno> {
-    match statat(slot, "w/work", AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(stat.st_mode & 0o777 == CLEAN.as_raw_mode()),
-        Err(Errno::NOENT) => Ok(true),
-        Err(errno) => Err(errno),
     }
 }
 
@@ -272,7 +252,7 @@ fn make(directory: impl AsFd, name: impl rustix::path::Arg) -> Result<(), Errno>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fit {
     Ready,
-    /// Left by the run before, or by one that was killed.
+    /// Left by a run that was killed.
     Used,
     /// Of a run under another map: its root belongs to an id that does not exist in this one, so that init could not change that.
     Foreign,
@@ -281,7 +261,6 @@ enum Fit {
 /// Makes a slot ready, where it is not in use by another kind of run.
 fn prepare(slot: &OwnedFd, root: RootAttributes) -> Result<Fit, Errno> {
     match statat(slot, "u", AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(_) if !is_clean(slot)? => Ok(Fit::Used),
         // A new one is the caller's, until init gives it to its owner.
         Ok(stat) if ![root.caller, root.owner].iter().any(|(uid, gid)| (stat.st_uid, stat.st_gid) == (*uid, *gid)) => Ok(Fit::Foreign),
         Ok(stat) => {
