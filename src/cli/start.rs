@@ -9,12 +9,13 @@ use rustix::process::Signal;
 
 use super::error::CliError;
 use super::image_facts::{ImageFacts, image_facts};
+use super::landlock_rung::Private;
 use crate::host::{Directories, Guarded, Host, Ids, Opened, find_worktree, open_source, survey_guarded};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, OpenedMount, Plan, Step};
 use crate::profile::{
-    HomeMode, MapMode, Missing, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource, SecretSource,
-    TtyMode,
+    HomeMode, Isolation, MapMode, Missing, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource,
+    SecretSource, TtyMode,
 };
 use crate::supervise::{self, Watched};
 
@@ -62,16 +63,23 @@ pub fn assemble(
     offline: bool,
     effects: Effects,
 ) -> Result<Assembled, CliError> {
-    let host = Host::probe(ids, profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid));
+    let rung = profile.isolation == Isolation::Landlock;
+    if rung {
+        plan::refuse_wishes(profile)?;
+    }
+    let want_ranges = profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid);
+    let host = Host::probe(ids, want_ranges && !rung);
     let state = ProjectState::new(directories, profile, choice.path.as_deref());
     let mut opened = Opening { fds: Vec::with_capacity(8), effects };
     let target = project_target(profile, choice);
-    let image = image_facts(profile, directories, &host, target.as_deref(), offline, effects)?;
+    let mut image = image_facts(profile, directories, &host, target.as_deref(), offline, effects)?;
     opened.fds.extend(image.opened.iter().map(|fd| fd.try_clone()).collect::<Result<Vec<_>, _>>().unwrap_or_default());
     let project = open_project(profile, choice, &mut opened)?;
     let mounts = open_mounts(profile, directories, &state, &mut opened)?;
     refuse_second_view(&project, &mounts)?;
+    let private = rung.then(|| Private::take(profile, directories, &host, effects)).transpose()?;
     let home = match (profile.identity.home, image.image.user.home.as_str()) {
+        (HomeMode::Tmp, _) => private.as_ref().and_then(|own| own.home.as_deref()).map(|home| opened.own(home)).transpose()?,
         (HomeMode::Private, home) if home != "/" => Some(open_home(&state, image.image.home_is_empty, &mut opened)?),
         _ => None,
     };
@@ -88,7 +96,18 @@ pub fn assemble(
         .zip(&secrets)
         .map(|(secret, (name, content))| (name.clone(), secret.target.clone(), content.len()))
         .collect();
-    let filter = compile_seccomp(profile)?;
+    if let Some(private) = &private {
+        // Nothing can be mounted where the image has it, so the payload is told where it is.
+        image.image.environment.push(private.variable());
+        if let Some(home) = &home {
+            image.image.user.home = home.path.to_string_lossy().into_owned();
+        }
+    }
+    let same_user = rung.then(|| plan::seccomp::SameUser {
+        network: profile.network.mode == NetworkMode::Host,
+        attributes: plan::may_change_attributes(&host, &project),
+    });
+    let filter = compile_seccomp(profile, same_user)?;
     let facts = filter.as_ref().map(|(name, filter)| plan::SeccompFacts {
         name: name.clone(),
         allowed: filter.allowed,
@@ -112,6 +131,7 @@ pub fn assemble(
         secrets: &secret_facts,
         seccomp: facts.as_ref(),
         resolv_conf: resolv_conf.as_ref().map(|opened| &opened.source),
+        temporary: private.as_ref().map(|private| private.temporary.as_path()),
     })?;
     plan.notes.extend(choice.notes.iter().chain(&image.notes).cloned());
     if let Some((_, filter)) = &filter {
@@ -121,11 +141,13 @@ pub fn assemble(
     let resources = match effects {
         Effects::None => None,
         Effects::All => {
-            let made = Made { seccomp: filter.map(|(_, filter)| filter.program), secrets, terminal: invocation.terminal };
+            let scratch = private.and_then(|private| private.scratch);
+            let made = Made { scratch, seccomp: filter.map(|(_, filter)| filter.program), secrets, terminal: invocation.terminal };
             Some(resources(&plan, profile, directories, &host, &image, made)?)
         }
     };
-    let watched = watched(&project);
+    // What nothing protects, nobody can lose.
+    let watched = if rung { None } else { watched(&project) };
     let appearing = appearing(&project);
     Ok(Assembled { plan, resources, opened: opened.fds, watched, appearing, stop_signal: stop_signal(profile, &image), image, host })
 }
@@ -368,7 +390,10 @@ fn read_secrets(profile: &Profile) -> Result<Vec<(String, Vec<u8>)>, CliError> {
         .collect()
 }
 
-fn compile_seccomp(profile: &Profile) -> Result<Option<(String, plan::seccomp::Filter)>, CliError> {
+fn compile_seccomp(
+    profile: &Profile,
+    same_user: Option<plan::seccomp::SameUser>,
+) -> Result<Option<(String, plan::seccomp::Filter)>, CliError> {
     use plan::seccomp::{Arch, Request, Source, compile, parse_oci};
     let security = &profile.security;
     let parsed;
@@ -386,9 +411,9 @@ fn compile_seccomp(profile: &Profile) -> Result<Option<(String, plan::seccomp::F
     let request = Request {
         source,
         allow: &security.seccomp_allow,
-        ptrace: security.preset == Preset::Dev,
+        ptrace: security.preset == Preset::Dev && same_user.is_none(),
         nested_userns: security.nested_userns,
-        no_inet: false,
+        same_user,
         caps: &caps,
         kernel: kernel_version(),
         arch: Arch::HOST,
@@ -472,6 +497,7 @@ fn env_file(path: &Path, text: &str, into: &mut Vec<(String, String)>) -> Result
 
 /// What was made on the way to the plan.
 struct Made {
+    scratch: Option<Scratch>,
     seccomp: Option<seccompiler::BpfProgram>,
     secrets: Vec<(String, Vec<u8>)>,
     terminal: [bool; 3],
@@ -485,11 +511,11 @@ fn resources(
     image: &ImageFacts,
     made: Made,
 ) -> Result<Resources, CliError> {
-    let Made { seccomp, secrets, terminal } = made;
+    let Made { scratch, seccomp, secrets, terminal } = made;
     let layers = directories.data.join("layers");
     let ranges = host.ranges.filter(|_| profile.identity.map != MapMode::Single);
     let scratch_base = directories.data.join(if ranges.is_some() { "scratch-range" } else { "scratch" });
-    let scratch = if plan.steps.iter().any(|step| matches!(step, Step::TakeScratch)) {
+    let scratch = if scratch.is_none() && plan.steps.iter().any(|step| matches!(step, Step::TakeScratch)) {
         let (mode, modified) = image.root;
         let caller = (host.uid, host.gid);
         let user = &image.image.user;
@@ -498,7 +524,7 @@ fn resources(
         let root = RootAttributes { mode, modified, caller, owner };
         Some(Scratch::take(&scratch_base, root)?)
     } else {
-        None
+        scratch
     };
     let hides = plan.steps.iter().any(|step| matches!(step, Step::Guard { guard: plan::Guard::Hide { .. }, .. }));
     let masks = masks(directories, hides)?;

@@ -155,6 +155,7 @@ impl Scratch {
     /// Another pair of upper and work directory in this one.
     pub fn also(&mut self, name: &str) -> Result<PathBuf, Errno> {
         self.extra = true;
+        mark_used(&self.slot.fd)?;
         make(&self.slot.fd, name)?;
         let directory = openat(&self.slot.fd, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         make(&directory, "u")?;
@@ -243,6 +244,15 @@ fn is_clean(slot: &OwnedFd) -> Result<bool, Errno> {
         Ok(stat) => Ok(stat.st_mode & 0o777 == CLEAN.as_raw_mode()),
         Err(Errno::NOENT) => Ok(true),
         Err(errno) => Err(errno),
+    }
+}
+
+/// A slot with more in it than the root's directories is not recycled, whether or not a kernel marks its work directory: after a kill
+/// nobody else would know.
+fn mark_used(slot: &OwnedFd) -> Result<(), Errno> {
+    match mkdirat(slot, "w/work", Mode::empty()) {
+        Err(Errno::EXIST) => chmodat(slot, "w/work", Mode::empty(), AtFlags::empty()),
+        result => result,
     }
 }
 

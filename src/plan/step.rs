@@ -106,6 +106,9 @@ pub struct LandlockRule {
     pub access: u64,
     /// Whether the rule may be left out where the path does not exist.
     pub optional: bool,
+    /// Device and inode of what the parent has opened there, where it has.
+    #[serde(skip)]
+    pub identity: Option<(u64, u64)>,
 }
 
 /// A name in the tree that is read-only or hidden, relative to the project.
@@ -136,45 +139,126 @@ pub enum Node {
 pub enum Step {
     // The parent, before clone.
     JoinSessionKeyring,
-    OpenSource { source: Source },
-    WatchReplaced { paths: Vec<PathBuf> },
+    OpenSource {
+        source: Source,
+    },
+    WatchReplaced {
+        paths: Vec<PathBuf>,
+    },
     TakeScratch,
-    CompileSeccomp { filter: String, allowed: usize, instructions: usize },
-    CreateLandlock { abi: u32 },
-    Clone { namespaces: Vec<Namespace> },
+    CompileSeccomp {
+        filter: String,
+        allowed: usize,
+        instructions: usize,
+    },
+    /// `no_tcp`: the domain refuses TCP as well, where the ABI can.
+    CreateLandlock {
+        abi: u32,
+        no_tcp: bool,
+    },
+    /// Without a pid namespace, in the parent and in init: processes whose parents have ended become theirs to end.
+    BecomeSubreaper,
+    Clone {
+        namespaces: Vec<Namespace>,
+    },
     // The child, which becomes init.
-    WriteIdMaps { uid: Vec<IdMap>, gid: Vec<IdMap>, deny_setgroups: bool, by: MapWriter },
+    WriteIdMaps {
+        uid: Vec<IdMap>,
+        gid: Vec<IdMap>,
+        deny_setgroups: bool,
+        by: MapWriter,
+    },
     DieWithParent,
-    SetGroups { groups: Vec<u32> },
-    SetHostname { hostname: String },
+    /// Without a pid namespace: init outlives its parent until it has ended everything.
+    EndWithParent,
+    NotDumpable,
+    SetGroups {
+        groups: Vec<u32>,
+    },
+    SetHostname {
+        hostname: String,
+    },
     LoopbackUp,
     PrivatePropagation,
-    MountRoot { root: Root },
-    MakeNode { path: String, node: Node },
-    MountDev { shm: u64, devices: Vec<String>, mqueue: bool },
+    MountRoot {
+        root: Root,
+    },
+    MakeNode {
+        path: String,
+        node: Node,
+    },
+    MountDev {
+        shm: u64,
+        devices: Vec<String>,
+        mqueue: bool,
+    },
     MountProc,
-    WriteSysctls { sysctls: Vec<(String, String)> },
-    MaskProc { masked: Vec<String>, read_only: Vec<String> },
+    WriteSysctls {
+        sysctls: Vec<(String, String)>,
+    },
+    MaskProc {
+        masked: Vec<String>,
+        read_only: Vec<String>,
+    },
     MountSys,
     MountCgroup,
-    MountTmpfs { target: String, size: Option<u64>, mode: u32, read_only: bool },
-    Bind { source: Source, target: String, read_only: bool },
-    MountOver { target: String, over: Over },
-    Guard { project: String, path: String, guard: Guard },
-    WriteSecret { name: String, target: String, length: usize },
+    MountTmpfs {
+        target: String,
+        size: Option<u64>,
+        mode: u32,
+        read_only: bool,
+    },
+    Bind {
+        source: Source,
+        target: String,
+        read_only: bool,
+    },
+    MountOver {
+        target: String,
+        over: Over,
+    },
+    Guard {
+        project: String,
+        path: String,
+        guard: Guard,
+    },
+    WriteSecret {
+        name: String,
+        target: String,
+        length: usize,
+    },
     OpenPty,
     PivotRoot,
     ReadOnlyRoot,
-    ChangeDirectory { path: String },
-    DropCapabilities { keep: Vec<Capability>, ambient: bool },
+    ChangeDirectory {
+        path: String,
+    },
+    DropCapabilities {
+        keep: Vec<Capability>,
+        ambient: bool,
+    },
     NoNewPrivileges,
-    StartPayload { init: bool },
+    StartPayload {
+        init: bool,
+    },
     // The payload, before execve.
-    SetRlimits { rlimits: Vec<(Rlimit, u64)> },
-    EnterLandlock { abi: u32, rules: Vec<LandlockRule> },
+    SetRlimits {
+        rlimits: Vec<(Rlimit, u64)>,
+    },
+    /// `terminal`: the rights on the payload's own terminal, which has no path before it is opened.
+    EnterLandlock {
+        abi: u32,
+        rules: Vec<LandlockRule>,
+        terminal: u64,
+    },
     CloseDescriptors,
-    InstallSeccomp { instructions: usize },
-    Execute { argv: Vec<String>, environment: Vec<String> },
+    InstallSeccomp {
+        instructions: usize,
+    },
+    Execute {
+        argv: Vec<String>,
+        environment: Vec<String>,
+    },
 }
 
 impl fmt::Display for Step {
@@ -187,7 +271,11 @@ impl fmt::Display for Step {
             Self::CompileSeccomp { filter, allowed, instructions } => {
                 write!(f, "make the seccomp filter {filter} ({allowed} calls, {instructions} instructions)")
             }
-            Self::CreateLandlock { abi } => write!(f, "create the Landlock ruleset (ABI {abi})"),
+            Self::CreateLandlock { abi, no_tcp } => {
+                write!(f, "create the Landlock ruleset (ABI {abi}{})", if *no_tcp { ", no TCP" } else { "" })
+            }
+            Self::BecomeSubreaper => write!(f, "take in processes that lose their parent"),
+            Self::Clone { namespaces } if namespaces.is_empty() => write!(f, "clone, with no namespace of its own"),
             Self::Clone { namespaces } => {
                 write!(f, "clone into new namespaces:")?;
                 namespaces.iter().try_for_each(|namespace| write!(f, " {}", format!("{namespace:?}").to_lowercase()))
@@ -204,6 +292,8 @@ impl fmt::Display for Step {
                 if *deny_setgroups { write!(f, ", setgroups denied first") } else { Ok(()) }
             }
             Self::DieWithParent => write!(f, "die with the parent"),
+            Self::EndWithParent => write!(f, "end everything when the parent ends"),
+            Self::NotDumpable => write!(f, "become not dumpable"),
             Self::SetGroups { groups } => write!(f, "set the supplementary groups to {groups:?}"),
             Self::SetHostname { hostname } => write!(f, "set the host name to {hostname}"),
             Self::LoopbackUp => write!(f, "bring the loopback interface up"),

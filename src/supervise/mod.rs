@@ -269,15 +269,11 @@ impl Supervision<'_> {
 
     fn kill(&mut self) -> Result<(), SuperviseError> {
         self.stage = Stage::Killed;
-        self.send(Signal::KILL)
+        sent(self.running.kill())
     }
 
     fn send(&self, signal: Signal) -> Result<(), SuperviseError> {
-        match self.running.signal(signal) {
-            // Gone already; its last message is on the way.
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(errno) => Err(cannot("signal the sandbox")(errno)),
-        }
+        sent(self.running.signal(signal))
     }
 
     fn look_at_watch(&mut self) -> Result<(), SuperviseError> {
@@ -388,6 +384,14 @@ impl Supervision<'_> {
             terminal.take();
         }
         self.send(Signal::CONT)
+    }
+}
+
+fn sent(result: Result<(), Errno>) -> Result<(), SuperviseError> {
+    match result {
+        // Gone already; its last message is on the way.
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(errno) => Err(cannot("signal the sandbox")(errno)),
     }
 }
 

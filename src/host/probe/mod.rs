@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::Directories;
 pub use blocker::{Act, Blocker, Explanation, Surroundings, explain, explain_clone};
-pub use userns::userns_blocked;
+pub use userns::namespaces_blocked;
 
 /// How much of what hamper wants is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
