@@ -167,13 +167,24 @@ impl Scratch {
     ///
     /// # Errors
     /// The errno of moving it away; the run that finds it next does that again.
-    pub fn give_back(self) -> Result<bool, Errno> {
+    pub fn give_back(mut self) -> Result<bool, Errno> {
         if !self.extra && is_untouched(&self.slot.fd)? {
             // The lock goes with the process, which is about to end.
-            std::mem::forget(self.slot);
+            std::mem::forget(self);
             return Ok(false);
         }
+        self.extra = false;
         self.slot.throw_away().map(|()| true)
+    }
+}
+
+/// A start that comes to nothing takes with it what it has made beside the root's directories.
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.extra {
+            // Ignoring: the run that finds it next does that again.
+            let _ = self.slot.throw_away();
+        }
     }
 }
 

@@ -68,7 +68,7 @@ pub struct Profile {
 impl Profile {
     /// Whether a key is written, whatever its value: what somebody asked for must not degrade in silence, a default may.
     pub fn is_written(&self, section: &str, name: &str) -> bool {
-        self.written.iter().any(|key| *key == (section, name))
+        self.written.contains(&(section, name))
     }
 }
 

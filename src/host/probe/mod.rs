@@ -128,8 +128,8 @@ pub fn examine(directories: &Directories) -> Examination {
     let usable = userns::check(&around, &mut all);
     all.findings.extend([program::kernel(), program::architecture(), installation, program::capabilities(), program::container(&around)]);
     storage::check(directories, &around, usable, &mut all);
-    let (landlock, seccomp) = (confine::landlock(), confine::seccomp());
-    if !usable.users && landlock.state != State::Missing && !seccomp.stops {
+    let ((landlock, abi), seccomp) = (confine::landlock(), confine::seccomp());
+    if !usable.users && abi >= confine::RUNG_ABI && !seccomp.stops {
         all.still_works = Some(STILL_WORKS.into());
     }
     all.findings.extend([landlock, seccomp]);
@@ -139,7 +139,7 @@ pub fn examine(directories: &Directories) -> Examination {
 }
 
 /// The rung below namespaces: files of the host alone, held by Landlock.
-const STILL_WORKS: &str = "image \"host\" with isolation = \"auto\" or \"landlock\": host files held by Landlock, no INET sockets unless network.mode = \"host\", no hide, protect, mounts or limits";
+const STILL_WORKS: &str = "image \"host\" with isolation = \"auto\" or \"landlock\": the host's files held by Landlock and seccomp, no sockets unless network.mode = \"host\", no hide, protect, mounts, limits or secrets, no chmod by path";
 
 /// `EPERM` and the like.
 pub fn errno_name(errno: Errno) -> String {

@@ -1,0 +1,540 @@
+//! Without namespaces: what Landlock and seccomp refuse to a payload that has the caller's ids, and what ends with the run.
+//!
+//! Each attempt is made twice by the same program, without hamper and with it: the first is the control.
+
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::pty::Pty;
+use crate::support::{Hamper, Seen, TestEnv, gid, image, is_alive, probe, uid, unique, within};
+
+/// What the payload can use: the probe in the project, since nothing can be mounted.
+fn env() -> TestEnv {
+    let env = TestEnv::new();
+    env.executable("probe", std::fs::read(probe()).expect("probe"));
+    env.profile("image = \"host\"\nisolation = \"landlock\"\n");
+    env
+}
+
+fn run(env: &TestEnv) -> Hamper {
+    env.hamper(["run"])
+}
+
+/// The same words of the probe on the rung and without hamper.
+fn both(env: &TestEnv, words: &str) -> (Seen, Seen) {
+    let list = || std::iter::once("./probe").chain(words.split_whitespace());
+    let control = env.program("./probe", words.split_whitespace()).output().code(0);
+    (control, run(env).payload(list()).output().code(0))
+}
+
+/// Every line of the control says ok, and the same line on the rung has the wanted errno.
+#[track_caller]
+fn refused(env: &TestEnv, attempts: &[(&str, &str)]) {
+    for (words, errno) in attempts {
+        let (control, rung) = both(env, words);
+        let verb = words.split_whitespace().next().expect("a verb");
+        let (control, rung) = (control.answers(verb), rung.answers(verb));
+        assert!(!control.is_empty() && control.len() == rung.len(), "{words}: {control:?} {rung:?}");
+        for ((object, before), (_, after)) in control.iter().zip(&rung) {
+            assert!(before.starts_with("ok"), "the control of {words}: {object} {before}");
+            assert_eq!(after, errno, "{words}: {object}");
+        }
+    }
+}
+
+/// A process of the caller's outside, with a secret in its environment; ended with the test.
+struct Outside(Child);
+
+impl Outside {
+    fn new() -> Self {
+        Self(Command::new("sleep").arg("60").env("SECRET", "x").stdin(Stdio::null()).spawn().expect("sleep"))
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        // Ignoring: it may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn private(env: &TestEnv, name: &str) -> PathBuf {
+    let path = env.home().join(name);
+    std::fs::write(&path, "secret\n").expect("file");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("mode");
+    path
+}
+
+#[test]
+fn files_of_the_caller_outside_are_out_of_reach() {
+    let env = env();
+    let key = private(&env, "id_rsa").display().to_string();
+    let home = env.home().display().to_string();
+    refused(
+        &env,
+        &[
+            (&format!("open {key} {home} /tmp"), "EACCES"),
+            (&format!("write {home}/new"), "EACCES"),
+            (&format!("truncate {key}"), "EACCES"),
+            (&format!("mkdir {home}/directory"), "EACCES"),
+            (&format!("rmdir {home}/directory"), "ENOENT"),
+            (&format!("symlink /etc {home}/link"), "EACCES"),
+            (&format!("link {key} {home}/hard"), "EACCES"),
+            (&format!("link {key} hard"), "EXDEV"),
+            (&format!("mknod {home}/fifo p 0 0"), "EACCES"),
+        ],
+    );
+    std::fs::create_dir(env.home().join("directory")).expect("directory");
+    for (words, errno) in [
+        (format!("rmdir {home}/directory"), "EACCES"),
+        (format!("rename {key} {home}/other"), "EACCES"),
+        (format!("rename {key} stolen"), "EXDEV"),
+        (format!("unlink {key}"), "EACCES"),
+        (format!("exchange {key} hamper.toml"), "EXDEV"),
+    ] {
+        let out = run(&env).payload(std::iter::once("./probe").chain(words.split(' '))).output().code(0);
+        assert!(out.stdout.trim_end().ends_with(errno), "{words}: {}", out.stdout);
+    }
+    // A link in the project leads nowhere either.
+    std::os::unix::fs::symlink(&key, env.project().join("way")).expect("link");
+    refused(&env, &[("open way", "EACCES"), ("open /proc/self/cwd/way", "EACCES"), (&format!("open /proc/self/root{key}"), "EACCES")]);
+    // A file of the host's /tmp, and what programs leave in memory there.
+    let file = format!("/tmp/hamper-test-{}", unique());
+    std::fs::write(&file, "x").expect("file");
+    refused(&env, &[(&format!("open {file}"), "EACCES"), (&format!("write {file}"), "EACCES"), ("open /dev/shm /run", "EACCES")]);
+    std::fs::remove_file(&file).expect("remove");
+}
+
+#[test]
+fn modes_times_and_attributes_outside_cannot_be_changed() {
+    let env = env();
+    let key = private(&env, "id_rsa");
+    let name = key.display().to_string();
+    refused(
+        &env,
+        &[
+            (&format!("chmod 666 {name}"), "EPERM"),
+            (&format!("chown {} {} {name}", uid(), gid()), "EPERM"),
+            // Access mode 3 asks Landlock for nothing, and gives a descriptor all the same.
+            (&format!("fchmod 644 {name} 3"), "EPERM"),
+            (&format!("fchmod 640 {name} 0"), "EACCES"),
+            (&format!("fchmod 604 {name} 1"), "EACCES"),
+        ],
+    );
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).expect("mode");
+    let out = run(&env).payload(["sh", "-c", &format!("touch -d 2001-01-01 {name}; setfattr -n user.x -v y {name}; chmod 777 {name}")]);
+    assert_ne!(out.output().any().status.code(), Some(0));
+    let facts = std::fs::metadata(&key).expect("stat");
+    assert_eq!(facts.permissions().mode() & 0o777, 0o600);
+    assert!(facts.modified().expect("time").elapsed().is_ok_and(|age| age.as_secs() < 3600));
+    // In the project a descriptor may change it, unless the payload could do no more than read there.
+    env.file("own", "x");
+    refused(&env, &[("chmod 600 own", "EPERM")]);
+    let by_descriptor =
+        |mode: &str| run(&env).set(&format!("project.mode={mode}")).payload(["./probe", "fchmod", "640", "own", "0"]).output();
+    assert_eq!(by_descriptor("rw").code(0).value("fchmod own:"), "ok");
+    assert_eq!(by_descriptor("ro").code(0).value("fchmod own:"), "EPERM");
+}
+
+#[test]
+fn sockets_of_the_host_are_out_of_reach() {
+    let env = env();
+    let (path, datagrams) = (env.root().join("stream"), env.root().join("datagrams"));
+    let _server = UnixListener::bind(&path).expect("bind");
+    let _other = UnixDatagram::bind(&datagrams).expect("bind");
+    let name = format!("hamper-test-{}", unique());
+    let _abstract = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).expect("name")).expect("bind");
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = tcp.local_addr().expect("address").port();
+    let connect = format!("connect 127.0.0.1 {port}");
+    refused(
+        &env,
+        &[
+            (&format!("unix {}", path.display()), "EAFNOSUPPORT"),
+            (&format!("unix @{name}"), "EAFNOSUPPORT"),
+            (&connect, "EAFNOSUPPORT"),
+            ("family unix inet inet6 udp netlink-route", "EAFNOSUPPORT"),
+        ],
+    );
+    // A pair of datagram sockets could be connected to a path; a stream cannot.
+    let (control, rung) = both(&env, &format!("pair dgram {}", datagrams.display()));
+    assert_eq!(control.value(&format!("pair {}:", datagrams.display())), "ok");
+    assert_eq!(rung.value("pair dgram:"), "EPERM");
+    for kind in ["stream", "seqpacket"] {
+        let out = run(&env).payload(["./probe", "pair", kind, &datagrams.display().to_string()]).output().code(0);
+        assert_eq!(out.value(&format!("pair {kind}:")), "ok", "programs that need one have one");
+        assert_eq!(out.value(&format!("pair {}:", datagrams.display())), "EPROTOTYPE");
+    }
+    // The host's network is INET, and nothing with a path or a name.
+    let host =
+        |words: &str| run(&env).args(["--network", "host"]).payload(std::iter::once("./probe").chain(words.split(' '))).output().code(0);
+    assert_eq!(host(&connect).value("connect 127.0.0.1:"), "ok");
+    for words in [format!("unix {}", path.display()), format!("unix @{name}")] {
+        assert!(host(&words).stdout.contains("EAFNOSUPPORT"));
+    }
+    assert!(host("family inet udp netlink-route").answers("family").iter().all(|(_, result)| result == "ok"));
+    assert!(host("family netlink-audit netlink-uevent packet alg vsock").answers("family").iter().all(|(_, result)| result != "ok"));
+}
+
+#[test]
+fn processes_of_the_caller_outside_are_out_of_reach() {
+    let env = env();
+    let outside = Outside::new();
+    let pid = outside.pid();
+    refused(
+        &env,
+        &[
+            (&format!("kill {pid} 0"), "EPERM"),
+            ("kill -1 0", "EPERM"),
+            (&format!("open /proc/{pid}/environ /proc/{pid}/mem /proc/{pid}/maps"), "EACCES"),
+            (&format!("readlink /proc/{pid}/cwd /proc/{pid}/exe /proc/{pid}/fd/0"), "EACCES"),
+            (&format!("open /proc/{pid}/root/etc/passwd"), "EACCES"),
+            (&format!("write /proc/{pid}/oom_score_adj"), "EACCES"),
+            (&format!("ptrace {pid}"), "EPERM"),
+        ],
+    );
+    let own = std::process::id();
+    let (control, rung) = both(&env, &format!("cat /proc/{own}/environ"));
+    assert!(control.stdout.contains("PATH="));
+    assert!(rung.stdout.contains("EACCES"));
+    // Numbers of x86-64: prlimit64, sched_setaffinity, setpriority; process_vm_readv, pidfd_getfd, kcmp.
+    if cfg!(target_arch = "x86_64") {
+        refused(&env, &[(&format!("syscall 302 {pid} 7 0 0"), "EPERM"), (&format!("syscall 141 0 {pid} 10"), "EPERM")]);
+        for words in [format!("syscall 310 {pid} 0 0 0 0 0"), format!("syscall 312 {pid} {pid} 0 0 0"), "syscall 438 3 0 0".into()] {
+            let out = run(&env).payload(std::iter::once("./probe").chain(words.split(' '))).output().code(0);
+            assert!(out.stdout.trim_end().ends_with("EPERM"), "{words}: {}", out.stdout);
+        }
+    }
+    // Init and hamper itself are outside as well.
+    for target in ["$PPID", "$(cut -d' ' -f4 /proc/$PPID/stat)"] {
+        let script = format!("./probe kill {target} 9 -- memory /proc/$PPID/mem -- open /proc/$PPID/environ -- exit 4");
+        let out = run(&env).payload(["sh", "-c", &script]).output().code(4);
+        assert_eq!(out.answers("kill").len(), 1, "{}", out.stdout);
+        assert!(out.answers("kill").iter().all(|(_, result)| result == "EPERM"), "{}", out.stdout);
+        assert!(out.answers("open").iter().all(|(_, result)| result == "EACCES"), "{}", out.stdout);
+    }
+    // Its own children it may signal.
+    run(&env).payload(["sh", "-c", "sleep 60 & kill -9 $!; wait $!; test $? = 137"]).output().code(0);
+}
+
+#[test]
+fn ipc_and_watches_of_the_host_are_out_of_reach() {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    let env = env();
+    // msgget, semget, shmget of a key that nothing has, without IPC_CREAT: ENOENT is the control's answer.
+    for (number, words) in [(29, "29 0x48414d50 4096 0"), (64, "64 0x48414d50 1 0"), (68, "68 0x48414d50 0")] {
+        let (control, rung) = both(&env, &format!("syscall {words}"));
+        assert_eq!(control.value(&format!("syscall {number}:")), "ENOENT");
+        assert_eq!(rung.value(&format!("syscall {number}:")), "EPERM");
+    }
+    // inotify_init1, mq_open without a name
+    refused(&env, &[("syscall 294 0", "EPERM")]);
+    let (control, rung) = both(&env, "syscall 240 0 0 0 0");
+    assert_eq!((control.value("syscall 240:").as_str(), rung.value("syscall 240:").as_str()), ("EFAULT", "EPERM"));
+    // openat2 is as though it did not exist, so that callers take another.
+    assert_eq!(both(&env, "syscall 437 0 0 0 0").1.value("syscall 437:"), "ENOSYS");
+}
+
+#[test]
+fn the_project_home_and_temporary_directory_work() {
+    let env = env();
+    let script = "set -e; echo kept > made; mkdir -p d/e; mv made d/e/made; ln d/e/made d/two; rm d/two; printf '#!/bin/sh\\necho ran\\n' > s; sh s; \
+                  echo h >> ~/history; cat ~/history; f=$(mktemp); echo t > $f; cat $f; case $f in $TMPDIR/*) ;; *) exit 9;; esac; echo at $TMPDIR";
+    let first = run(&env).payload(["sh", "-c", script]).output().code(0);
+    let made = env.project().join("d/e/made");
+    use std::os::unix::fs::MetadataExt;
+    let facts = std::fs::metadata(&made).expect("stat");
+    assert_eq!((facts.uid(), facts.gid()), (uid(), gid()));
+    assert!(!env.home().join("history").exists(), "the home is not the caller's");
+    let temporary = PathBuf::from(first.value("at "));
+    assert!(!temporary.exists(), "{}", temporary.display());
+    std::fs::remove_dir_all(env.project().join("d")).expect("remove");
+    let second = run(&env).payload(["sh", "-c", script]).output().code(0);
+    assert_eq!(second.stdout.matches("h\n").count(), 2, "the home is kept: {}", second.stdout);
+    // A home that is thrown away, and none.
+    let script = "echo x > ~/x; ls ~; echo at $HOME";
+    for _ in 0..2 {
+        let out = run(&env).set("identity.home=tmp").payload(["sh", "-c", script]).output().code(0);
+        assert_eq!(out.stdout.lines().next(), Some("x"));
+        assert!(!PathBuf::from(out.value("at ")).exists());
+    }
+    run(&env).set("identity.home=none").payload(["sh", "-c", "! ls ~"]).output().code(0);
+    // Read-only, and none.
+    run(&env).set("project.mode=ro").payload(["sh", "-c", "cat hamper.toml >/dev/null && ! touch new"]).output().code(0);
+    run(&env).set("project.mode=none").payload(["sh", "-c", &format!("! cat {}/hamper.toml", env.project().display())]).output().code(0);
+}
+
+#[test]
+fn strict_and_own_filters_keep_what_the_rung_needs() {
+    let env = env();
+    env.file("open.json", r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#);
+    for filter in ["strict", "open.json"] {
+        let out = run(&env).set(&format!("security.seccomp={filter}")).payload([
+            "./probe",
+            "chmod",
+            "644",
+            "hamper.toml",
+            "--",
+            "family",
+            "unix",
+            "inet",
+        ]);
+        let out = out.output().code(0);
+        assert_eq!(out.value("chmod hamper.toml:"), "EPERM", "{filter}");
+        assert!(out.answers("family").iter().all(|(_, result)| result == "EAFNOSUPPORT"), "{filter}: {}", out.stdout);
+    }
+    for allowed in ["chmod", "@ipc", "socket"] {
+        let out = run(&env).set(&format!("security.seccomp_allow=[\"{allowed}\"]")).payload(["true"]).output().code(125);
+        out.told(&["seccomp_allow", "isolation = \"landlock\""]);
+    }
+}
+
+#[test]
+fn nothing_is_left_when_the_payload_ends() {
+    let env = env();
+    let number = || env.read("daemon.pid").trim().parse::<u32>().expect("a number");
+    run(&env)
+        .payload(["sh", "-c", "./probe daemon daemon.pid; while [ ! -s daemon.pid ]; do sleep 0.05; done; exit 3"])
+        .measured()
+        .code(3)
+        .left_nothing();
+    assert!(!is_alive(number()));
+    // Processes that hand on to a child and end, faster than anybody could look at them.
+    run(&env).payload(["./probe", "chains", "8"]).measured().code(0).left_nothing();
+    // A time limit, with a payload that does not care.
+    std::fs::remove_file(env.project().join("daemon.pid")).expect("remove");
+    let script = "trap '' TERM; ./probe daemon daemon.pid; while :; do sleep 1; done";
+    let limits = |hamper: Hamper| hamper.set("limits.time=1s").set("lifecycle.stop_timeout=1s");
+    limits(run(&env)).payload(["sh", "-c", script]).measured().code(124).left_nothing();
+    assert!(!is_alive(number()));
+    // The control: without hamper it stays.
+    std::fs::remove_file(env.project().join("daemon.pid")).expect("remove");
+    env.program("./probe", ["daemon", "daemon.pid"]).output().code(0);
+    assert!(within(5.0, || std::fs::read_to_string(env.project().join("daemon.pid")).is_ok_and(|text| text.ends_with('\n'))));
+    let pid = rustix::process::Pid::from_raw(i32::try_from(number()).expect("small")).expect("a number");
+    assert!(is_alive(number()));
+    rustix::process::kill_process(pid, Signal::KILL).expect("kill");
+}
+
+#[test]
+fn nothing_is_left_after_a_kill() {
+    let env = env();
+    let script = "./probe daemon daemon.pid; while [ ! -s daemon.pid ]; do sleep 0.05; done; echo ready; sleep 60";
+    let mut child = run(&env).payload(["sh", "-c", script]).spawn();
+    child.await_line("ready");
+    let daemon: u32 = env.read("daemon.pid").trim().parse().expect("a number");
+    let everything = crate::support::descendants(child.pid());
+    assert!(everything.len() >= 3 && is_alive(daemon), "{everything:?}");
+    child.signal(Signal::KILL);
+    assert!(within(5.0, || everything.iter().all(|pid| !is_alive(*pid)) && !is_alive(daemon)));
+    // Its temporary directory is thrown away by the next run, and never seen by it.
+    let out = run(&env).payload(["sh", "-c", "ls -A $TMPDIR"]).output().code(0);
+    assert_eq!(out.stdout, "");
+    // Init killed from outside: hamper ends what it has left.
+    let mut child = run(&env).payload(["sh", "-c", script]).spawn();
+    child.await_line("ready");
+    let everything = crate::support::descendants(child.pid());
+    let init = *everything.iter().min().expect("init");
+    let parents = crate::support::parents();
+    assert_eq!(parents.get(&init), Some(&child.pid()));
+    rustix::process::kill_process(rustix::process::Pid::from_raw(init.cast_signed()).expect("pid"), Signal::KILL).expect("kill");
+    child.output().code(125).told(&["the sandbox was killed"]);
+    assert!(within(5.0, || everything.iter().all(|pid| !is_alive(*pid))));
+}
+
+#[test]
+fn exit_codes_and_signals() {
+    let env = env();
+    run(&env).payload(["sh", "-c", "exit 7"]).output().code(7);
+    run(&env).payload(["sh", "-c", "kill -9 $$"]).output().code(137);
+    run(&env).payload(["no-such-program"]).output().code(127);
+    run(&env).payload(["./hamper.toml"]).output().code(126);
+    for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2), (Signal::HUP, 1), (Signal::USR1, 10)] {
+        let mut child = run(&env).payload(["./probe", "signal"]).spawn();
+        child.await_line("ready");
+        child.signal(signal);
+        child.output().code(40 + number);
+    }
+    let caps = run(&env).payload(["./probe", "status", "--", "landlock", "--", "umask", "--", "fds"]).output().code(0);
+    for line in ["CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapInh:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(caps.stdout.contains(line), "{line}: {}", caps.stdout);
+    }
+    assert_eq!(caps.value("landlock layers:"), "1");
+    assert_eq!(caps.stdout.lines().filter(|line| line.starts_with("fd ")).count(), 3, "{}", caps.stdout);
+}
+
+#[test]
+fn a_terminal_of_its_own() {
+    let env = env();
+    let line = run(&env).payload(["sh", "-c", "tty; stty size; echo ready; read x; echo got $x > /dev/tty; exit 5"]).words();
+    let mut pty = Pty::new();
+    pty.resize(33, 101);
+    let before = format!("{:?}", pty.settings());
+    pty.start(&line, &env);
+    pty.expect("/dev/pts/");
+    pty.expect("33 101");
+    pty.expect("ready");
+    pty.send("word\r");
+    pty.expect("got word");
+    assert_eq!(pty.wait().code(), Some(5), "{}", pty.shown());
+    assert_eq!(format!("{:?}", pty.settings()), before);
+    // Ctrl-C, and the caller's other terminals.
+    let other = Pty::new();
+    let name = other.name();
+    let line = run(&env).payload(["sh", "-c", &format!("./probe open {name} /dev/ptmx; echo ready; exec sleep 60")]).words();
+    let mut pty = Pty::new();
+    pty.start(&format!("{line}; echo code=$?"), &env);
+    pty.expect(&format!("open {name}: EACCES"));
+    pty.expect("open /dev/ptmx: EACCES");
+    pty.expect("ready");
+    pty.send("\x03");
+    pty.expect("code=130");
+    let _ = pty.wait();
+}
+
+/// What a payload meets on a machine without user namespaces: a limit of its user namespace, or a filter that it was started under.
+fn without_namespaces(env: &TestEnv, by: &str, hamper: Hamper) -> Hamper {
+    let words = hamper.words();
+    let own = format!("--map-user={} --map-group={}", uid(), gid());
+    match by {
+        // The limit of a user namespace holds for those below, the caller's own being the first.
+        "limit" => {
+            let inner = format!("echo 1 > /proc/sys/user/max_user_namespaces && exec unshare --user {own} sh -c \"$0\"");
+            env.program("unshare", ["--user", "--map-root-user", "sh", "-c", &inner, &words])
+        }
+        _ => env.program(&probe().display().to_string(), ["nouserns", "sh", "-c", &words]),
+    }
+}
+
+#[test]
+fn auto_falls_back_and_says_so() {
+    let env = env();
+    env.profile("image = \"host\"\n");
+    let with = |by: &str, arguments: &[&str], payload: &[&str]| {
+        let hamper = env.hamper(["run"]).args(arguments.iter().copied()).payload(payload.iter().copied());
+        without_namespaces(&env, by, hamper).output().any()
+    };
+    let key = private(&env, "id_rsa").display().to_string();
+    for (by, words) in [("limit", "(ENOSPC)"), ("filter", "seccomp filter")] {
+        let report = env.root().join("report.json");
+        let arguments = ["--report", &report.display().to_string()];
+        let out = with(by, &arguments, &["sh", "-c", &format!("umask; ! cat {key}")]).code(0);
+        let out = out.told(&["user namespace", words, "held by Landlock and seccomp alone", "not enforced"]);
+        assert_eq!(out.stderr.lines().filter(|line| line.starts_with("hamper: ")).count(), 1, "{}", out.stderr);
+        let report: Value = serde_json::from_str(&std::fs::read_to_string(&report).expect("report")).expect("JSON");
+        let text = report.to_string();
+        for wanted in [
+            "\"name\":\"isolation\"",
+            "\"asked\":\"Auto\"",
+            "Landlock and seccomp, no namespaces",
+            "\"what\":\"processes\"",
+            "\"what\":\"protect\"",
+        ] {
+            assert!(text.contains(wanted), "{wanted}: {text}");
+        }
+        with(by, &[], &["sh", "-c", "exit 9"]).code(9);
+        // A plan says what a run would do.
+        let plan = without_namespaces(&env, by, env.hamper(["plan"]).payload(["true"])).output().ok();
+        assert!(
+            plan.contains("enter the Landlock domain") && plan.contains("no namespace of its own") && !plan.contains("mount"),
+            "{plan}"
+        );
+        // Nobody who asked for namespaces gets less.
+        let out = with(by, &["--set", "isolation=namespaces"], &["touch", "ran"]).code(125);
+        out.told(&["cannot clone into new namespaces", "hint:"]);
+        // What cannot be had stops, with the key and the remedy.
+        for (set, key) in [
+            ("project.hide=[\"x\"]", "project.hide"),
+            ("project.protect=[\"x\"]", "project.protect"),
+            ("limits.memory=1G", "limits"),
+            ("require=[\"protect\"]", "protect"),
+            ("security.preset=untrusted", "security.preset"),
+        ] {
+            let out = with(by, &["--set", set], &["touch", "ran"]);
+            assert_eq!(out.status.code(), Some(125), "{set}: {}", out.stderr);
+            assert!(out.stderr.contains(key), "{set}: {}", out.stderr);
+        }
+        with(by, &["-v", "/usr:/mnt:ro"], &["touch", "ran"]).code(125).told(&["mounts cannot be had", "hint:"]);
+        // Nor can another image.
+        let out = with(by, &["--image", &image("busybox"), "--set", "identity.map=single"], &["touch", "ran"]).code(125);
+        out.told(&["hint:"]);
+        assert!(!env.project().join("ran").exists());
+    }
+    // Where there are namespaces, they are taken.
+    let out = env.hamper(["run"]).payload(["sh", "-c", "echo $$"]).output().code(0).silent();
+    assert_eq!(out.stdout.trim(), "2");
+}
+
+#[test]
+fn the_rung_must_not_be_fallen_to_for_another_reason() {
+    let env = env();
+    env.profile("image = \"host\"\n");
+    let plan = env.hamper(["plan"]).payload(["true"]).output().ok();
+    let steps: Vec<&str> = plan.lines().collect();
+    for errno in [1, 13, 28] {
+        for (step, _) in steps.iter().enumerate().filter(|(_, words)| words.contains("clone into") || words.contains("mount /proc")) {
+            let out = env.hamper(["run"]).payload(["true"]).env("HAMPER_FAIL_AT", format!("{step}:{errno}")).output().code(125);
+            assert!(!out.stderr.contains("Landlock"), "{}", out.stderr);
+        }
+    }
+}
+
+#[test]
+fn what_needs_namespaces_stops_with_key_and_remedy() {
+    let env = env();
+    env.profile("image = \"host\"\nisolation = \"landlock\"\n");
+    for (set, key) in [
+        ("root.mode=keep", "root.mode"),
+        ("root.mode=scratch", "root.mode"),
+        ("root.tmp=16M", "root.tmp"),
+        ("root.shm=16M", "root.shm"),
+        ("project.mode=scratch", "project.mode"),
+        ("project.target=/elsewhere", "project.target"),
+        ("identity.user=12345", "identity.user"),
+        ("identity.map=range", "identity.map"),
+        ("security.caps=[\"CHOWN\"]", "security.caps"),
+        ("security.nested_userns=true", "security.nested_userns"),
+        ("security.landlock=off", "security.landlock"),
+        ("security.seccomp=none", "security.seccomp"),
+        ("security.preset=build", "security.preset"),
+        ("hostname=x", "hostname"),
+        ("lifecycle.init=false", "lifecycle.init"),
+        ("network.hosts={\"a.b\" = \"10.0.0.1\"}", "network.hosts"),
+    ] {
+        let out = run(&env).set(set).payload(["touch", "ran"]).output().code(125);
+        out.told(&[&format!("{key} needs namespaces"), "hint:"]);
+    }
+    let secret = ["--set", "secrets.t.from=env:PATH"];
+    run(&env).args(secret).payload(["touch", "ran"]).output().code(125).told(&["secrets needs namespaces"]);
+    run(&env).args(["-u", "0"]).payload(["touch", "ran"]).output().code(125).told(&["identity.user"]);
+    for (set, key) in
+        [("project.hide=[\"x\"]", "project.hide"), ("project.protect=[\"x\"]", "project.protect"), ("limits.pids=9", "limits.pids")]
+    {
+        run(&env).set(set).payload(["touch", "ran"]).output().code(125).told(&[key, "landlock"]);
+    }
+    run(&env).set("require=[\"protect\"]").payload(["touch", "ran"]).output().code(125).told(&["protect is required"]);
+    env.hamper(["run", "--image", &image("busybox"), "--set", "isolation=landlock"]).payload(["touch", "ran"]).output().code(125);
+    assert!(!env.project().join("ran").exists());
+    // What it can give, it gives.
+    run(&env)
+        .set("require=[\"landlock\"]")
+        .set("root.mode=ro")
+        .set("limits.ulimits.nofile=99")
+        .payload(["sh", "-c", "test $(ulimit -n) = 99"])
+        .output()
+        .code(0);
+}
