@@ -308,7 +308,7 @@ impl Supervision<'_> {
     fn take_messages(&mut self) -> Result<bool, SuperviseError> {
         loop {
             match hear(self.running.socket.as_fd(), RecvFlags::DONTWAIT) {
-                Ok(None) | Err(Errno::CONNRESET) => {
+                Ok(None) => {
                     self.hung_up = true;
                     return Ok(false);
                 }
@@ -318,7 +318,8 @@ impl Supervision<'_> {
                     }
                 }
                 Err(Errno::AGAIN) => return Ok(false),
-                Err(Errno::INTR) => {}
+                // A child that has failed before it read our last word makes this error, told once and before what it has said itself.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(errno) => return Err(cannot("hear from the sandbox")(errno)),
             }
         }
