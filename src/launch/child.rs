@@ -119,7 +119,8 @@ impl State<'_> {
             Op::Guard { path, guard, mask } => self.guard(path, guard, mask),
             Op::Secret { name, target, content } => self.write_secret(name, target.as_deref(), content),
             Op::OpenPty => self.open_pty(self.dev.ok_or(Errno::BADF)?, c"pts/ptmx"),
-            Op::OpenHostPty => self.open_pty(CWD, c"/dev/ptmx"),
+            // The payload comes soon after, and must find the size and the settings of the caller's terminal.
+            Op::OpenHostPty => self.open_pty(CWD, c"/dev/ptmx").and_then(|()| await_go_ahead(self.socket)),
             Op::PivotRoot => self.pivot(),
             Op::ReadOnlyRoot => mount_setattr(self.root()?, false, &MountAttr { set: MountAttr::RDONLY, ..MountAttr::default() }),
             Op::ChangeDirectory(path) => self.change_directory(path),

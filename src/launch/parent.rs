@@ -61,6 +61,20 @@ impl Running {
         pidfd_send_signal(&self.pidfd, signal)
     }
 
+    /// Tells a child that waits for it that its terminal is set up.
+    ///
+    /// # Errors
+    /// Those of send(2), but for a child that is gone.
+    pub fn terminal_is_ready(&self) -> Result<(), Errno> {
+        if self.has_namespaces {
+            return Ok(());
+        }
+        match wire::go_ahead(&self.socket) {
+            Err(Errno::PIPE) => Ok(()),
+            result => result,
+        }
+    }
+
     /// Ends the sandbox at once. Without a pid namespace an init that is killed would leave everything else: it is told to end that, by
     /// the socket, and woken up.
     pub fn kill(&self) -> Result<(), Errno> {

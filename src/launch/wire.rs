@@ -104,7 +104,7 @@ pub fn hear(socket: BorrowedFd<'_>, flags: RecvFlags) -> Result<Option<(Message,
     }
 }
 
-/// Tells the child that its maps are written.
+/// Tells the child that what it waits for is done: its maps are written, or its terminal is set up.
 pub fn go_ahead(socket: impl AsFd) -> Result<(), Errno> {
     send(socket, b"g", SendFlags::NOSIGNAL).map(drop)
 }

@@ -347,7 +347,7 @@ impl Supervision<'_> {
             Message::Missed { step, errno } => self.missed.push((step, Errno::from_raw_os_error(errno))),
             Message::Terminal => {
                 if let (Some(terminal), Some(fd)) = (&mut self.orders.terminal, fd) {
-                    terminal.connect(fd).map_err(cannot("set the terminal up"))?;
+                    terminal.connect(fd).and_then(|()| self.running.terminal_is_ready()).map_err(cannot("set the terminal up"))?;
                 }
             }
             Message::Stopped { signal } => self.suspend(signal)?,
