@@ -249,6 +249,9 @@ fn clean_work(slot: &OwnedFd) -> Result<(), Errno> {
 /// The kernel makes work directories of mode 0; this mode says that one has been cleaned.
 const CLEAN: Mode = Mode::RWXU;
 
+/// This one says that a slot is not to be recycled.
+const USED: Mode = Mode::RUSR.union(Mode::XUSR);
+
 /// Whether the work directory is new, or was cleaned by the run that used it last.
 fn is_clean(slot: &OwnedFd) -> Result<bool, Errno> {
     match statat(slot, "w/work", AtFlags::SYMLINK_NOFOLLOW) {
@@ -261,8 +264,8 @@ fn is_clean(slot: &OwnedFd) -> Result<bool, Errno> {
 /// A slot with more in it than the root's directories is not recycled, whether or not a kernel marks its work directory: after a kill
 /// nobody else would know.
 fn mark_used(slot: &OwnedFd) -> Result<(), Errno> {
-    match mkdirat(slot, "w/work", Mode::empty()) {
-        Err(Errno::EXIST) => chmodat(slot, "w/work", Mode::empty(), AtFlags::empty()),
+    match mkdirat(slot, "w/work", USED) {
+        Err(Errno::EXIST) => chmodat(slot, "w/work", USED, AtFlags::empty()),
         result => result,
     }
 }

@@ -299,3 +299,116 @@ fn below(source: &Source, access: BitFlags<AccessFs>) -> LandlockRule {
         identity: Some((source.device, source.inode)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Image, Invocation, SeccompFacts, User};
+    use crate::profile::{Vars, local_text};
+
+    const READ: u64 = 0b1101;
+
+    fn source(path: &str) -> Source {
+        Source { path: path.into(), directory: true, device: 1, inode: 2 }
+    }
+
+    /// The plan of a profile of image `host` with these lines, on a kernel with this ABI.
+    fn plan(lines: &str, landlock: Result<u32, rustix::io::Errno>) -> Result<Plan, PlanError> {
+        let text = format!("image = \"host\"\nisolation = \"landlock\"\n{lines}");
+        let vars = Vars { home: Path::new("/home/u"), env: &|_| None, project: Some(Path::new("/p")) };
+        let profile = local_text("x.toml", &text, Path::new("/p"), &[]).finish(&vars).expect("valid");
+        let user = User { uid: 1000, gid: 1000, groups: Vec::new(), home: "/state/home".into() };
+        let nodes = vec![("/etc/passwd".to_owned(), Node::File { mode: 0o644, content: String::new() })];
+        let image = Image {
+            entrypoint: Vec::new(),
+            cmd: vec!["sh".into()],
+            environment: Vec::new(),
+            workdir: String::new(),
+            volumes: Vec::new(),
+            user,
+            tree: Tree::Host { binds: vec![source("/usr")], nodes },
+            home_is_empty: true,
+            root_owner: None,
+        };
+        let project = Project {
+            path: "/p".into(),
+            source: Some(source("/p")),
+            target: "/p".into(),
+            mode: profile.project.mode,
+            guarded: Vec::new(),
+            worktree: None,
+        };
+        build(&Request {
+            profile: &profile,
+            host: &Host { uid: 1000, gid: 1000, landlock, ranges: None },
+            image: &image,
+            project: &project,
+            invocation: &Invocation::default(),
+            environment: &[],
+            mounts: &[],
+            home: Some(&source("/state/home")),
+            keep: None,
+            secrets: &[],
+            seccomp: Some(&SeccompFacts { name: "default".into(), allowed: 1, instructions: 1 }),
+            resolv_conf: None,
+            temporary: Some(Path::new("/data/scratch/0/tmp/u")),
+        })
+    }
+
+    fn rules(plan: &Plan) -> Vec<(&str, u64)> {
+        let entered = plan.steps.iter().find_map(|step| match step {
+            Step::EnterLandlock { rules, .. } => Some(rules),
+            _ => None,
+        });
+        entered.expect("a domain").iter().map(|rule| (rule.path.as_str(), rule.access)).collect()
+    }
+
+    #[test]
+    fn only_what_is_the_runs_own_can_be_written() {
+        for (lines, writable) in [
+            ("", &["/p", "/state/home", "/data/scratch/0/tmp/u"][..]),
+            ("[project]\nmode = \"ro\"", &["/state/home", "/data/scratch/0/tmp/u"]),
+            ("[project]\nmode = \"none\"", &["/state/home", "/data/scratch/0/tmp/u"]),
+        ] {
+            let plan = plan(lines, Ok(7)).expect("a plan");
+            let rules = rules(&plan);
+            let found: Vec<&str> = rules.iter().filter(|(_, access)| access & 0b10 != 0).map(|(path, _)| *path).collect();
+            let found: Vec<&str> = found.into_iter().filter(|path| !path.starts_with("/dev/")).collect();
+            assert_eq!(found, writable, "{lines}");
+            assert!(rules.contains(&("/usr", READ)) && rules.contains(&("/etc/passwd", 0b100)));
+            assert!(!rules.iter().any(|(path, _)| ["/", "/dev", "/dev/pts", "/dev/shm", "/tmp", "/run", "/home"].contains(path)));
+            // Nobody makes a device node.
+            assert!(rules.iter().all(|(_, access)| access & (1 << 6 | 1 << 11) == 0));
+        }
+    }
+
+    #[test]
+    fn an_old_kernel_is_told_or_refused() {
+        let degraded = |abi| plan("", Ok(abi)).expect("a plan").degraded.into_iter().map(|one| one.what).collect::<Vec<_>>();
+        assert_eq!(degraded(7), ["mounts", "processes", "subuid"]);
+        assert_eq!(degraded(4), ["mounts", "processes", "signals", "subuid"]);
+        assert_eq!(degraded(3), ["mounts", "processes", "signals", "subuid"]);
+        for landlock in [Ok(2), Ok(1), Err(rustix::io::Errno::NOSYS)] {
+            assert!(matches!(plan("", landlock), Err(PlanError::Required { what: "Landlock", .. })), "{landlock:?}");
+        }
+        let no_tcp = |abi, lines| plan(lines, Ok(abi)).expect("a plan").steps.contains(&Step::CreateLandlock { abi, no_tcp: true });
+        assert!(no_tcp(4, "") && !no_tcp(3, "") && !no_tcp(7, "[network]\nmode = \"host\""));
+    }
+
+    #[test]
+    fn a_mount_breaks_the_law_of_this_rung() {
+        let plan = plan("", Ok(7)).expect("a plan");
+        let broken = |change: &dyn Fn(&mut Vec<Step>)| {
+            let mut steps = plan.steps.clone();
+            change(&mut steps);
+            laws::check(&steps).is_err()
+        };
+        assert!(!broken(&|_| ()));
+        let clone = plan.steps.iter().position(|step| matches!(step, Step::Clone { .. })).expect("a clone");
+        assert!(broken(&|steps| steps.insert(clone + 1, Step::MountProc)));
+        for gone in ["enter", "install", "end everything", "set no_new_privs", "close all"] {
+            assert!(broken(&|steps| steps.retain(|step| !step.to_string().starts_with(gone))), "{gone}");
+        }
+        assert!(broken(&|steps| steps.swap(clone + 1, clone + 8)));
+    }
+}
