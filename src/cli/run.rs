@@ -12,7 +12,7 @@ use super::start::{Assembled, Effects, assemble, terminal_sides};
 use super::which::{self, Chosen};
 use crate::host::{Directories, Explanation, Ids};
 use crate::launch::{self, LaunchError, lower};
-use crate::plan::{Invocation, Plan, Step};
+use crate::plan::{self, Invocation, Plan, Step};
 use crate::profile::{Isolation, OnReplace, Profile};
 use crate::supervise::{self, End, Orders, Outcome, Terminal};
 use crate::sys::Arguments;
@@ -218,6 +218,7 @@ fn launch_and_wait(
     let (sides, umask) = (resources.terminal, resources.umask);
     let scratch = resources.scratch.take();
     resources.scratch = scratch;
+    let writable = plan::writable(&plan.steps).iter().filter_map(|path| path.canonicalize().ok()).collect();
     let lowered = lower(&plan, resources)?;
     sys::block_signals();
     // Ignoring: a kernel without keyrings has none to leave.
@@ -233,6 +234,7 @@ fn launch_and_wait(
     let orders = Orders {
         terminal: sides.contains(&true).then(|| Terminal::new(sides)),
         watched,
+        writable,
         warn_only: profile.project.on_replace == OnReplace::Warn,
         limit: profile.limits.time,
         stop_signal,

@@ -172,7 +172,7 @@ pub(super) enum PayloadOp {
     Rlimits(Vec<(Resource, u64)>),
     Landlock { ruleset: OwnedFd, rules: Vec<LandlockRule>, terminal: u64 },
     CloseDescriptors,
-    Seccomp(BpfProgram),
+    Seccomp { program: BpfProgram, asks: bool },
     Execute { candidates: Vec<CString>, argv: CStrArray, environment: CStrArray },
 }
 
@@ -326,7 +326,10 @@ impl Lowering {
                 let rules = rules.iter().map(landlock_rule).collect::<Result<_, _>>()?;
                 PayloadOp::Landlock { ruleset, rules, terminal: *terminal }
             }
-            Step::InstallSeccomp { .. } => PayloadOp::Seccomp(resources.seccomp.take().ok_or(LowerError::Missing("a seccomp filter"))?),
+            Step::InstallSeccomp { asks, .. } => {
+                let program = resources.seccomp.take().ok_or(LowerError::Missing("a seccomp filter"))?;
+                PayloadOp::Seccomp { program, asks: *asks }
+            }
             Step::Execute { argv, environment } => execute(argv, environment)?,
             _ => PayloadOp::CloseDescriptors,
         })

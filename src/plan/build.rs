@@ -517,7 +517,9 @@ pub(super) fn last_steps(request: &Request<'_>, plan: &mut Plan) -> Result<(), P
         plan.steps.push(Step::SetRlimits { rlimits: profile.limits.ulimits.clone() });
     }
     match request.seccomp {
-        Some(seccomp) => plan.steps.push(Step::InstallSeccomp { instructions: seccomp.instructions }),
+        Some(seccomp) => {
+            plan.steps.push(Step::InstallSeccomp { instructions: seccomp.instructions, asks: profile.isolation == Isolation::Landlock })
+        }
         None if profile.security.seccomp == SeccompSource::None && profile.security.preset != Preset::Untrusted => {}
         None => return Err(PlanError::Impossible { key: "security.seccomp", why: "the filter is missing".into() }),
     }
@@ -574,7 +576,7 @@ pub mod tests_support {
             Step::EnterLandlock { abi: 7, rules: vec![], terminal: 0 },
             Step::CloseDescriptors,
             Step::SetRlimits { rlimits: vec![] },
-            Step::InstallSeccomp { instructions: 0 },
+            Step::InstallSeccomp { instructions: 0, asks: false },
             Step::Execute { argv: vec![], environment: vec![] },
         ]
     }

@@ -4,7 +4,7 @@
 //! taken out of a writable directory, and what a profile says in so many words about that stops the start. What is only a default
 //! degrades, and is reported.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ::landlock::{AccessFs, BitFlags, make_bitflags};
 
@@ -238,6 +238,18 @@ impl Rights {
             device: all & make_bitflags!(AccessFs::{ReadFile | WriteFile | Truncate | IoctlDev}),
         }
     }
+}
+
+/// The directories that the payload of a plan may write, where its filter asks about them.
+pub fn writable(steps: &[Step]) -> Vec<PathBuf> {
+    let asks = steps.iter().any(|step| matches!(step, Step::InstallSeccomp { asks: true, .. }));
+    let rules = steps.iter().filter_map(|step| match step {
+        Step::EnterLandlock { rules, .. } if asks => Some(rules),
+        _ => None,
+    });
+    // What can be made there tells a directory from a device.
+    let made = BitFlags::from(AccessFs::MakeReg).bits();
+    rules.flatten().filter(|rule| rule.access & made != 0).map(|rule| PathBuf::from(&rule.path)).collect()
 }
 
 fn terminal(request: &Request<'_>, abi: u32) -> u64 {

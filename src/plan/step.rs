@@ -139,126 +139,53 @@ pub enum Node {
 pub enum Step {
     // The parent, before clone.
     JoinSessionKeyring,
-    OpenSource {
-        source: Source,
-    },
-    WatchReplaced {
-        paths: Vec<PathBuf>,
-    },
+    OpenSource { source: Source },
+    WatchReplaced { paths: Vec<PathBuf> },
     TakeScratch,
-    CompileSeccomp {
-        filter: String,
-        allowed: usize,
-        instructions: usize,
-    },
-    /// `no_tcp`: the domain refuses TCP as well, where the ABI can.
-    CreateLandlock {
-        abi: u32,
-        no_tcp: bool,
-    },
-    /// Without a pid namespace, in the parent and in init: processes whose parents have ended become theirs to end.
+    CompileSeccomp { filter: String, allowed: usize, instructions: usize },
+    // `no_tcp`: the domain refuses TCP as well, where the ABI can.
+    CreateLandlock { abi: u32, no_tcp: bool },
+    // Without a pid namespace, in the parent and in init: processes whose parents have ended become theirs to end.
     BecomeSubreaper,
-    Clone {
-        namespaces: Vec<Namespace>,
-    },
+    Clone { namespaces: Vec<Namespace> },
     // The child, which becomes init.
-    WriteIdMaps {
-        uid: Vec<IdMap>,
-        gid: Vec<IdMap>,
-        deny_setgroups: bool,
-        by: MapWriter,
-    },
+    WriteIdMaps { uid: Vec<IdMap>, gid: Vec<IdMap>, deny_setgroups: bool, by: MapWriter },
     DieWithParent,
-    /// Without a pid namespace: init outlives its parent until it has ended everything.
+    // Without a pid namespace: init outlives its parent until it has ended everything.
     EndWithParent,
     NotDumpable,
-    SetGroups {
-        groups: Vec<u32>,
-    },
-    SetHostname {
-        hostname: String,
-    },
+    SetGroups { groups: Vec<u32> },
+    SetHostname { hostname: String },
     LoopbackUp,
     PrivatePropagation,
-    MountRoot {
-        root: Root,
-    },
-    MakeNode {
-        path: String,
-        node: Node,
-    },
-    MountDev {
-        shm: u64,
-        devices: Vec<String>,
-        mqueue: bool,
-    },
+    MountRoot { root: Root },
+    MakeNode { path: String, node: Node },
+    MountDev { shm: u64, devices: Vec<String>, mqueue: bool },
     MountProc,
-    WriteSysctls {
-        sysctls: Vec<(String, String)>,
-    },
-    MaskProc {
-        masked: Vec<String>,
-        read_only: Vec<String>,
-    },
+    WriteSysctls { sysctls: Vec<(String, String)> },
+    MaskProc { masked: Vec<String>, read_only: Vec<String> },
     MountSys,
     MountCgroup,
-    MountTmpfs {
-        target: String,
-        size: Option<u64>,
-        mode: u32,
-        read_only: bool,
-    },
-    Bind {
-        source: Source,
-        target: String,
-        read_only: bool,
-    },
-    MountOver {
-        target: String,
-        over: Over,
-    },
-    Guard {
-        project: String,
-        path: String,
-        guard: Guard,
-    },
-    WriteSecret {
-        name: String,
-        target: String,
-        length: usize,
-    },
+    MountTmpfs { target: String, size: Option<u64>, mode: u32, read_only: bool },
+    Bind { source: Source, target: String, read_only: bool },
+    MountOver { target: String, over: Over },
+    Guard { project: String, path: String, guard: Guard },
+    WriteSecret { name: String, target: String, length: usize },
     OpenPty,
     PivotRoot,
     ReadOnlyRoot,
-    ChangeDirectory {
-        path: String,
-    },
-    DropCapabilities {
-        keep: Vec<Capability>,
-        ambient: bool,
-    },
+    ChangeDirectory { path: String },
+    DropCapabilities { keep: Vec<Capability>, ambient: bool },
     NoNewPrivileges,
-    StartPayload {
-        init: bool,
-    },
+    StartPayload { init: bool },
     // The payload, before execve.
-    SetRlimits {
-        rlimits: Vec<(Rlimit, u64)>,
-    },
-    /// `terminal`: the rights on the payload's own terminal, which has no path before it is opened.
-    EnterLandlock {
-        abi: u32,
-        rules: Vec<LandlockRule>,
-        terminal: u64,
-    },
+    SetRlimits { rlimits: Vec<(Rlimit, u64)> },
+    // `terminal`: the rights on the payload's own terminal, which has no path before it is opened.
+    EnterLandlock { abi: u32, rules: Vec<LandlockRule>, terminal: u64 },
     CloseDescriptors,
-    InstallSeccomp {
-        instructions: usize,
-    },
-    Execute {
-        argv: Vec<String>,
-        environment: Vec<String>,
-    },
+    // `asks`: the parent changes modes and times, in what the payload may write.
+    InstallSeccomp { instructions: usize, asks: bool },
+    Execute { argv: Vec<String>, environment: Vec<String> },
 }
 
 impl fmt::Display for Step {
@@ -356,7 +283,10 @@ impl fmt::Display for Step {
             }
             Self::EnterLandlock { rules, .. } => write!(f, "enter the Landlock domain with {} rules", rules.len()),
             Self::CloseDescriptors => write!(f, "close all descriptors above 2"),
-            Self::InstallSeccomp { .. } => write!(f, "install the seccomp filter"),
+            Self::InstallSeccomp { asks: true, .. } => {
+                write!(f, "install the seccomp filter, which asks the parent to change modes and times")
+            }
+            Self::InstallSeccomp { asks: false, .. } => write!(f, "install the seccomp filter"),
             Self::Execute { argv, .. } => write!(f, "execute {}", argv.join(" ")),
         }
     }

@@ -122,7 +122,7 @@ fn protections(profile: &Profile, plan: &Plan, host: &Host) -> Vec<Protection> {
                     if scoped(*abi).is_empty() { "nothing" } else { "signals, abstract sockets" }
                 ),
             }),
-            Step::InstallSeccomp { instructions } => Some(Protection {
+            Step::InstallSeccomp { instructions, .. } => Some(Protection {
                 name: "seccomp",
                 asked: format!("{:?}", profile.security.seccomp),
                 got: format!("{instructions} instructions"),

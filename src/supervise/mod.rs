@@ -1,5 +1,6 @@
 //! A running sandbox in, its outcome out: signals, terminal, deadline, replaced files, and what is cleaned up afterwards.
 
+mod attributes;
 mod terminal;
 mod watch;
 
@@ -18,6 +19,7 @@ use rustix::time::Timespec;
 use crate::launch::Running;
 use crate::launch::wire::{Message, hear};
 use crate::sys;
+use attributes::Attributes;
 
 pub use terminal::{Side, Terminal, sides};
 use watch::Watch;
@@ -29,6 +31,8 @@ pub struct Orders {
     pub terminal: Option<Terminal>,
     /// The project and what is guarded in it: the sandbox ends when the host replaces one of them.
     pub watched: Option<(PathBuf, Vec<Watched>)>,
+    /// Below which the payload may change modes and times, where it has to ask for that; without a link in them.
+    pub writable: Vec<PathBuf>,
     /// Only warn then.
     pub warn_only: bool,
     /// Wall clock limit.
@@ -94,6 +98,7 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
         stage: Stage::Running,
         started: Instant::now(),
         watch: None,
+        attributes: None,
         replaced: Vec::new(),
         hung_up: false,
         settled: false,
@@ -136,6 +141,7 @@ struct Supervision<'a> {
     stage: Stage,
     started: Instant,
     watch: Option<Watch>,
+    attributes: Option<Attributes>,
     replaced: Vec<PathBuf>,
     /// Init, or the payload that took its place, has closed its end: now only its own end is waited for.
     hung_up: bool,
@@ -162,6 +168,9 @@ impl Supervision<'_> {
             if let Some(terminal) = &mut self.orders.terminal {
                 terminal.pump();
             }
+            if ready.attributes && !self.attributes.as_ref().is_some_and(Attributes::answer) {
+                self.attributes = None;
+            }
             if ready.watch && self.end.is_none() {
                 self.look_at_watch()?;
             }
@@ -183,6 +192,10 @@ impl Supervision<'_> {
         if let Some(watch) = &self.watch {
             list.push(PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN));
         }
+        let attributes_at = self.attributes.as_ref().map(|attributes| {
+            list.push(PollFd::from_borrowed_fd(attributes.as_fd(), PollFlags::IN));
+            list.len() - 1
+        });
         if let Some(terminal) = &self.orders.terminal {
             terminal.add_to(&mut list);
         }
@@ -199,7 +212,12 @@ impl Supervision<'_> {
             Err(errno) => return Err(cannot("wait for events")(errno)),
         }
         let is_ready = |index: usize| !list[index].revents().is_empty();
-        Ok(Ready { socket: is_ready(SOCKET), signals: is_ready(SIGNALS), watch: self.watch.is_some() && is_ready(SIGNALS + 1) })
+        Ok(Ready {
+            socket: is_ready(SOCKET),
+            signals: is_ready(SIGNALS),
+            watch: self.watch.is_some() && is_ready(SIGNALS + 1),
+            attributes: attributes_at.is_some_and(is_ready),
+        })
     }
 
     fn timeout(&self) -> Option<Timespec> {
@@ -350,6 +368,9 @@ impl Supervision<'_> {
                     terminal.connect(fd).and_then(|()| self.running.terminal_is_ready()).map_err(cannot("set the terminal up"))?;
                 }
             }
+            Message::Listener => {
+                self.attributes = fd.map(|listener| Attributes::new(listener, std::mem::take(&mut self.orders.writable)));
+            }
             Message::Stopped { signal } => self.suspend(signal)?,
             Message::Exited { code } => {
                 self.end.get_or_insert(End::Exited(code));
@@ -400,4 +421,5 @@ struct Ready {
     socket: bool,
     signals: bool,
     watch: bool,
+    attributes: bool,
 }

@@ -10,6 +10,7 @@ mod fork;
 mod idmap;
 mod memory;
 mod net;
+mod notify;
 mod tty;
 
 pub use alloc::Bump;
@@ -27,3 +28,4 @@ pub use fork::fork;
 pub use idmap::{Extent, IdMapError, MAP_PROGRAMS, format_map, write_maps_with_programs};
 pub use memory::{await_signal_idle, forget, forget_allocations, forget_stack, poll_idle};
 pub use net::loopback_up;
+pub use notify::{Asked, answer_call, hear_call, install_filter_that_asks, still_waits};

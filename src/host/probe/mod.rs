@@ -139,7 +139,7 @@ pub fn examine(directories: &Directories) -> Examination {
 }
 
 /// The rung below namespaces: files of the host alone, held by Landlock.
-const STILL_WORKS: &str = "image \"host\" with isolation = \"auto\" or \"landlock\": the host's files held by Landlock and seccomp, no sockets unless network.mode = \"host\", no hide, protect, mounts, limits or secrets, no chmod by path";
+const STILL_WORKS: &str = "image \"host\" with isolation = \"auto\" or \"landlock\": the host's files held by Landlock and seccomp, no sockets unless network.mode = \"host\", no hide, protect, mounts, limits or secrets";
 
 /// `EPERM` and the like.
 pub fn errno_name(errno: Errno) -> String {

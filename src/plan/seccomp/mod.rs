@@ -33,6 +33,8 @@ use table::{LIMIT, Set};
 const KILL_PROCESS: u32 = 0x8000_0000;
 const ALLOW: u32 = 0x7FFF_0000;
 const EPERM: u32 = errno(libc::EPERM as u32);
+/// `SECCOMP_RET_USER_NOTIF`: without somebody who listens it is ENOSYS.
+const ASK: u32 = 0x7FC0_0000;
 const ENOSYS: u32 = errno(libc::ENOSYS as u32);
 
 /// `SECCOMP_RET_ERRNO` with this number.
@@ -67,7 +69,7 @@ pub struct Request<'a> {
 pub struct SameUser {
     /// Sockets of the host's network; without it there are none at all.
     pub network: bool,
-    /// Mode, owner, times and extended attributes can be changed through a descriptor. Only where nothing that the payload can merely
+    /// Mode, owner, times and extended attributes can be changed through a descriptor without asking. Only where nothing that the payload can merely
     /// read belongs to the caller: the kernel asks for the owner there, not for a descriptor that may write.
     pub attributes: bool,
 }

@@ -9,7 +9,7 @@
 
 use super::emit::{Node, Op, Word};
 use super::policy::{self, Group};
-use super::{Draft, SameUser, errno};
+use super::{ASK, Draft, SameUser, errno};
 
 const fn shut(about: &'static str, calls: &'static [&'static str]) -> Group {
     Group { name: "", about, calls }
@@ -19,10 +19,10 @@ const fn shut(about: &'static str, calls: &'static [&'static str]) -> Group {
 #[rustfmt::skip]
 const REFUSED: &[Group] = &[
     shut(
-        "mode, owner, times and attributes by path: the kernel asks for the owner alone, so all of the caller's files would be open to it",
+        "owner and attributes by path, and older calls for times: the kernel asks for the owner alone, and so for all of the caller's files",
         &[
-            "chmod", "chown", "fchmodat", "fchmodat2", "fchownat", "file_setattr", "futimesat", "lchown", "lremovexattr", "lsetxattr",
-            "removexattr", "removexattrat", "setxattr", "setxattrat", "utime", "utimes",
+            "chown", "fchownat", "file_setattr", "futimesat", "lchown", "lremovexattr", "lsetxattr", "removexattr", "removexattrat",
+            "setxattr", "setxattrat", "utime", "utimes",
         ],
     ),
     shut(
@@ -48,8 +48,11 @@ const REFUSED: &[Group] = &[
     shut("opens files and sockets past the filter", &["io_uring_enter", "io_uring_register", "io_uring_setup"]),
 ];
 
-/// What takes a descriptor, and changes what the kernel asks the owner for.
-const ATTRIBUTES: &[&str] = &["fchmod", "fchown", "fremovexattr", "fsetxattr"];
+/// Modes by path: asked of the parent, which does it in the payload's place where the payload may write.
+const ASKED: &[&str] = &["chmod", "fchmodat", "fchmodat2"];
+
+/// What takes a descriptor, and changes what the kernel asks the owner for. `fchmod`, and utimensat(2) without a path, can be asked for.
+const ATTRIBUTES: &[&str] = &["fchown", "fremovexattr", "fsetxattr"];
 
 /// These take a process id, and are let through for the calling process alone, which is 0: argument by call.
 const OWN_PROCESS: [(&str, u8); 5] =
@@ -67,7 +70,8 @@ pub fn narrows(same_user: SameUser, name: &str) -> bool {
     REFUSED.iter().any(|group| group.calls.contains(&name))
         || BY_ARGUMENT.contains(&name)
         || by_process.into_iter().any(|call| *call == name)
-        || !same_user.attributes && ATTRIBUTES.contains(&name)
+        || ASKED.contains(&name)
+        || !same_user.attributes && (name == "fchmod" || ATTRIBUTES.contains(&name))
 }
 
 /// Takes away from a draft, and never gives: what an argument decides leads on to where the call led before.
@@ -78,6 +82,10 @@ pub fn narrow(draft: &mut Draft, same_user: SameUser) {
         if draft.leaf(name) != Some(draft.missing) {
             draft.set(name, draft.refuse);
         }
+    }
+    let by_descriptor: &[&str] = if same_user.attributes { &[] } else { &["fchmod"] };
+    for name in ASKED.iter().chain(by_descriptor) {
+        narrow_call(draft, name, asked);
     }
     sockets(draft, same_user.network);
     files(draft, same_user.attributes);
@@ -127,9 +135,10 @@ fn files(draft: &mut Draft, attributes: bool) {
     draft.set("openat2", draft.missing);
     // Without a path it is futimens(3).
     narrow_call(draft, "utimensat", |draft, before| {
-        let own = if attributes { before } else { draft.refuse };
-        let low = draft.graph.test(Word::low(1), Op::Equal, 0, own, draft.refuse);
-        draft.graph.test(Word::high(1), Op::Equal, 0, low, draft.refuse)
+        let ask = asked(draft, before);
+        let own = if attributes { before } else { ask };
+        let low = draft.graph.test(Word::low(1), Op::Equal, 0, own, ask);
+        draft.graph.test(Word::high(1), Op::Equal, 0, low, ask)
     });
     narrow_call(draft, "ioctl", |draft, before| {
         let clone = draft.graph.one_of(Word::low(1), &CLONE_IOCTLS, before, draft.refuse);
@@ -151,6 +160,17 @@ fn processes(draft: &mut Draft) {
     }
     // -1 means every process of the caller.
     narrow_call(draft, "kill", |draft, before| draft.graph.test(Word::low(0), Op::Equal, u32::MAX, draft.refuse, before));
+}
+
+/// A call that was let through is asked for; one that was not stays refused, and one that an argument decides is refused.
+fn asked(draft: &mut Draft, before: Node) -> Node {
+    if before == draft.allow {
+        draft.graph.verdict(ASK)
+    } else if before == draft.missing {
+        before
+    } else {
+        draft.refuse
+    }
 }
 
 /// Puts a decision before where a call led until now.

@@ -140,13 +140,58 @@ fn modes_times_and_attributes_outside_cannot_be_changed() {
     let facts = std::fs::metadata(&key).expect("stat");
     assert_eq!(facts.permissions().mode() & 0o777, 0o600);
     assert!(facts.modified().expect("time").elapsed().is_ok_and(|age| age.as_secs() < 3600));
-    // In the project a descriptor may change it, unless the payload could do no more than read there.
+    // By a link in the project, by a descriptor of a directory, by a link of /proc, and beside the project.
+    std::os::unix::fs::symlink(&key, env.project().join("way")).expect("link");
+    std::fs::create_dir(env.root().join("project-of-another")).expect("directory");
+    std::fs::write(env.root().join("project-of-another/file"), "x").expect("file");
+    let home = env.home().display().to_string();
+    let script = format!(
+        "for f in way {name} ../home/id_rsa ../project-of-another/file /proc/self/root{name}; do chmod 777 $f && exit 9; touch -d 2001-01-01 $f && exit 8; done; \
+         cd {home} && chmod 777 id_rsa && exit 7; cd / && chmod 777 {home} && exit 6; exit 0"
+    );
+    run(&env).payload(["sh", "-c", &script]).output().code(0);
+    assert_eq!(std::fs::metadata(&key).expect("stat").permissions().mode() & 0o777, 0o600);
+    assert_ne!(std::fs::metadata(env.root().join("project-of-another/file")).expect("stat").permissions().mode() & 0o777, 0o777);
+}
+
+#[test]
+fn modes_and_times_inside_can_be_changed() {
+    let env = env();
+    let script = "set -e; mkdir -p d/e; echo x > d/e/f; ln -s e/f d/l; chmod 750 d/e/f; chmod u+x ./d/e; (cd d/e && chmod 701 f); touch -d 2001-02-03 d/e/f; \
+                  cp -p d/e/f g; chmod 640 d/l; touch -h -d 2002-02-02 d/l; f=$(mktemp); chmod 600 $f; echo > ~/h; chmod 604 ~/h; stat -c '%a %Y' d/e/f g; stat -c %Y d/l";
+    let out = run(&env).payload(["sh", "-c", script]).output().code(0);
+    let lines: Vec<&str> = out.stdout.lines().collect();
+    assert!(lines[0].starts_with("640 981") && lines[1].starts_with("701 981") && lines[2].starts_with("1012"), "{}", out.stdout);
+    // Where the project is read-only, the home is not.
     env.file("own", "x");
-    refused(&env, &[("chmod 600 own", "EPERM")]);
-    let by_descriptor =
-        |mode: &str| run(&env).set(&format!("project.mode={mode}")).payload(["./probe", "fchmod", "640", "own", "0"]).output();
-    assert_eq!(by_descriptor("rw").code(0).value("fchmod own:"), "ok");
-    assert_eq!(by_descriptor("ro").code(0).value("fchmod own:"), "EPERM");
+    for (mode, wanted) in [("rw", "ok"), ("ro", "EPERM")] {
+        let words = ["./probe", "fchmod", "640", "own", "0", "--", "chmod", "600", "own"];
+        let out = run(&env).set(&format!("project.mode={mode}")).payload(words).output().code(0);
+        assert_eq!((out.value("fchmod own:").as_str(), out.value("chmod own:").as_str()), (wanted, wanted), "{mode}");
+    }
+    let script = "echo > ~/h; chmod 600 ~/h; ./probe fchmod 640 $HOME/h 0; touch ~/h";
+    run(&env).set("project.mode=ro").payload(["sh", "-c", script]).output().code(0);
+    // Programs that do so.
+    run(&env)
+        .payload(["sh", "-c", "git init -q . && git config user.name a && cp -a probe q && tar cf t probe && mkdir x && tar xf t -C x"])
+        .output()
+        .code(0);
+    // Nothing but what the calls ask for, however they ask.
+    if cfg!(target_arch = "x86_64") {
+        for (words, wanted) in [
+            ("syscall 90 0 0", "EFAULT"),
+            ("syscall 90 -1 0", "EFAULT"),
+            ("syscall 268 77 1 0", "EFAULT"),
+            ("syscall 452 -100 1 0 0x1000", "EPERM"),
+            ("syscall 280 -100 1 0 0x1000", "EPERM"),
+        ] {
+            let out = run(&env).payload(std::iter::once("./probe").chain(words.split(' '))).output().code(0);
+            assert!(out.stdout.trim_end().ends_with(wanted), "{words}: {}", out.stdout);
+        }
+    }
+    // Many at once, and one that ends while it asks.
+    let script = "for i in 1 2 3 4 5 6 7 8; do (for j in 1 2 3 4 5; do chmod 64$((j % 4)) own; done) & done; wait; (while :; do chmod 640 own; done) & sleep 0.1; kill -9 $!; chmod 600 own";
+    run(&env).payload(["sh", "-c", script]).measured().code(0).left_nothing();
 }
 
 #[test]
@@ -285,19 +330,13 @@ fn the_project_home_and_temporary_directory_work() {
 fn strict_and_own_filters_keep_what_the_rung_needs() {
     let env = env();
     env.file("open.json", r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#);
+    let key = private(&env, "id_rsa").display().to_string();
     for filter in ["strict", "open.json"] {
-        let out = run(&env).set(&format!("security.seccomp={filter}")).payload([
-            "./probe",
-            "chmod",
-            "644",
-            "hamper.toml",
-            "--",
-            "family",
-            "unix",
-            "inet",
-        ]);
-        let out = out.output().code(0);
-        assert_eq!(out.value("chmod hamper.toml:"), "EPERM", "{filter}");
+        let words = format!("./probe chmod 644 {key} -- fchmod 644 {key} 3 -- chmod 644 hamper.toml -- family unix inet");
+        let out = run(&env).set(&format!("security.seccomp={filter}")).payload(words.split(' ')).output().code(0);
+        assert_eq!(out.value(&format!("chmod {key}:")), "EPERM", "{filter}");
+        assert_eq!(out.value(&format!("fchmod {key}:")), "EPERM", "{filter}");
+        assert_eq!(out.value("chmod hamper.toml:"), "ok", "{filter}");
         assert!(out.answers("family").iter().all(|(_, result)| result == "EAFNOSUPPORT"), "{filter}: {}", out.stdout);
     }
     for allowed in ["chmod", "@ipc", "socket"] {
