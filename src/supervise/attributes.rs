@@ -125,6 +125,9 @@ impl Attributes {
     }
 }
 
+/// The same number on every architecture; the libc crate does not have it for all.
+const FCHMODAT2: libc::c_long = 452;
+
 /// The calls that the filter hands over. The kernel looks at the low half of an `int`.
 fn understand(asked: &Asked, memory: &std::fs::File) -> Result<(Place, Wish), Errno> {
     const NO_FOLLOW: u64 = libc::AT_SYMLINK_NOFOLLOW as u64;
@@ -143,7 +146,7 @@ fn understand(asked: &Asked, memory: &std::fs::File) -> Result<(Place, Wish), Er
         libc::SYS_chmod => Ok((by_path(libc::AT_FDCWD as u64, a, 0)?, mode(b))),
         libc::SYS_fchmod => Ok((Place { directory: a as i32, path: None, no_follow: false }, mode(b))),
         libc::SYS_fchmodat => Ok((by_path(a, b, 0)?, mode(c))),
-        libc::SYS_fchmodat2 => Ok((by_path(a, b, d)?, mode(c))),
+        FCHMODAT2 => Ok((by_path(a, b, d)?, mode(c))),
         libc::SYS_utimensat if b == 0 => Ok((Place { directory: a as i32, path: None, no_follow: false }, times(memory, c)?)),
         libc::SYS_utimensat => Ok((by_path(a, b, d)?, times(memory, c)?)),
         _ => Err(Errno::PERM),

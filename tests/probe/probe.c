@@ -1143,6 +1143,32 @@ static int without_userns(char **argv)
 	return 127;
 }
 
+/*
+ * Outside a sandbox: probe listened COMMAND... runs the command under a filter
+ * that somebody listens to, as some containers have it; there is one at most.
+ */
+static int listened(char **argv)
+{
+	struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+	struct sock_fprog program = {.len = 1, .filter = code};
+	verb = "listened";
+	if (!*argv || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		die("cannot begin");
+	int fd = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+	/* The listener outlives hamper, which closes what it does not know. */
+	if (fd < 0)
+		die("no listener");
+	pid_t child = fork();
+	int status;
+	if (!child) {
+		close(fd);
+		execvp(*argv, argv);
+		_exit(127);
+	}
+	waitpid(child, &status, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+}
+
 int main(int argc, char **argv)
 {
 	int from = 1;
@@ -1155,6 +1181,8 @@ int main(int argc, char **argv)
 		return measure(argc - 2, argv + 2);
 	if (!strcmp(argv[1], "nouserns"))
 		return without_userns(argv + 2);
+	if (!strcmp(argv[1], "listened"))
+		return listened(argv + 2);
 	while (from < argc) {
 		int to = from;
 		while (to < argc && strcmp(argv[to], "--"))

@@ -522,6 +522,80 @@ fn auto_falls_back_and_says_so() {
 }
 
 #[test]
+fn root_of_a_namespace_gets_no_more() {
+    let env = env();
+    env.profile("image = \"host\"\n");
+    let key = private(&env, "id_rsa").display().to_string();
+    let words = env
+        .hamper(["run"])
+        .payload(["./probe", "status", "--", "open", &key, "--", "chmod", "644", &key, "--", "chmod", "644", "hamper.toml"])
+        .words();
+    let script = format!("echo 0 > /proc/sys/user/max_user_namespaces && exec {words}");
+    let out = env.program("unshare", ["--user", "--map-root-user", "sh", "-c", &script]).output().code(0);
+    for line in ["CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Uid:\t0\t0\t0\t0"] {
+        assert!(out.stdout.contains(line), "{line}: {}", out.stdout);
+    }
+    assert_eq!(out.value(&format!("open {key}:")), "EACCES");
+    assert_eq!(out.value(&format!("chmod {key}:")), "EPERM");
+    assert_eq!(out.value("chmod hamper.toml:"), "ok");
+    out.told(&["user.max_user_namespaces is 0", "held by Landlock"]);
+}
+
+#[test]
+fn where_nobody_can_be_asked_modes_stay_as_they_are() {
+    let env = env();
+    let key = private(&env, "id_rsa").display().to_string();
+    let report = env.root().join("report.json").display().to_string();
+    let words =
+        env.hamper(["run", "--report", &report]).payload(["./probe", "chmod", "644", &key, "--", "chmod", "644", "hamper.toml"]).words();
+    let out = env.program(&probe().display().to_string(), ["listened", "sh", "-c", &words]).output().code(0);
+    assert_eq!(out.value(&format!("chmod {key}:")), "ENOSYS");
+    assert_eq!(out.value("chmod hamper.toml:"), "ENOSYS");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&report).expect("report")).expect("JSON");
+    assert!(report["missed"][0]["what"].as_str().is_some_and(|what| what.contains("asks the parent")), "{report}");
+}
+
+#[test]
+fn control_z_and_fg_without_namespaces() {
+    let env = env();
+    let line = run(&env).payload(["sh", "-c", "echo ready; read x; chmod 644 hamper.toml && echo got $x; exit 5"]).words();
+    let mut pty = Pty::new();
+    pty.start("exec dash -i", &env);
+    pty.expect("$ ");
+    pty.send(&format!("{line}\r"));
+    pty.expect("ready\r\n");
+    pty.send("\x1a");
+    pty.expect("Stopped");
+    pty.expect("$ ");
+    pty.send("fg\r");
+    assert!(within(5.0, || pty.is_raw()), "it has the terminal again");
+    pty.send("word\r");
+    pty.expect("got word");
+    pty.expect("$ ");
+    pty.send("echo code=$?\r");
+    pty.expect("code=5");
+    pty.send("exit\r");
+    let _ = pty.wait();
+}
+
+#[test]
+fn a_failure_at_a_terminal_without_namespaces() {
+    let env = env();
+    let words = run(&env).payload(["true"]).words();
+    let human = Pty::new().run(&words.replacen("'run'", "'plan'", 1), &env);
+    let steps: Vec<&str> = human.lines().filter(|line| line.get(..4).is_some_and(|number| number.trim().parse::<u32>().is_ok())).collect();
+    let first = steps.iter().position(|line| line.contains("take in processes")).expect("a step");
+    for (at, _) in steps.iter().enumerate().skip(first) {
+        let mut pty = Pty::new();
+        let before = format!("{:?}", pty.settings());
+        pty.start(&format!("HAMPER_FAIL_AT={at}:5 {words}"), &env);
+        assert!([125, 126].map(Some).contains(&pty.wait().code()), "{}", pty.shown());
+        assert!(pty.shown().contains("Input/output error"), "{}", pty.shown());
+        assert_eq!(format!("{:?}", pty.settings()), before);
+    }
+}
+
+#[test]
 fn the_rung_must_not_be_fallen_to_for_another_reason() {
     let env = env();
     env.profile("image = \"host\"\n");
