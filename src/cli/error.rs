@@ -108,6 +108,9 @@ impl CliError {
             Self::Step { kind: StepKind::Execute, source: Errno::NOEXEC, .. } => {
                 "the file has no #! line, or is built for another processor"
             }
+            Self::Mount { source: host::SourceError::LeavesProject { .. }, .. } => {
+                "write the true path into the profile, or mount it by -v"
+            }
             Self::SecretUnset { .. } => "export the variable, or remove the secret from the profile",
             _ => return None,
         };

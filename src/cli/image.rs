@@ -242,7 +242,8 @@ fn prepare(store: &Store, ownership: Ownership, source: &str, platform: Option<&
     let progress = |progress: Progress<'_>| match progress {
         Progress::Layer { name, facts } => talk(&format!("{}: {} entries, {}", escape(name), facts.entries, size(facts.bytes))),
     };
-    let request = Request { source: &source, platform: &platform, pull: Pull::Missing, ownership, user: None, progress: Some(&progress) };
+    let request =
+        Request { source: &source, platform: &platform, pull: Pull::Missing, load: true, ownership, user: None, progress: Some(&progress) };
     let prepared = rootfs::prepare(store, &request)?;
     for note in &prepared.notes {
         talk(&format!("note: {}", escape(note)));

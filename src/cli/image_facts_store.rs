@@ -6,7 +6,7 @@ use super::start::Effects;
 use crate::host::{Directories, Host};
 use crate::plan::{self, Image, Lower, User, inside_home};
 use crate::profile::{HomeMode, MapMode, Missing, Mount, MountKind, NetworkMode, Preset, Profile, ProjectMode, Pull, RootMode, signal};
-use crate::rootfs::{self, Ownership, Prepared, ResolvedUser, Stack, Wishes, ensure_skeleton, prepare};
+use crate::rootfs::{self, Ownership, Prepared, ResolvedUser, Stack, Wishes, ensure_skeleton, foresee_skeleton, prepare};
 use crate::store::{LayerName, Store};
 
 /// Finds the image in the store, or loads it; makes its skeleton where that is missing.
@@ -21,17 +21,20 @@ pub fn store_image(
     offline: bool,
     effects: Effects,
 ) -> Result<ImageFacts, CliError> {
-    let store = Store::open(&directories.data).map_err(|source| CliError::Rootfs { source: source.into() })?;
-    let pull = if offline || effects == Effects::None { Pull::Never } else { profile.pull };
+    let load = effects == Effects::All;
     let request = rootfs::Request {
         source: &profile.image,
         platform: &profile.platform,
-        pull,
+        pull: if offline || !load { Pull::Never } else { profile.pull },
+        load,
         ownership: ownership(profile, host),
         user: profile.identity.user.as_ref(),
         progress: None,
     };
-    let prepared = prepare(&store, &request).map_err(|source| CliError::Rootfs { source })?;
+    let failed = |source| CliError::Rootfs { source };
+    let opened = if load { Store::open(&directories.data).map(Some) } else { Store::find(&directories.data) };
+    let store = opened.map_err(|error| failed(error.into()))?.ok_or_else(|| failed(rootfs::not_loaded(&request)))?;
+    let prepared = prepare(&store, &request).map_err(failed)?;
     let user = payload_user(&prepared.user);
     let names: Vec<LayerName> = match &prepared.tree {
         rootfs::Tree::Layers { names } => names.clone(),
@@ -40,7 +43,7 @@ pub fn store_image(
     let wishes = wishes(profile, &prepared, &user, project);
     let stack = || match &prepared.tree {
         rootfs::Tree::Directory(path) => Stack::of_directory(path),
-        _ => Stack::of_layers(store.layers()?, &names),
+        _ => Stack::of_layers(store.layers()?, prepared.content.as_ref().unwrap_or(&names)),
     };
     let mut image_key = String::with_capacity(80 + 23 * names.len());
     image_key.push_str(&prepared.digest.to_string());
@@ -48,7 +51,11 @@ pub fn store_image(
         image_key.push(' ');
         image_key.push_str(name.as_str());
     }
-    let skeleton = ensure_skeleton(&store, &image_key, &wishes, request.ownership, stack).map_err(|source| CliError::Rootfs { source })?;
+    let skeleton = match load {
+        true => ensure_skeleton(&store, &image_key, &wishes, request.ownership, stack),
+        false => foresee_skeleton(&store, &image_key, &wishes, request.ownership, stack),
+    };
+    let skeleton = skeleton.map_err(failed)?;
     let is_root = (user.uid, user.gid) == (0, 0);
     let mut lower: Vec<Lower> = match &prepared.tree {
         rootfs::Tree::Directory(path) => vec![Lower::Directory(path.clone())],

@@ -16,6 +16,7 @@ mod run;
 mod shell;
 mod start;
 mod trash;
+mod trust;
 mod which;
 
 use std::ffi::OsString;
@@ -41,6 +42,7 @@ enum Command {
     Plan(plan::PlanArgs),
     Image(image::ImageArgs),
     Profile(profile::ProfileArgs),
+    Trust(trust::TrustArgs),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -73,6 +75,7 @@ fn dispatch(all: &sys::Arguments) -> ExitCode {
         Command::Plan(args) => plan::run(args, all),
         Command::Image(args) => image::run(&args),
         Command::Profile(args) => profile::run(&args),
+        Command::Trust(args) => trust::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

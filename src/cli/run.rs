@@ -115,6 +115,7 @@ pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>, 
     let ids = Ids::own()?;
     invocation.directory = current_directory()?;
     let Chosen { profile, project } = which::choose(args, &directories, ids, &invocation.directory)?;
+    super::trust::refuse_untrusted(&profile.files, &directories)?;
     complete(&mut invocation, args, &profile)?;
     let effects = if show.is_some() { Effects::None } else { Effects::All };
     let assemble = |profile: &Profile| assemble(profile, &project, &directories, ids, &invocation, args.offline, effects);
@@ -209,7 +210,7 @@ fn launch_and_wait(
     args: &CommonArgs,
     all: &Arguments,
 ) -> Result<Ended, CliError> {
-    let Assembled { plan, resources, opened, watched, appearing, stop_signal, image, host } = assembled;
+    let Assembled { plan, resources, opened, watched, obeyed, stop_signal, image, host } = assembled;
     let Some(mut resources) = resources else { return Ok(Ended::Code(0)) };
     let open = |path: &PathBuf| {
         report::Destination::open(path).map_err(|source| CliError::Io { act: "write the report", path: path.clone(), source })
@@ -235,6 +236,7 @@ fn launch_and_wait(
         terminal: sides.contains(&true).then(|| Terminal::new(sides)),
         watched,
         writable,
+        obeyed: obeyed.map(|obeyed| (obeyed, super::trust::distrust_in(directories))),
         warn_only: profile.project.on_replace == OnReplace::Warn,
         limit: profile.limits.time,
         stop_signal,
@@ -265,8 +267,8 @@ fn launch_and_wait(
             source,
         })?;
     }
-    for path in appearing.iter().filter(|path| path.exists()) {
-        talk(&format!("hamper: {} appeared while the sandbox ran: read it before you run anything here again", path.display()));
+    for path in &outcome.appeared {
+        talk(&format!("hamper: {} appeared while the sandbox ran: read it before you run git here", path.display()));
     }
     let result = code(&plan.steps, &outcome).map(Ended::Code);
     // The process ends now, and the kernel closes what is left faster than we do.

@@ -10,14 +10,14 @@ use rustix::process::Signal;
 use super::error::CliError;
 use super::image_facts::{ImageFacts, image_facts};
 use super::landlock_rung::Private;
-use crate::host::{Directories, Guarded, Host, Ids, Opened, find_worktree, open_source, survey_guarded};
+use crate::host::{Directories, Guarded, Host, Ids, Opened, SourceError, find_worktree, open_in_project, open_source, survey_guarded};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, OpenedMount, Plan, Step};
 use crate::profile::{
-    HomeMode, Isolation, MapMode, Missing, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource,
-    SecretSource, TtyMode,
+    HomeMode, Isolation, MapMode, Missing, Mount, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode,
+    SeccompSource, SecretSource, TtyMode,
 };
-use crate::supervise::{self, Watched};
+use crate::supervise::{self, Obeyed, Watched};
 
 /// Whether anything may be made on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +43,8 @@ pub struct Assembled {
     pub opened: Vec<OwnedFd>,
     /// The project and the guarded paths in it that exist.
     pub watched: Option<(PathBuf, Vec<Watched>)>,
-    /// Files that are not there, and that hamper or git would obey if they were.
-    pub appearing: Vec<PathBuf>,
+    /// Files of a writable project that hamper or git would obey in later runs.
+    pub obeyed: Option<Obeyed>,
     pub stop_signal: Signal,
     pub image: ImageFacts,
     pub host: Host,
@@ -74,9 +74,10 @@ pub fn assemble(
     let target = project_target(profile, choice);
     let mut image = image_facts(profile, directories, &host, target.as_deref(), offline, effects)?;
     opened.fds.extend(image.opened.iter().map(|fd| fd.try_clone()).collect::<Result<Vec<_>, _>>().unwrap_or_default());
-    let project = open_project(profile, choice, &mut opened)?;
-    let mounts = open_mounts(profile, directories, &state, &mut opened)?;
+    let mut project = open_project(profile, choice, &mut opened)?;
+    let mounts = open_mounts(profile, &project, directories, &state, &mut opened)?;
     refuse_second_view(&project, &mounts)?;
+    project.shown = shown_writable(&project, &mounts);
     let private = rung.then(|| Private::take(profile, directories, &host, effects)).transpose()?;
     let home = match (profile.identity.home, image.image.user.home.as_str()) {
         (HomeMode::Tmp, _) => private.as_ref().and_then(|own| own.home.as_deref()).map(|home| opened.own(home)).transpose()?,
@@ -146,10 +147,10 @@ pub fn assemble(
             Some(resources(&plan, profile, directories, &host, &image, made)?)
         }
     };
-    // What nothing protects, nobody can lose.
+    // What nothing protects, nobody can lose; and all of it can be left changed.
     let watched = if rung { None } else { watched(&project) };
-    let appearing = appearing(&project);
-    Ok(Assembled { plan, resources, opened: opened.fds, watched, appearing, stop_signal: stop_signal(profile, &image), image, host })
+    let obeyed = obeyed(&project, rung);
+    Ok(Assembled { plan, resources, opened: opened.fds, watched, obeyed, stop_signal: stop_signal(profile, &image), image, host })
 }
 
 /// What exists and is guarded in a writable project is watched for replacement.
@@ -159,14 +160,14 @@ fn watched(project: &plan::Project) -> Option<(PathBuf, Vec<Watched>)> {
     (!paths.is_empty() && project.source.is_some()).then(|| (project.path.clone(), paths))
 }
 
-/// Names that no mount can protect while they do not exist. A payload that makes one speaks to the next run, or to git on the host, so
-/// the caller is told.
-fn appearing(project: &plan::Project) -> Vec<PathBuf> {
-    const OBEYED: [&str; 3] = ["hamper.toml", "hamper.local.toml", ".git/commondir"];
+/// What a payload could leave for the next run to obey.
+fn obeyed(project: &plan::Project, unprotected: bool) -> Option<Obeyed> {
     if project.source.is_none() || project.mode != ProjectMode::Rw {
-        return Vec::new();
+        return None;
     }
-    OBEYED.iter().map(|name| project.path.join(name)).filter(|path| !path.exists()).collect()
+    let read_only = |guarded: &&Guarded| guarded.identity.is_some() && !unprotected;
+    let guarded = project.guarded.iter().filter(read_only).map(|guarded| guarded.path.clone()).collect();
+    Some(Obeyed::survey(&project.path, guarded))
 }
 
 fn stop_signal(profile: &Profile, image: &ImageFacts) -> Signal {
@@ -214,11 +215,11 @@ impl Opening {
     /// A directory of ours, made where it is missing.
     fn own(&mut self, path: &Path) -> Result<crate::host::Source, CliError> {
         match open_source(path) {
-            Err(crate::host::SourceError::Open { source: Errno::NOENT, .. }) if self.effects == Effects::All => {
+            Err(SourceError::Open { source: Errno::NOENT, .. }) if self.effects == Effects::All => {
                 make_directory(path)?;
                 Ok(self.add(open_source(path)?))
             }
-            Err(crate::host::SourceError::Open { source: Errno::NOENT, .. }) => {
+            Err(SourceError::Open { source: Errno::NOENT, .. }) => {
                 Ok(crate::host::Source { path: path.to_owned(), directory: true, device: 0, inode: 0 })
             }
             result => Ok(self.add(result?)),
@@ -242,8 +243,15 @@ fn project_target(profile: &Profile, choice: &ProjectChoice) -> Option<String> {
 }
 
 fn open_project(profile: &Profile, choice: &ProjectChoice, opening: &mut Opening) -> Result<plan::Project, CliError> {
-    let none =
-        |mode| plan::Project { path: PathBuf::from("/"), source: None, target: "/".into(), mode, guarded: Vec::new(), worktree: None };
+    let none = |mode| plan::Project {
+        path: PathBuf::from("/"),
+        source: None,
+        target: "/".into(),
+        mode,
+        guarded: Vec::new(),
+        shown: Vec::new(),
+        worktree: None,
+    };
     let Some(path) = choice.path.as_ref().filter(|_| profile.project.mode != ProjectMode::None) else {
         return Ok(none(ProjectMode::None));
     };
@@ -255,13 +263,29 @@ fn open_project(profile: &Profile, choice: &ProjectChoice, opening: &mut Opening
     let worktree = if git == Some(true) { find_worktree(path)? } else { None };
     let worktree =
         worktree.map(|worktree| plan::Worktree { common: opening.add(worktree.common), own: worktree.own, guarded: worktree.guarded });
-    Ok(plan::Project { path: path.clone(), source: Some(opening.add(opened)), target, mode: profile.project.mode, guarded, worktree })
+    Ok(plan::Project {
+        path: path.clone(),
+        source: Some(opening.add(opened)),
+        target,
+        mode: profile.project.mode,
+        guarded,
+        shown: Vec::new(),
+        worktree,
+    })
 }
 
 /// What the profile protects, and every file that this run has read.
 fn protected_paths(profile: &Profile, project: &Path, git_is_file: Option<bool>) -> Vec<PathBuf> {
     let mut paths = profile.project.protect.clone();
-    let read = profile.files.iter().chain(&profile.env_file);
+    let seccomp = match &profile.security.seccomp {
+        SeccompSource::File(path) => Some(path.as_path()),
+        _ => None,
+    };
+    let secrets = profile.secrets.iter().filter_map(|secret| match &secret.from {
+        SecretSource::File(path) => Some(path.as_path()),
+        SecretSource::Env(_) => None,
+    });
+    let read = profile.files.iter().chain(&profile.env_file).map(PathBuf::as_path).chain(seccomp).chain(secrets);
     for path in read.filter_map(|file| file.strip_prefix(project).ok()) {
         if !paths.iter().any(|known| known == path) {
             paths.push(path.to_owned());
@@ -301,8 +325,34 @@ fn refuse_second_view(project: &plan::Project, mounts: &[OpenedMount]) -> Result
     Ok(())
 }
 
+/// Protected paths that a writable mount of the same files undoes.
+fn shown_writable(project: &plan::Project, mounts: &[OpenedMount]) -> Vec<(PathBuf, String)> {
+    let mut shown = Vec::new();
+    for mount in mounts.iter().filter(|mount| !mount.read_only) {
+        let Some(source) = mount.source.as_ref().and_then(|source| source.path.canonicalize().ok()) else { continue };
+        for guarded in project.guarded.iter().filter(|guarded| !guarded.hidden && guarded.identity.is_some()) {
+            let outside = project.path.join(&guarded.path);
+            if outside.starts_with(&source) || source.starts_with(&outside) {
+                shown.push((guarded.path.clone(), mount.target.clone()));
+            }
+        }
+    }
+    shown
+}
+
+/// What the caller names on the command line is meant as it is; what a profile names in the project may have been swapped by a payload.
+fn open_bind(source: &Path, project: &plan::Project, mount: &Mount, effects: Effects) -> Result<Opened, SourceError> {
+    let MountKind::Bind { missing, .. } = &mount.kind else { return open_source(source) };
+    let inside = project.source.as_ref().and_then(|_| source.strip_prefix(&project.path).ok()).filter(|_| !mount.by_hand());
+    match inside {
+        Some(relative) => open_in_project(&project.path, relative, *missing == Missing::Create && effects == Effects::All),
+        None => open_source(source),
+    }
+}
+
 fn open_mounts(
     profile: &Profile,
+    project: &plan::Project,
     directories: &Directories,
     state: &ProjectState,
     opening: &mut Opening,
@@ -311,10 +361,10 @@ fn open_mounts(
     for mount in &profile.mounts {
         let (source, size) = match &mount.kind {
             MountKind::Tmpfs { size } => (None, *size),
-            MountKind::Bind { source, missing } => match (open_source(source), missing) {
+            MountKind::Bind { source, missing } => match (open_bind(source, project, mount, opening.effects), missing) {
                 (Ok(opened), _) => (Some(opening.add(opened)), None),
-                (Err(crate::host::SourceError::Open { source: Errno::NOENT, .. }), Missing::Skip) => continue,
-                (Err(crate::host::SourceError::Open { source: Errno::NOENT, .. }), Missing::Create) => (Some(opening.own(source)?), None),
+                (Err(SourceError::Open { source: Errno::NOENT, .. }), Missing::Skip) => continue,
+                (Err(SourceError::Open { source: Errno::NOENT, .. }), Missing::Create) => (Some(opening.own(source)?), None),
                 (Err(error), _) => return Err(CliError::Mount { origin: mount.origin.clone(), source: error }),
             },
             MountKind::Cache { name, shared: false } => (Some(opening.own(&state.directory.join("caches").join(name))?), None),
@@ -339,6 +389,12 @@ fn open_home(state: &ProjectState, bound: bool, opening: &mut Opening) -> Result
     opening.own(&home)
 }
 
+/// Twenty hexadecimal digits that stand for a path in the names of what is kept about it.
+pub fn short_hash(key: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, key);
+    digest.as_ref().iter().take(10).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Where a project's own things are kept: by its resolved path, never by its name.
 pub struct ProjectState {
     pub directory: PathBuf,
@@ -351,9 +407,7 @@ impl ProjectState {
             Some(path) => path.as_os_str().as_bytes().to_vec(),
             None => [b"profile:", profile.name.as_bytes()].concat(),
         };
-        let digest = ring::digest::digest(&ring::digest::SHA256, &key);
-        let hash: String = digest.as_ref().iter().take(10).map(|byte| format!("{byte:02x}")).collect();
-        Self { directory: directories.state.join("projects").join(hash) }
+        Self { directory: directories.state.join("projects").join(short_hash(&key)) }
     }
 
     /// A kept root belongs to one image and one map.

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2};
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -26,6 +26,8 @@ pub struct Opened {
 
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
+    #[error("{} leads out of the project by a link, which a sandbox could have made", path.display())]
+    LeavesProject { path: PathBuf },
     #[error("cannot open {}", path.display())]
     Open { path: PathBuf, source: Errno },
     #[error("cannot list {}", path.display())]
@@ -43,13 +45,46 @@ const MAX_SIBLINGS: usize = 1000;
 /// # Errors
 /// `ENOENT` missing · `EACCES` a directory on the way may not be searched.
 pub fn open_source(path: &Path) -> Result<Opened, SourceError> {
-    let open = || -> Result<Opened, Errno> {
-        let fd = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let stat = fstat(&fd)?;
-        let directory = FileType::from_raw_mode(stat.st_mode).is_dir();
-        Ok(Opened { source: Source { path: path.to_owned(), directory, device: stat.st_dev, inode: stat.st_ino }, fd })
-    };
+    let open = || describe(path, openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
     open().map_err(|source| SourceError::Open { path: path.to_owned(), source })
+}
+
+/// As [`open_source`] for a source in the project, where a payload may have put a link in its place: no link leads out. `make`: what is
+/// missing of it is made, as directories for the caller alone.
+///
+/// # Errors
+/// [`SourceError::LeavesProject`]; as [`open_source`].
+pub fn open_in_project(project: &Path, relative: &Path, make: bool) -> Result<Opened, SourceError> {
+    let path = project.join(relative);
+    let wrap = |source| match source {
+        Errno::XDEV => SourceError::LeavesProject { path: path.clone() },
+        source => SourceError::Open { path: path.clone(), source },
+    };
+    let root = openat(CWD, project, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(wrap)?;
+    let beneath = |path: &Path| {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
+    };
+    match beneath(relative) {
+        Err(Errno::NOENT) if make => {}
+        result => return result.and_then(|fd| describe(&path, fd)).map_err(wrap),
+    }
+    let mut parents: Vec<&Path> = relative.ancestors().filter(|part| !part.as_os_str().is_empty()).collect();
+    parents.reverse();
+    for part in parents {
+        let parent = beneath(part.parent().unwrap_or(Path::new(""))).map_err(wrap)?;
+        match mkdirat(&parent, part.file_name().unwrap_or_default(), Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(wrap(errno)),
+        }
+    }
+    beneath(relative).and_then(|fd| describe(&path, fd)).map_err(wrap)
+}
+
+fn describe(path: &Path, fd: OwnedFd) -> Result<Opened, Errno> {
+    let stat = fstat(&fd)?;
+    let directory = FileType::from_raw_mode(stat.st_mode).is_dir();
+    Ok(Opened { source: Source { path: path.to_owned(), directory, device: stat.st_dev, inode: stat.st_ino }, fd })
 }
 
 /// What there is at a path that the profile guards.

@@ -62,6 +62,8 @@ pub struct Project {
     pub target: String,
     pub mode: ProjectMode,
     pub guarded: Vec<Guarded>,
+    /// Protected paths that a writable mount shows a second time, with its target.
+    pub shown: Vec<(PathBuf, String)>,
     /// The repository, where the project is a git worktree.
     pub worktree: Option<Worktree>,
 }
@@ -405,22 +407,21 @@ fn project_mounts(request: &Request<'_>, mounts: &mut Mounts, plan: &mut Plan) -
     let Some(source) = project.source.as_ref().filter(|_| project.mode != ProjectMode::None) else {
         return Ok(());
     };
-    let (mut guards, unprotected) = project::guards(&project.target, &project.guarded);
+    let (mut guards, missing) = project::guards(&project.target, &project.guarded);
+    let mut unprotected: Vec<(PathBuf, String)> =
+        project.shown.iter().map(|(path, target)| (path.clone(), format!("is writable through the mount on {target}"))).collect();
     if project.mode != ProjectMode::Rw {
         // What cannot be written needs no protection; what is hidden stays hidden.
         guards.retain(|step| matches!(step, Step::Guard { guard: Guard::Hide { .. } | Guard::Pin, .. }));
-    } else if let Some(path) = unprotected.first() {
+    } else {
+        unprotected.extend(missing.into_iter().map(|path| (path, "does not exist".to_owned())));
+    }
+    for (path, why) in unprotected {
         if request.profile.require.contains(&Requirement::Protect) {
-            return Err(PlanError::Required { what: "protect", got: format!("{} does not exist", path.display()) });
+            return Err(PlanError::Required { what: "protect", got: format!("{} {why}", path.display()) });
         }
-        for path in &unprotected {
-            plan.notes.push(format!("not protected: {} does not exist", path.display()));
-            plan.degraded.push(Degraded {
-                what: "protect",
-                asked: path.display().to_string(),
-                got: "not protected: it does not exist".into(),
-            });
-        }
+        plan.notes.push(format!("not protected: {} {why}", path.display()));
+        plan.degraded.push(Degraded { what: "protect", asked: path.display().to_string(), got: format!("not protected: it {why}") });
     }
     if let Some(worktree) = &project.worktree {
         worktree_mount(worktree, project.mode, mounts, plan);

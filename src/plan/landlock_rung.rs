@@ -348,6 +348,7 @@ mod tests {
             target: "/p".into(),
             mode: profile.project.mode,
             guarded: Vec::new(),
+            shown: Vec::new(),
             worktree: None,
         };
         build(&Request {

@@ -262,6 +262,13 @@ pub struct Mount {
     pub origin: String,
 }
 
+impl Mount {
+    /// Given on the command line, not in a file.
+    pub fn by_hand(&self) -> bool {
+        self.origin.starts_with('-')
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "type")]
 pub enum MountKind {

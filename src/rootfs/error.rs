@@ -45,6 +45,9 @@ pub enum Error {
     Open { path: String, source: io::Error },
     #[error("image `{0}` is not in the store, and pulling from registries comes later")]
     NotPulled(String),
+    /// Looked for without leave to load; the command would load it.
+    #[error("{image} is not loaded yet, and nothing is made or changed here")]
+    NotLoaded { image: String, command: String },
     #[error("a thread that unpacked {0} ended unexpectedly")]
     Thread(String),
     #[error("the image has no layers")]
@@ -85,6 +88,7 @@ impl Error {
             }
             Self::InUse(_) => Some("stop the sandbox first: hamper ps"),
             Self::NoSuchImage { .. } => Some("hamper image ls"),
+            Self::NotLoaded { command, .. } => Some(command),
             Self::NotPulled(_) => {
                 Some("use `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`, for example of `skopeo copy docker://… oci:DIR`")
             }

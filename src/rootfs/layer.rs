@@ -1,5 +1,6 @@
 //! The layers of an image become trees in the store, side by side, the largest first.
 
+use std::collections::HashMap;
 use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -115,6 +116,33 @@ pub(crate) fn known(load: &Load<'_>, diff_id: &Digest) -> Result<Option<Loaded>,
     };
     let name = layer_name(diff_id, load.map, you);
     Ok(load.store.tree_facts(&name)?.map(|facts| Loaded { diff_id: diff_id.clone(), name, facts }))
+}
+
+/// Trees with the content of `diff_ids`, whoever owns the files in them as long as this map can read it; `None`: one is missing.
+pub(crate) fn contents(store: &Store, ownership: super::Ownership, diff_ids: &[Digest]) -> Result<Option<Vec<Loaded>>, Error> {
+    let single = OwnerMap::describe(super::Ownership::Single, You::default());
+    let range = OwnerMap::describe(ownership, You::default());
+    let readable = |facts: &TreeFacts| facts.owners == single || facts.owners.split(" you ").next() == range.split(" you ").next();
+    let mut found = HashMap::new();
+    for (name, facts) in store.trees()? {
+        if readable(&facts) {
+            found.insert(facts.diff_id.clone(), (name, facts));
+        }
+    }
+    let loaded = |diff_id: &Digest| {
+        let (name, facts) = found.get(&diff_id.to_string())?.clone();
+        Some(Loaded { diff_id: diff_id.clone(), name, facts })
+    };
+    Ok(diff_ids.iter().map(loaded).collect())
+}
+
+/// The tree that a load would make of the same content under `map`.
+pub(crate) fn foreseen(store: &Store, map: OwnerMap, content: &Loaded) -> Result<Loaded, Error> {
+    let you = match map.ownership {
+        super::Ownership::Single => You::default(),
+        super::Ownership::Range { .. } => read_ids(store, &content.diff_id)?.unwrap_or_default().relevant(map.you),
+    };
+    Ok(Loaded { name: layer_name(&content.diff_id, map, you), ..content.clone() })
 }
 
 fn layer_name(diff_id: &Digest, map: OwnerMap, you: You) -> LayerName {

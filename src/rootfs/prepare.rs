@@ -1,7 +1,7 @@
 //! The way from an image source to what a start needs.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use super::record::{self, ImageRecord, ReferenceRecord, reference_path};
 use super::user::{self, ResolvedUser};
 use super::{Error, Ownership, Stack};
 use crate::image::{self, Digest, Image, ImageConfig, Reference};
-use crate::profile::{IdOrName, ImageSource, Platform, Pull, UserSpec};
+use crate::profile::{IdOrName, ImageSource, Platform, Pull, Select, UserSpec};
 use crate::store::{LayerName, Store, TreeFacts};
 
 /// What is to be prepared.
@@ -23,6 +23,8 @@ pub struct Request<'a> {
     pub source: &'a ImageSource,
     pub platform: &'a Platform,
     pub pull: Pull,
+    /// Whether layers that the store does not have may be unpacked; without it, nothing is made or changed.
+    pub load: bool,
     pub ownership: Ownership,
     /// Instead of the image's USER.
     pub user: Option<&'a UserSpec>,
@@ -47,6 +49,9 @@ pub struct Prepared {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<LayerName>,
     pub user: ResolvedUser,
+    /// Trees with the same content, where those of `tree` are not made yet.
+    #[serde(skip)]
+    pub content: Option<Vec<LayerName>>,
     /// What is worth saying about the load; empty when nothing was loaded.
     #[serde(skip)]
     pub notes: Vec<String>,
@@ -88,6 +93,9 @@ pub fn prepare(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> 
     if let Some(prepared) = key.as_deref().map(|key| record::read(store, key)).transpose()?.flatten() {
         return Ok(prepared);
     }
+    if !request.load {
+        return look(store, request);
+    }
     let mut prepared = load(store, request)?;
     if let Some(key) = key {
         record::write(store, &key, &prepared)?;
@@ -108,7 +116,7 @@ fn of_directory(request: &Request<'_>, path: PathBuf, tree: Tree, name: &[u8]) -
     let user = user::resolve(&stack, request.user.unwrap_or(&default))?;
     let config =
         ImageConfig { os: request.platform.os.clone(), architecture: request.platform.architecture.clone(), ..ImageConfig::default() };
-    Ok(Prepared { digest: Digest::of(name), config, tree, root: None, user, notes: Vec::new(), lease: None })
+    Ok(Prepared { digest: Digest::of(name), config, tree, root: None, user, content: None, notes: Vec::new(), lease: None })
 }
 
 fn of_reference(store: &Store, request: &Request<'_>, text: &str) -> Result<Prepared, Error> {
@@ -135,19 +143,50 @@ fn of_reference(store: &Store, request: &Request<'_>, text: &str) -> Result<Prep
         let loaded: Vec<Loaded> = known.collect::<Result<_, Error>>()?;
         let user = resolve_user(store, &spec, &loaded)?;
         if request.ownership == Ownership::Single || is(&user) == you {
-            return Ok(Prepared {
-                digest,
-                config,
-                tree: Tree::Layers { names: names(&loaded) },
-                root: root(&loaded),
-                user,
-                notes: Vec::new(),
-                lease: None,
-            });
+            return Ok(Unpacked { loaded, user }.prepared(digest, config));
         }
         you = is(&user);
     }
     Err(missing())
+}
+
+/// What is told of an image where there is no leave to load it, or no store.
+pub fn not_loaded(request: &Request<'_>) -> Error {
+    let image = describe(request.source);
+    let command = match request.source {
+        // Nothing of it is loaded, but a start keeps something beside it.
+        ImageSource::Rootfs { .. } => "hamper image ls".to_owned(),
+        _ => {
+            let map = if request.ownership == Ownership::Single { "single" } else { "range" };
+            format!("hamper image load '{image}' --platform {} --map {map}", request.platform)
+        }
+    };
+    Error::NotLoaded { image, command }
+}
+
+/// What a load would make of an archive's image, if the store has the content of all of its layers, whoever owns it there.
+fn look(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
+    let missing = || not_loaded(request);
+    let mut image = image::open(request.source, request.platform)?;
+    let spec = spec(&image.config, request.user)?;
+    let diff_ids: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone().ok_or_else(missing)).collect::<Result<_, _>>()?;
+    let work = || {
+        let contents = super::layer::contents(store, request.ownership, &diff_ids)?;
+        let Some(contents) = contents else { return Ok(None) };
+        let user = resolve_user(store, &spec, &contents)?;
+        Ok(Some((contents, user)))
+    };
+    let found = match request.ownership {
+        Ownership::Single => work()?,
+        // Files that only their owners may read are looked at as those.
+        Ownership::Range { uids, gids } => in_range(uids, gids, work)?,
+    };
+    let (contents, user) = found.ok_or_else(missing)?;
+    complete(&mut image, &contents);
+    let digest = image.digest.clone().unwrap_or_else(|| Digest::of(image.manifest.as_deref().unwrap_or_default()));
+    let map = OwnerMap { ownership: request.ownership, you: is(&user) };
+    let loaded = contents.iter().map(|content| super::layer::foreseen(store, map, content)).collect::<Result<_, _>>()?;
+    Ok(Prepared { content: Some(names(&contents)), ..Unpacked { loaded, user }.prepared(digest, image.config) })
 }
 
 /// What the layers have become, and who the user is in them.
@@ -155,6 +194,14 @@ fn of_reference(store: &Store, request: &Request<'_>, text: &str) -> Result<Prep
 struct Unpacked {
     loaded: Vec<Loaded>,
     user: ResolvedUser,
+}
+
+impl Unpacked {
+    fn prepared(self, digest: Digest, config: ImageConfig) -> Prepared {
+        let Self { loaded, user } = self;
+        let tree = Tree::Layers { names: names(&loaded) };
+        Prepared { digest, config, tree, root: root(&loaded), user, content: None, notes: Vec::new(), lease: None }
+    }
 }
 
 fn load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
@@ -165,25 +212,16 @@ fn load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
     let spec = spec(&image.config, request.user)?;
     let lock = store.begin_load()?;
     let work = || unpack(store, request, &image, &spec);
-    let Unpacked { loaded, user } = match request.ownership {
+    let unpacked = match request.ownership {
         Ownership::Single => work()?,
         Ownership::Range { uids, gids } => in_range(uids, gids, || {
             store.remove_leftovers(&lock)?;
             work()
         })?,
     };
-    complete(&mut image, &loaded);
-    let digest = keep(store, request, &image, &loaded)?;
-    let notes = notes(&loaded);
-    Ok(Prepared {
-        digest,
-        config: image.config,
-        tree: Tree::Layers { names: names(&loaded) },
-        root: root(&loaded),
-        user,
-        notes,
-        lease: None,
-    })
+    complete(&mut image, &unpacked.loaded);
+    let digest = keep(store, request, &image, &unpacked.loaded)?;
+    Ok(Prepared { notes: notes(&unpacked.loaded), ..unpacked.prepared(digest, image.config) })
 }
 
 /// Unpacks for whom the user is thought to be; where the image's files say something else, the layers for which that makes a
@@ -314,11 +352,16 @@ fn keep(store: &Store, request: &Request<'_>, image: &Image, loaded: &[Loaded]) 
 
 /// A source in the words of the profile.
 fn describe(source: &ImageSource) -> String {
+    let selected = |kind: &str, path: &Path, select: &Select| match select {
+        Select::Only => format!("{kind}:{}", path.display()),
+        Select::Tag(tag) => format!("{kind}:{}:{tag}", path.display()),
+        Select::Digest(digest) => format!("{kind}:{}@{digest}", path.display()),
+    };
     match source {
         ImageSource::Registry(text) => text.clone(),
-        ImageSource::OciDir { path, .. } => format!("oci:{}", path.display()),
-        ImageSource::OciArchive { path, .. } => format!("oci-archive:{}", path.display()),
-        ImageSource::DockerArchive { path, .. } => format!("docker-archive:{}", path.display()),
+        ImageSource::OciDir { path, select } => selected("oci", path, select),
+        ImageSource::OciArchive { path, select } => selected("oci-archive", path, select),
+        ImageSource::DockerArchive { path, select } => selected("docker-archive", path, select),
         ImageSource::Tar { path } => format!("tar:{}", path.display()),
         ImageSource::Rootfs { path } => format!("rootfs:{}", path.display()),
         ImageSource::Host => "host".to_owned(),

@@ -73,6 +73,46 @@ pub fn ensure(
     find(store, &key)?.ok_or_else(|| failed(&key, Errno::NOENT))
 }
 
+/// As [`ensure`], but makes nothing: where the skeleton is missing, what it would be.
+///
+/// # Errors
+/// [`Error`] of the lookup.
+pub fn foresee(
+    store: &Store,
+    image: &str,
+    wishes: &Wishes,
+    ownership: Ownership,
+    stack: impl FnOnce() -> Result<Stack, Error>,
+) -> Result<Skeleton, Error> {
+    let key = key(image, wishes);
+    if let Some(found) = find(store, &key)? {
+        return Ok(found);
+    }
+    let look = || {
+        let stack = stack()?;
+        let root = stack.lookup(b"")?.map_or((0o755, (0, 0)), |found| attributes(&found.stat));
+        Ok((home_is_empty(&stack, wishes)?, root))
+    };
+    let (home_is_empty, (mode, modified)) = match ownership {
+        Ownership::Single => look()?,
+        Ownership::Range { uids, gids } => in_range(uids, gids, look)?,
+    };
+    Ok(Skeleton { name: name(&key, home_is_empty), home_is_empty, mode, modified })
+}
+
+fn name(key: &str, home_is_empty: bool) -> String {
+    format!("{key}{}", if home_is_empty { 'e' } else { 'f' })
+}
+
+fn home_is_empty(stack: &Stack, wishes: &Wishes) -> Result<bool, Error> {
+    Ok(stack.list(wishes.home.as_bytes())?.is_none_or(|names| names.is_empty()))
+}
+
+/// Permission bits, and the modification time in seconds and nanoseconds.
+fn attributes(stat: &Stat) -> (u32, (i64, i64)) {
+    (stat.st_mode & 0o7777, (stat.st_mtime, stat.st_mtime_nsec as i64))
+}
+
 /// Eighteen hexadecimal digits of a hash over everything that the content depends on, after `s.`: by the dot a sweep of the store knows
 /// that this is no layer whose facts are missing.
 fn key(image: &str, wishes: &Wishes) -> String {
@@ -105,13 +145,13 @@ fn key(image: &str, wishes: &Wishes) -> String {
 }
 
 fn find(store: &Store, key: &str) -> Result<Option<Skeleton>, Error> {
-    for (suffix, home_is_empty) in [("e", true), ("f", false)] {
-        let name = format!("{key}{suffix}");
+    for home_is_empty in [true, false] {
+        let name = name(key, home_is_empty);
         let path = store.path().join("layers").join(&name);
         match statat(rustix::fs::CWD, &path, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => {
-                let modified = (stat.st_mtime, stat.st_mtime_nsec as i64);
-                return Ok(Some(Skeleton { name, home_is_empty, mode: stat.st_mode & 0o7777, modified }));
+                let (mode, modified) = attributes(&stat);
+                return Ok(Some(Skeleton { name, home_is_empty, mode, modified }));
             }
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(failed(&name, errno)),
@@ -138,7 +178,7 @@ fn make(
     // The image is looked at where its owners count: a home of mode 0700 is closed to everybody else.
     let look_and_fill = |owner| {
         let stack = stack()?;
-        let home_is_empty = stack.list(wishes.home.as_bytes())?.is_none_or(|names| names.is_empty());
+        let home_is_empty = home_is_empty(&stack, wishes)?;
         fill(&layers, &temporary, wishes, owner, &stack)?;
         Ok(home_is_empty)
     };
@@ -152,7 +192,7 @@ fn make(
         }
     };
     let result = filled.and_then(|home_is_empty| {
-        let name = format!("{key}{}", if home_is_empty { 'e' } else { 'f' });
+        let name = name(key, home_is_empty);
         match renameat_with(&layers, &temporary, &layers, &name, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(true),
             // Another hamper was faster, with the same content.

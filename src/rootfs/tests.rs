@@ -123,7 +123,10 @@ impl Bench {
 
 fn prepare_source(store: &Store, source: &ImageSource) -> Result<Prepared, Error> {
     let platform = Platform::native();
-    prepare(store, &Request { source, platform: &platform, pull: Pull::Missing, ownership: Ownership::Single, user: None, progress: None })
+    prepare(
+        store,
+        &Request { source, platform: &platform, pull: Pull::Missing, load: true, ownership: Ownership::Single, user: None, progress: None },
+    )
 }
 
 fn text(path: impl AsRef<Path>) -> String {

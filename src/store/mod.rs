@@ -52,15 +52,22 @@ pub struct Store {
 impl Store {
     /// Opens the store at `path`, and makes it where it is missing. Makes nothing inside of it: that is for who writes.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        match Self::find(path)? {
+            Some(store) => Ok(store),
+            None => {
+                create_private(path)?;
+                Self::find(path)?.ok_or_else(|| Error::new("open", path, Errno::NOENT))
+            }
+        }
+    }
+
+    /// As [`Self::open`], but makes nothing; `None`: there is no store.
+    pub fn find(path: &Path) -> Result<Option<Self>, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = match rustix::fs::open(path, flags, Mode::empty()) {
-            Err(Errno::NOENT) => {
-                create_private(path)?;
-                rustix::fs::open(path, flags, Mode::empty())
-            }
-            other => other,
-        }
-        .map_err(|errno| Error::new("open", path, errno))?;
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.map_err(|errno| Error::new("open", path, errno))?,
+        };
         let stat = rustix::fs::fstat(&directory).map_err(|errno| Error::new("stat", path, errno))?;
         if stat.st_uid != rustix::process::geteuid().as_raw() {
             return Err(Error::NotOurs { path: path.to_owned(), owner: stat.st_uid });
@@ -69,7 +76,7 @@ impl Store {
             // Made by somebody's mkdir under an open umask; nothing of ours may be reachable for others.
             rustix::fs::fchmod(&directory, Mode::RWXU).map_err(|errno| Error::new("chmod", path, errno))?;
         }
-        Ok(Self { path: path.to_owned(), directory })
+        Ok(Some(Self { path: path.to_owned(), directory }))
     }
 
     pub fn path(&self) -> &Path {

@@ -83,6 +83,19 @@ impl Store {
         }
     }
 
+    /// Every whole tree, with what is known about it.
+    pub fn trees(&self) -> Result<Vec<(LayerName, TreeFacts)>, Error> {
+        let mut trees = Vec::new();
+        for entry in self.list("layers")? {
+            let Some(name) = entry.strip_suffix(".json") else { continue };
+            let name = LayerName(name.to_owned());
+            if let Some(facts) = self.tree_facts(&name)? {
+                trees.push((name, facts));
+            }
+        }
+        Ok(trees)
+    }
+
     pub(super) fn is_whole(&self, name: &str) -> Result<bool, Error> {
         Ok(self.tree_facts(&LayerName(name.to_owned()))?.is_some())
     }

@@ -1,11 +1,12 @@
 //! A running sandbox in, its outcome out: signals, terminal, deadline, replaced files, and what is cleaned up afterwards.
 
 mod attributes;
+mod obeyed;
 mod terminal;
 mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
@@ -21,9 +22,13 @@ use crate::launch::wire::{Message, hear};
 use crate::sys;
 use attributes::Attributes;
 
+pub use obeyed::Obeyed;
 pub use terminal::{Side, Terminal, sides};
-use watch::Watch;
+use watch::{Seen, Watch};
 pub use watch::{WatchError, Watched};
+
+/// Is told of a file.
+pub type Tell = Box<dyn FnMut(&Path)>;
 
 /// How a sandbox is watched over.
 pub struct Orders {
@@ -33,6 +38,8 @@ pub struct Orders {
     pub watched: Option<(PathBuf, Vec<Watched>)>,
     /// Below which the payload may change modes and times, where it has to ask for that; without a link in them.
     pub writable: Vec<PathBuf>,
+    /// Profiles of the project that the payload can reach, and who is told of those that it made or changed.
+    pub obeyed: Option<(Obeyed, Tell)>,
     /// Only warn then.
     pub warn_only: bool,
     /// Wall clock limit.
@@ -68,6 +75,8 @@ pub struct Outcome {
     pub missed: Vec<(u32, Errno)>,
     /// Guarded paths that the host replaced while the sandbox was let go on.
     pub replaced: Vec<PathBuf>,
+    /// What git on the host obeys, and was not there before.
+    pub appeared: Vec<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +122,12 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
     if let Some(terminal) = &mut orders.terminal {
         terminal.drain();
     }
-    Ok(Outcome { end, missed, replaced })
+    let mut appeared = Vec::new();
+    if let Some((obeyed, tell)) = &mut orders.obeyed {
+        obeyed.changed().iter().for_each(|path| tell(path));
+        appeared = obeyed.appeared();
+    }
+    Ok(Outcome { end, missed, replaced, appeared })
 }
 
 /// Every signal but SIGCHLD, which is not needed beside a pidfd and a socket.
@@ -251,9 +265,14 @@ impl Supervision<'_> {
     }
 
     fn begin_watch(&mut self) -> Result<(), SuperviseError> {
-        let Some((project, paths)) = &self.orders.watched else { return Ok(()) };
+        let (project, paths) = match (&self.orders.watched, &self.orders.obeyed) {
+            (Some((project, paths)), _) => (project.as_path(), paths.as_slice()),
+            (None, Some(_)) => (Path::new(""), &[][..]),
+            (None, None) => return Ok(()),
+        };
         let (watch, replaced) = Watch::new(project, paths)?;
         self.watch = Some(watch);
+        self.look_at_obeyed()?;
         replaced.map_or(Ok(()), |path| self.take_replaced(path))
     }
 
@@ -295,8 +314,21 @@ impl Supervision<'_> {
     }
 
     fn look_at_watch(&mut self) -> Result<(), SuperviseError> {
-        let replaced = self.watch.as_mut().and_then(Watch::replaced);
+        let Seen { replaced, written } = self.watch.as_mut().map(Watch::look).unwrap_or_default();
+        if written {
+            self.look_at_obeyed()?;
+        }
         replaced.map_or(Ok(()), |path| self.take_replaced(path))
+    }
+
+    /// Watched before they are looked at, so that nothing falls in between; a directory of profiles may be new.
+    fn look_at_obeyed(&mut self) -> Result<(), SuperviseError> {
+        let (Some((obeyed, tell)), Some(watch)) = (&mut self.orders.obeyed, &mut self.watch) else { return Ok(()) };
+        for directory in obeyed.directories() {
+            watch.add_obeyed(&directory)?;
+        }
+        obeyed.changed().iter().for_each(|path| tell(path));
+        Ok(())
     }
 
     fn take_signals(&mut self, signals: &SignalFd) -> Result<(), SuperviseError> {

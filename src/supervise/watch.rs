@@ -9,9 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
+use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
 use rustix::fs::stat;
 use rustix::io::Errno;
+
+use super::obeyed::is_obeyed;
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot watch {}", path.display())]
@@ -34,6 +36,17 @@ pub struct Watch {
     project: PathBuf,
     /// Guarded names by watch descriptor.
     names: HashMap<i32, Vec<PathBuf>>,
+    /// Directories in which profiles may appear.
+    obeyed: Vec<i32>,
+}
+
+/// What has happened since the last look.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// The first guarded path that something has happened to.
+    pub replaced: Option<PathBuf>,
+    /// Something was made or written where profiles are.
+    pub written: bool,
 }
 
 impl Watch {
@@ -47,7 +60,7 @@ impl Watch {
             move |source| WatchError { path, source }
         };
         let fd = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(wrap(project))?;
-        let mut watch = Self { fd, project: project.to_owned(), names: HashMap::new() };
+        let mut watch = Self { fd, project: project.to_owned(), names: HashMap::new(), obeyed: Vec::new() };
         for Watched { path, .. } in paths {
             for guarded in path.ancestors().filter(|part| !part.as_os_str().is_empty()) {
                 let directory = project.join(guarded.parent().unwrap_or(Path::new("")));
@@ -68,17 +81,34 @@ impl Watch {
         self.fd.as_fd()
     }
 
-    /// The first guarded path that something has happened to since the last call.
-    pub fn replaced(&mut self) -> Option<PathBuf> {
+    /// Watches a directory in which profiles may appear or be written.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn add_obeyed(&mut self, directory: &Path) -> Result<(), WatchError> {
+        // Added to what is watched there already. Closing tells of every way to write but through a mapping, which ends in closing too.
+        let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD;
+        let wrap = |source| WatchError { path: directory.to_owned(), source };
+        self.obeyed.push(add_watch(&self.fd, directory, flags).map_err(wrap)?);
+        Ok(())
+    }
+
+    /// What has happened since the last call.
+    pub fn look(&mut self) -> Seen {
+        let mut seen = Seen::default();
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(&self.fd, &mut buffer);
         while let Ok(event) = reader.next() {
             let name = event.file_name().map(|name| Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())));
+            seen.written |= self.obeyed.contains(&event.wd()) && name.is_some_and(is_obeyed);
+            if !event.events().intersects(ReadFlags::MOVED_TO | ReadFlags::MOVED_FROM | ReadFlags::DELETE) {
+                continue;
+            }
             let guarded = self.names.get(&event.wd()).into_iter().flatten();
             if let Some(path) = guarded.into_iter().find(|path| path.file_name() == name.map(Path::as_os_str)) {
-                return Some(self.project.join(path));
+                seen.replaced.get_or_insert_with(|| self.project.join(path));
             }
         }
-        None
+        seen
     }
 }

@@ -62,16 +62,40 @@ fn a_plan_makes_nothing() {
 }
 
 #[test]
-fn a_plan_of_an_image_that_is_not_loaded_loads_it_and_makes_nothing_else() {
+fn a_plan_of_an_image_that_is_not_loaded_says_how_to_load_it() {
     let env = TestEnv::alone();
     rich(&env);
     // The steps depend on what is in the image: its user, its home, its links.
-    for place in [env.project(), env.state(), env.config(), env.home()] {
-        let before = tree(&place);
-        env.hamper(["plan"]).env("TOKEN", "t").payload(["true"]).output().code(0);
-        assert_same(&before, &tree(&place), &place.display().to_string());
+    for (arguments, code) in [(&["plan"][..], 1), (&["plan", "--json"], 1), (&["run", "--dry-run"], 125)] {
+        let before = tree(env.root());
+        env.hamper(arguments.iter().copied()).env("TOKEN", "t").payload(["true"]).output().code(code);
+        assert_same(&before, &tree(env.root()), arguments[0]);
     }
-    assert!(!env.store().join("scratch").exists() && !env.store().join("scratch-range").exists());
+    let load = format!("hamper image load 'oci:{}'", crate::support::images().join("busybox").display());
+    env.hamper(["plan"]).env("TOKEN", "t").payload(["true"]).output().code(1).told(&["is not loaded yet", &load]);
+    env.hamper(["run", "--dry-run"]).env("TOKEN", "t").payload(["true"]).output().code(125).told(&["is not loaded yet", &load]);
+}
+
+/// What a run would make is foreseen: its name, and whether the image has a home for the user.
+#[test]
+fn a_plan_before_the_first_run_is_the_plan_after_it() {
+    for map in maps() {
+        for user in ["0", "1000:1000"] {
+            let env = TestEnv::alone();
+            rich(&env);
+            let user = format!("identity.user=\"{user}\"");
+            env.hamper(["image", "load", &image("busybox"), "--map", map]).output().code(0);
+            let plan = || {
+                let planned = env.hamper(["plan", "--json"]).map(map).set(&user).env("TOKEN", "t").payload(["true"]).output().ok();
+                serde_json::from_str::<Value>(&planned).expect("JSON")["steps"].clone()
+            };
+            let before = tree(env.root());
+            let foreseen = plan();
+            assert_same(&before, &tree(env.root()), "plan");
+            env.run_profile().map(map).set(&user).env("TOKEN", "t").probe("exit 0").code(0);
+            assert_eq!(foreseen, plan(), "{map} {user}");
+        }
+    }
 }
 
 #[test]

@@ -332,17 +332,24 @@ fn strict_and_own_filters_keep_what_the_rung_needs() {
     env.file("open.json", r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#);
     let key = private(&env, "id_rsa").display().to_string();
     for filter in ["strict", "open.json"] {
-        let words = format!("./probe chmod 644 {key} -- fchmod 644 {key} 3 -- chmod 644 hamper.toml -- family unix inet");
+        let words = format!("./probe chmod 644 {key} -- fchmod 644 {key} 3 -- chmod 755 probe -- family unix inet");
         let out = run(&env).set(&format!("security.seccomp={filter}")).payload(words.split(' ')).output().code(0);
         assert_eq!(out.value(&format!("chmod {key}:")), "EPERM", "{filter}");
         assert_eq!(out.value(&format!("fchmod {key}:")), "EPERM", "{filter}");
-        assert_eq!(out.value("chmod hamper.toml:"), "ok", "{filter}");
+        assert_eq!(out.value("chmod probe:"), "ok", "{filter}");
         assert!(out.answers("family").iter().all(|(_, result)| result == "EAFNOSUPPORT"), "{filter}: {}", out.stdout);
     }
     for allowed in ["chmod", "@ipc", "socket"] {
         let out = run(&env).set(&format!("security.seccomp_allow=[\"{allowed}\"]")).payload(["true"]).output().code(125);
         out.told(&["seccomp_allow", "isolation = \"landlock\""]);
     }
+}
+
+#[test]
+fn a_profile_that_the_payload_changes_is_not_obeyed_unseen() {
+    let env = env();
+    run(&env).payload(["sh", "-c", "echo 'network.mode = \"host\"' >> hamper.toml"]).output().code(0);
+    run(&env).payload(["true"]).output().code(125).told(&["hamper.toml", "hamper trust"]);
 }
 
 #[test]
@@ -528,7 +535,7 @@ fn root_of_a_namespace_gets_no_more() {
     let key = private(&env, "id_rsa").display().to_string();
     let words = env
         .hamper(["run"])
-        .payload(["./probe", "status", "--", "open", &key, "--", "chmod", "644", &key, "--", "chmod", "644", "hamper.toml"])
+        .payload(["./probe", "status", "--", "open", &key, "--", "chmod", "644", &key, "--", "chmod", "755", "probe"])
         .words();
     let script = format!("echo 0 > /proc/sys/user/max_user_namespaces && exec {words}");
     let out = env.program("unshare", ["--user", "--map-root-user", "sh", "-c", &script]).output().code(0);
@@ -537,7 +544,7 @@ fn root_of_a_namespace_gets_no_more() {
     }
     assert_eq!(out.value(&format!("open {key}:")), "EACCES");
     assert_eq!(out.value(&format!("chmod {key}:")), "EPERM");
-    assert_eq!(out.value("chmod hamper.toml:"), "ok");
+    assert_eq!(out.value("chmod probe:"), "ok");
     out.told(&["user.max_user_namespaces is 0", "held by Landlock"]);
 }
 
@@ -546,11 +553,10 @@ fn where_nobody_can_be_asked_modes_stay_as_they_are() {
     let env = env();
     let key = private(&env, "id_rsa").display().to_string();
     let report = env.root().join("report.json").display().to_string();
-    let words =
-        env.hamper(["run", "--report", &report]).payload(["./probe", "chmod", "644", &key, "--", "chmod", "644", "hamper.toml"]).words();
+    let words = env.hamper(["run", "--report", &report]).payload(["./probe", "chmod", "644", &key, "--", "chmod", "755", "probe"]).words();
     let out = env.program(&probe().display().to_string(), ["listened", "sh", "-c", &words]).output().code(0);
     assert_eq!(out.value(&format!("chmod {key}:")), "ENOSYS");
-    assert_eq!(out.value("chmod hamper.toml:"), "ENOSYS");
+    assert_eq!(out.value("chmod probe:"), "ENOSYS");
     let report: Value = serde_json::from_str(&std::fs::read_to_string(&report).expect("report")).expect("JSON");
     assert!(report["missed"][0]["what"].as_str().is_some_and(|what| what.contains("asks the parent")), "{report}");
 }
@@ -558,7 +564,7 @@ fn where_nobody_can_be_asked_modes_stay_as_they_are() {
 #[test]
 fn control_z_and_fg_without_namespaces() {
     let env = env();
-    let line = run(&env).payload(["sh", "-c", "echo ready; read x; chmod 644 hamper.toml && echo got $x; exit 5"]).words();
+    let line = run(&env).payload(["sh", "-c", "echo ready; read x; chmod 755 probe && echo got $x; exit 5"]).words();
     let mut pty = Pty::new();
     pty.start("exec dash -i", &env);
     pty.expect("$ ");

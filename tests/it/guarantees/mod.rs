@@ -7,6 +7,7 @@ mod environment;
 mod filesystem;
 mod identity;
 mod landlock_rung;
+mod later_runs;
 mod network;
 mod processes;
 mod syscalls;

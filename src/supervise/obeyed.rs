@@ -1,0 +1,91 @@
+//! Files of a project that decide what later runs may do: a payload that can write there must not speak to the next sandbox unseen.
+//!
+//! What this run has read is mounted read-only. A name that does not exist cannot be mounted over, and a file that another run would
+//! read is nobody's concern here: those are compared before and after, and while a run lasts.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Names that hamper reads by itself, and that git on the host obeys.
+const NAMES: [&str; 2] = ["hamper.toml", "hamper.local.toml"];
+const REPOSITORY: &str = ".git";
+const GIT: [&str; 2] = [".git/commondir", ".git/config.worktree"];
+/// Where named profiles of a project are.
+const PROFILES: &str = "profiles";
+/// Entries of that directory that are looked at.
+const MAX_PROFILES: usize = 1000;
+
+/// Device, inode, and the time of the last change in seconds and nanoseconds, which nobody can set back.
+type Stamp = (u64, u64, i64, i64);
+
+/// The files as they were before the sandbox was started.
+#[derive(Debug)]
+pub struct Obeyed {
+    project: PathBuf,
+    /// Relative to the project; these are mounted read-only.
+    guarded: Vec<PathBuf>,
+    profiles: BTreeMap<PathBuf, Stamp>,
+    git: Vec<PathBuf>,
+}
+
+impl Obeyed {
+    /// Looks at `project`, in which the files `guarded` are read-only for the payload.
+    pub fn survey(project: &Path, guarded: Vec<PathBuf>) -> Self {
+        let profiles = profiles(project);
+        let git = missing(project);
+        Self { project: project.to_owned(), guarded, profiles, git }
+    }
+
+    /// The project, and the directory of its named profiles where there is one.
+    pub fn directories(&self) -> impl Iterator<Item = PathBuf> {
+        let named = self.project.join(PROFILES);
+        std::iter::once(self.project.clone()).chain(named.is_dir().then_some(named))
+    }
+
+    /// Profiles that were made or changed since, and that the payload could reach.
+    pub fn changed(&self) -> Vec<PathBuf> {
+        let changed = |(path, stamp): &(PathBuf, Stamp)| self.profiles.get(path) != Some(stamp) && !self.is_guarded(path);
+        profiles(&self.project).into_iter().filter(changed).map(|(path, _)| self.project.join(path)).collect()
+    }
+
+    /// What git obeys, and was not there before.
+    pub fn appeared(&self) -> Vec<PathBuf> {
+        self.git.iter().map(|name| self.project.join(name)).filter(|path| path.symlink_metadata().is_ok()).collect()
+    }
+
+    fn is_guarded(&self, path: &Path) -> bool {
+        self.guarded.iter().any(|guarded| path.starts_with(guarded))
+    }
+}
+
+/// Whether a name in one of the directories can be a profile's, or that of the directory of profiles.
+pub(super) fn is_obeyed(name: &Path) -> bool {
+    name == Path::new(PROFILES) || name.extension().is_some_and(|end| end == "toml")
+}
+
+fn profiles(project: &Path) -> BTreeMap<PathBuf, Stamp> {
+    let mut found = BTreeMap::new();
+    let mut look = |path: PathBuf| {
+        if let Ok(facts) = project.join(&path).symlink_metadata() {
+            found.insert(path, (facts.dev(), facts.ino(), facts.ctime(), facts.ctime_nsec()));
+        }
+    };
+    NAMES.iter().for_each(|name| look(name.into()));
+    if let Ok(entries) = project.join(PROFILES).read_dir() {
+        let names = entries.take(MAX_PROFILES).filter_map(|entry| Some(entry.ok()?.file_name()));
+        names
+            .filter(|name| Path::new(name).extension().is_some_and(|end| end == "toml"))
+            .for_each(|name| look(Path::new(PROFILES).join(name)));
+    }
+    found
+}
+
+/// In a repository its own names, else the repository.
+fn missing(project: &Path) -> Vec<PathBuf> {
+    let is_missing = |name: &&str| project.join(name).symlink_metadata().is_err();
+    if is_missing(&REPOSITORY) {
+        return vec![REPOSITORY.into()];
+    }
+    GIT.into_iter().filter(is_missing).map(PathBuf::from).collect()
+}
