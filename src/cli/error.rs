@@ -51,6 +51,7 @@ pub enum CliError {
 /// What kind of step failed, as far as hint and exit code depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
+    Keyring,
     Clone,
     Maps,
     Root,
@@ -63,6 +64,7 @@ impl StepKind {
     pub fn of(step: &plan::Step) -> Self {
         use plan::Step;
         match step {
+            Step::JoinSessionKeyring => Self::Keyring,
             Step::Clone { .. } => Self::Clone,
             Step::WriteIdMaps { .. } => Self::Maps,
             Step::MountRoot { .. } => Self::Root,
@@ -96,6 +98,9 @@ impl CliError {
             Self::Plan(PlanError::Required { .. }) => "hamper doctor",
             Self::Plan(PlanError::Impossible { key: "security.caps", .. }) => "hamper doctor",
             Self::Maps { .. } => "hamper doctor",
+            Self::Step { kind: StepKind::Keyring, source: Errno::DQUOT, .. } => {
+                "every running sandbox has a keyring; the kernel bounds them by kernel.keys.maxkeys for each user"
+            }
             Self::Step { kind: StepKind::Clone, source, .. } => return Some(blocked(&host::explain_clone(*source))),
             Self::Step { kind: StepKind::Maps, source, .. } => return Some(blocked(&host::explain(host::Act::UidMap, *source))),
             Self::Step { kind: StepKind::Root, .. } => "hamper doctor says whether overlay works on your store's file system",

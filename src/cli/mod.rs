@@ -94,17 +94,54 @@ fn run_alone(arguments: &[OsString]) -> Option<Result<run::RunArgs, clap::Error>
     Some(command.try_get_matches_from(&arguments[1..]).and_then(|matches| run::RunArgs::from_arg_matches(&matches)))
 }
 
-/// `run [PROFILE] [-- COMMAND…]` without an option, the form that is typed all day: clap's answer, without clap's tree of options.
+/// `run` with the options that are typed all day and by scripts, each apart from its value: clap's answer, without clap's tree of options.
+/// What is spelled in another way, or is wrong, is left to clap.
 fn plain_run(arguments: &[OsString]) -> Option<run::RunArgs> {
     let separator = arguments.iter().position(|argument| argument == "--");
     let (before, after) = arguments.split_at(separator.unwrap_or(arguments.len()));
-    let profile = match before {
-        [] => None,
-        [profile] if !profile.as_encoded_bytes().starts_with(b"-") && !profile.is_empty() => Some(profile.to_str()?.to_owned()),
-        _ => return None,
-    };
+    let mut common = run::CommonArgs::default();
+    let mut words = before.iter().map(|word| word.to_str());
+    while let Some(word) = words.next() {
+        let word = word?;
+        let once = match word {
+            "-e" | "--env" => {
+                common.env.push(value(&mut words)?);
+                continue;
+            }
+            "-v" | "--volume" => {
+                common.volume.push(value(&mut words)?);
+                continue;
+            }
+            "--set" => {
+                common.set.push(value(&mut words)?);
+                continue;
+            }
+            "-w" | "--workdir" => &mut common.workdir,
+            "-u" | "--user" => &mut common.user,
+            "--network" => &mut common.network,
+            "--image" => &mut common.image,
+            "--name" => &mut common.name,
+            _ if word.starts_with('-') || word.is_empty() => return None,
+            _ => {
+                // The profile, and only one.
+                if common.profile.replace(word.to_owned()).is_some() {
+                    return None;
+                }
+                continue;
+            }
+        };
+        if once.replace(value(&mut words)?).is_some() {
+            return None;
+        }
+    }
     let command = after.iter().skip(1).map(|word| word.to_str().map(str::to_owned)).collect::<Option<_>>()?;
-    Some(run::RunArgs { common: run::CommonArgs { profile, ..run::CommonArgs::default() }, command })
+    Some(run::RunArgs { common, command })
+}
+
+/// The value of an option; one that is empty or looks like an option is for clap to judge.
+fn value<'a>(words: &mut impl Iterator<Item = Option<&'a str>>) -> Option<String> {
+    let value = words.next()??;
+    (!value.is_empty() && !value.starts_with('-')).then(|| value.to_owned())
 }
 
 /// The whole command, for completions and the manual page.
@@ -129,18 +166,40 @@ mod tests {
     /// The short way says what clap says, or leaves it to clap.
     #[test]
     fn the_plain_form_means_what_clap_means() {
-        let lines: [&[&str]; 8] =
-            [&[], &["node14"], &["--", "true"], &["p", "--", "a", "--", "-x"], &["--"], &["-e", "A=b"], &["--help"], &["a", "b"]];
+        let lines: [&[&str]; 22] = [
+            &[],
+            &["node14"],
+            &["--", "true"],
+            &["p", "--", "a", "--", "-x"],
+            &["--"],
+            &["-e", "A=b"],
+            &["-e", "A=b", "p", "-v", "/a:/b:ro", "--set", "a=b", "--set", "c=d", "--", "x"],
+            &["--image", "host", "--network", "none", "-w", "/x", "-u", "1:2", "--name", "n"],
+            &["--env", "A", "--volume", "a:/b", "--workdir", "/", "--user", "u", "q"],
+            &["--image", "a", "--image", "b"],
+            &["a", "b"],
+            &["-e"],
+            &["--image", ""],
+            &["-e", "-v", "a:/b"],
+            &["-eA=b"],
+            &["--image=host"],
+            &["--help"],
+            &["-h"],
+            &["-ev", "x"],
+            &["--nonsense", "x"],
+            &["", "--"],
+            &["--keep", "p"],
+        ];
+        let mut short_ways = 0;
         for line in lines {
             let words: Vec<OsString> = line.iter().map(OsString::from).collect();
-            let Some(short) = plain_run(&words) else {
-                assert!(line.iter().any(|word| word.starts_with('-')) || line.len() > 1, "{line:?}");
-                continue;
-            };
+            let Some(short) = plain_run(&words) else { continue };
+            short_ways += 1;
             let command = run::RunArgs::augment_args(Clap::new("run"));
             let matches = command.try_get_matches_from(std::iter::once(OsString::from("run")).chain(words)).expect("clap takes it");
             let long = run::RunArgs::from_arg_matches(&matches).expect("clap takes it");
             assert_eq!(format!("{short:?}"), format!("{long:?}"), "{line:?}");
         }
+        assert_eq!(short_ways, 9);
     }
 }

@@ -4,6 +4,7 @@ use super::exit::ExitCode;
 use std::path::PathBuf;
 
 use clap::Args;
+use rustix::io::Errno;
 
 use super::error::{CliError, StepKind};
 use super::landlock_rung;
@@ -12,7 +13,7 @@ use super::start::{Assembled, Effects, assemble, terminal_sides};
 use super::which::{self, Chosen};
 use crate::host::{Directories, Explanation, Ids};
 use crate::launch::{self, LaunchError, lower};
-use crate::plan::{self, Invocation, Plan, Step};
+use crate::plan::{self, Degraded, Invocation, Plan, Step};
 use crate::profile::{Isolation, OnReplace, Profile};
 use crate::supervise::{self, End, Orders, Outcome, Terminal};
 use crate::sys::Arguments;
@@ -186,7 +187,7 @@ fn current_directory() -> Result<PathBuf, CliError> {
 fn complete(invocation: &mut Invocation, args: &CommonArgs, profile: &Profile) -> Result<(), CliError> {
     invocation.workdir.clone_from(&args.workdir);
     invocation.entrypoint = args.entrypoint.as_ref().map(|entry| if entry.is_empty() { vec![] } else { vec![entry.clone()] });
-    invocation.terminal = terminal_sides(profile.lifecycle.tty);
+    (invocation.terminal, invocation.pipes) = terminal_sides(profile.lifecycle.tty);
     for pair in &args.env {
         let (name, value) = match pair.split_once('=') {
             Some((name, value)) => (name.to_owned(), value.to_owned()),
@@ -210,7 +211,7 @@ fn launch_and_wait(
     args: &CommonArgs,
     all: &Arguments,
 ) -> Result<Ended, CliError> {
-    let Assembled { plan, resources, opened, watched, obeyed, stop_signal, image, host } = assembled;
+    let Assembled { mut plan, resources, pipes, opened, watched, obeyed, stop_signal, image, host } = assembled;
     let Some(mut resources) = resources else { return Ok(Ended::Code(0)) };
     let open = |path: &PathBuf| {
         report::Destination::open(path).map_err(|source| CliError::Io { act: "write the report", path: path.clone(), source })
@@ -222,8 +223,11 @@ fn launch_and_wait(
     let writable = plan::writable(&plan.steps).iter().filter_map(|path| path.canonicalize().ok()).collect();
     let lowered = lower(&plan, resources)?;
     sys::block_signals();
-    // Ignoring: a kernel without keyrings has none to leave.
-    let _ = sys::join_session_keyring();
+    let keyring = own_keyring(sys::join_session_keyring()).map_err(|errno| {
+        let step = plan.steps.iter().position(|step| *step == Step::JoinSessionKeyring).unwrap_or_default();
+        failed_step(&plan.steps, u32::try_from(step).unwrap_or(u32::MAX), errno)
+    })?;
+    plan.degraded.extend(keyring);
     let mut running = match launch::start(lowered, all) {
         Ok(running) => running,
         Err(error) => {
@@ -234,6 +238,7 @@ fn launch_and_wait(
     let cleaned = running.scratch.as_mut().map_or(Ok(false), launch::Scratch::clean_used);
     let orders = Orders {
         terminal: sides.contains(&true).then(|| Terminal::new(sides)),
+        pipes,
         watched,
         writable,
         obeyed: obeyed.map(|obeyed| (obeyed, super::trust::distrust_in(directories))),
@@ -276,6 +281,17 @@ fn launch_and_wait(
     result
 }
 
+/// A sandbox that shares the caller's keys is none; a kernel without keyrings has none to share.
+fn own_keyring(joined: Result<(), Errno>) -> Result<Option<Degraded>, Errno> {
+    match joined {
+        Ok(()) => Ok(None),
+        Err(Errno::NOSYS) => {
+            Ok(Some(Degraded { what: "keyring", asked: "a session keyring of its own".into(), got: "a kernel without keyrings".into() }))
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
 fn step_error(steps: &[Step], error: LaunchError) -> CliError {
     match error {
         LaunchError::Step { step, source } => failed_step(steps, step, source),
@@ -290,7 +306,7 @@ fn words(steps: &[Step], index: u32) -> String {
     }
 }
 
-fn failed_step(steps: &[Step], index: u32, source: rustix::io::Errno) -> CliError {
+fn failed_step(steps: &[Step], index: u32, source: Errno) -> CliError {
     let kind = steps.get(index as usize).map_or(StepKind::Other, StepKind::of);
     CliError::Step { step: words(steps, index), kind, source }
 }
@@ -309,5 +325,19 @@ fn code(steps: &[Step], outcome: &Outcome) -> Result<i32, CliError> {
             hint: Some("[project] on_replace = \"warn\" lets it go on".into()),
         }),
         End::Lost => Err(CliError::Told { words: "the sandbox was killed".into(), hint: None }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kernel_without_keyrings_may_do_without_one() {
+        assert_eq!(own_keyring(Ok(())), Ok(None));
+        assert!(own_keyring(Err(Errno::NOSYS)).is_ok_and(|degraded| degraded.is_some_and(|one| one.what == "keyring")));
+        for errno in [Errno::DQUOT, Errno::NOMEM, Errno::PERM] {
+            assert_eq!(own_keyring(Err(errno)), Err(errno));
+        }
     }
 }

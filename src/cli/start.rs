@@ -17,7 +17,7 @@ use crate::profile::{
     HomeMode, Isolation, MapMode, Missing, Mount, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode,
     SeccompSource, SecretSource, TtyMode,
 };
-use crate::supervise::{self, Obeyed, Watched};
+use crate::supervise::{self, Obeyed, Pipes, Watched};
 
 /// Whether anything may be made on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct ProjectChoice {
 pub struct Assembled {
     pub plan: Plan,
     pub resources: Option<Resources>,
+    /// Where the payload is to see no terminal.
+    pub pipes: Option<Pipes>,
     /// Sources stay open until the child has bound them, so that no inode is used again.
     pub opened: Vec<OwnedFd>,
     /// The project and the guarded paths in it that exist.
@@ -68,7 +70,7 @@ pub fn assemble(
         plan::refuse_wishes(profile)?;
     }
     let want_ranges = profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid);
-    let host = Host::probe(ids, want_ranges && !rung);
+    let host = Host::probe(ids, want_ranges && !rung)?;
     let state = ProjectState::new(directories, profile, choice.path.as_deref());
     let mut opened = Opening { fds: Vec::with_capacity(8), effects };
     let target = project_target(profile, choice);
@@ -108,7 +110,7 @@ pub fn assemble(
         network: profile.network.mode == NetworkMode::Host,
         attributes: plan::may_change_attributes(&host, &project),
     });
-    let filter = compile_seccomp(profile, same_user)?;
+    let filter = compile_seccomp(profile, &host, same_user)?;
     let facts = filter.as_ref().map(|(name, filter)| plan::SeccompFacts {
         name: name.clone(),
         allowed: filter.allowed,
@@ -123,6 +125,7 @@ pub fn assemble(
         profile,
         host: &host,
         image: &image.image,
+        digest: &image.digest,
         project: &project,
         invocation,
         environment: &environment,
@@ -139,18 +142,25 @@ pub fn assemble(
         plan.notes.extend(filter.notes.iter().cloned());
     }
     opened.fds.extend(resolv_conf.map(|opened| opened.fd));
+    let mut pipes = None;
     let resources = match effects {
         Effects::None => None,
         Effects::All => {
+            let mut ends = [const { None }; 3];
+            if invocation.pipes.contains(&true) {
+                let (ours, theirs) = Pipes::new(invocation.pipes)?;
+                (pipes, ends) = (Some(ours), theirs);
+            }
             let scratch = private.and_then(|private| private.scratch);
-            let made = Made { scratch, seccomp: filter.map(|(_, filter)| filter.program), secrets, terminal: invocation.terminal };
+            let seccomp = filter.map(|(_, filter)| filter.program);
+            let made = Made { scratch, seccomp, secrets, terminal: invocation.terminal, pipes: ends };
             Some(resources(&plan, profile, directories, &host, &image, made)?)
         }
     };
     // What nothing protects, nobody can lose; and all of it can be left changed.
     let watched = if rung { None } else { watched(&project) };
     let obeyed = obeyed(&project, rung);
-    Ok(Assembled { plan, resources, opened: opened.fds, watched, obeyed, stop_signal: stop_signal(profile, &image), image, host })
+    Ok(Assembled { plan, resources, pipes, opened: opened.fds, watched, obeyed, stop_signal: stop_signal(profile, &image), image, host })
 }
 
 /// What exists and is guarded in a writable project is watched for replacement.
@@ -167,7 +177,7 @@ fn obeyed(project: &plan::Project, unprotected: bool) -> Option<Obeyed> {
     }
     let read_only = |guarded: &&Guarded| guarded.identity.is_some() && !unprotected;
     let guarded = project.guarded.iter().filter(read_only).map(|guarded| guarded.path.clone()).collect();
-    Some(Obeyed::survey(&project.path, guarded))
+    Obeyed::survey(&project.path, guarded)
 }
 
 fn stop_signal(profile: &Profile, image: &ImageFacts) -> Signal {
@@ -446,6 +456,7 @@ fn read_secrets(profile: &Profile) -> Result<Vec<(String, Vec<u8>)>, CliError> {
 
 fn compile_seccomp(
     profile: &Profile,
+    host: &Host,
     same_user: Option<plan::seccomp::SameUser>,
 ) -> Result<Option<(String, plan::seccomp::Filter)>, CliError> {
     use plan::seccomp::{Arch, Request, Source, compile, parse_oci};
@@ -469,18 +480,10 @@ fn compile_seccomp(
         nested_userns: security.nested_userns,
         same_user,
         caps: &caps,
-        kernel: kernel_version(),
+        kernel: host.kernel,
         arch: Arch::HOST,
     };
     Ok(Some((name, compile(&request).map_err(|source| CliError::Seccomp { source })?)))
-}
-
-/// Major and minor version of the running kernel, uname(2).
-fn kernel_version() -> (u32, u32) {
-    let name = rustix::system::uname();
-    let release = name.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Files that a profile refers to, other than images, are small.
@@ -555,6 +558,7 @@ struct Made {
     seccomp: Option<seccompiler::BpfProgram>,
     secrets: Vec<(String, Vec<u8>)>,
     terminal: [bool; 3],
+    pipes: [Option<OwnedFd>; 3],
 }
 
 fn resources(
@@ -565,7 +569,7 @@ fn resources(
     image: &ImageFacts,
     made: Made,
 ) -> Result<Resources, CliError> {
-    let Made { scratch, seccomp, secrets, terminal } = made;
+    let Made { scratch, seccomp, secrets, terminal, pipes } = made;
     let layers = directories.data.join("layers");
     let ranges = host.ranges.filter(|_| profile.identity.map != MapMode::Single);
     let scratch_base = directories.data.join(if ranges.is_some() { "scratch-range" } else { "scratch" });
@@ -585,7 +589,7 @@ fn resources(
     if image.image.is_host() && !layers.exists() {
         make_directory(&layers)?;
     }
-    Ok(Resources { layers, scratch, masks, seccomp, secrets, terminal, umask: profile_umask(profile), fault: fault() })
+    Ok(Resources { layers, scratch, masks, seccomp, secrets, terminal, pipes, umask: profile_umask(profile), fault: fault() })
 }
 
 fn profile_umask(profile: &Profile) -> u32 {
@@ -593,11 +597,12 @@ fn profile_umask(profile: &Profile) -> u32 {
     profile.lifecycle.umask.unwrap_or(own)
 }
 
-/// Which of 0, 1, 2 the payload gets its own terminal for.
-pub fn terminal_sides(mode: TtyMode) -> [bool; 3] {
+/// Which of 0, 1, 2 the payload gets its own terminal for, and which a pipe in place of the caller's.
+pub fn terminal_sides(mode: TtyMode) -> ([bool; 3], [bool; 3]) {
     match mode {
-        TtyMode::Auto | TtyMode::Never => supervise::sides(),
-        TtyMode::Always => [true; 3],
+        TtyMode::Auto => (supervise::sides(), [false; 3]),
+        TtyMode::Never => ([false; 3], supervise::sides()),
+        TtyMode::Always => ([true; 3], [false; 3]),
     }
 }
 

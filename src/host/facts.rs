@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
+use super::probe::{MINIMUM_KERNEL, kernel_version};
 use crate::sys;
 
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,8 @@ pub enum HostError {
     RaisedPrivileges,
     #[error("HOME is not set to an absolute path")]
     NoHome,
+    #[error("this is Linux {release}, and hamper needs {}.{} or newer", MINIMUM_KERNEL.0, MINIMUM_KERNEL.1)]
+    OldKernel { release: String },
 }
 
 /// A block of subordinate ids, subuid(5).
@@ -80,6 +83,8 @@ impl Ids {
 pub struct Host {
     pub uid: u32,
     pub gid: u32,
+    /// Major and minor version of the kernel.
+    pub kernel: (u32, u32),
     /// The Landlock ABI, or why there is none.
     pub landlock: Result<u32, Errno>,
     /// Subordinate ranges, where both and the two programs that map them exist; looked up only when asked for.
@@ -88,11 +93,23 @@ pub struct Host {
 
 impl Host {
     /// Looks at this process and this kernel.
-    pub fn probe(ids: Ids, want_ranges: bool) -> Self {
+    ///
+    /// # Errors
+    /// [`HostError::OldKernel`].
+    pub fn probe(ids: Ids, want_ranges: bool) -> Result<Self, HostError> {
         let Ids { uid, gid } = ids;
+        let kernel = supported_kernel(&rustix::system::uname().release().to_string_lossy())?;
         let ranges = if want_ranges { subordinate_ranges(uid) } else { None };
-        Self { uid, gid, landlock: landlock_abi(), ranges }
+        Ok(Self { uid, gid, kernel, landlock: landlock_abi(), ranges })
     }
+}
+
+/// The version that a release of uname(2) begins with.
+///
+/// # Errors
+/// [`HostError::OldKernel`] below the minimum, and where there is no version in it.
+fn supported_kernel(release: &str) -> Result<(u32, u32), HostError> {
+    kernel_version(release).filter(|version| *version >= MINIMUM_KERNEL).ok_or_else(|| HostError::OldKernel { release: release.to_owned() })
 }
 
 /// The Landlock ABI of this kernel.
@@ -154,6 +171,17 @@ pub(super) fn read_bounded(path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn old_kernels_are_refused() {
+        for (release, expected) in [("5.13.0", Some((5, 13))), ("5.13-rc1", Some((5, 13))), ("6.1.0-13-amd64", Some((6, 1)))] {
+            assert_eq!(supported_kernel(release).ok(), expected, "{release}");
+        }
+        for release in ["5.12.19", "5.4.0-150-generic", "4.18.0-553.el8.x86_64", "5", "x", ""] {
+            let error = supported_kernel(release).expect_err(release);
+            assert_eq!(error.to_string(), format!("this is Linux {release}, and hamper needs 5.13 or newer"));
+        }
+    }
 
     #[test]
     fn ranges_by_name_and_by_number() {

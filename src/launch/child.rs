@@ -74,7 +74,8 @@ impl State<'_> {
             Op::EndWithParent => self.end_with_parent(),
             Op::NotDumpable => hide_from_others(),
             Op::SetGroups(groups) => set_thread_groups(groups),
-            Op::SetHostname(name) => rustix::system::sethostname(name),
+            // A new namespace begins with both names of the host; "(none)" is what the kernel has before anybody sets one.
+            Op::SetHostname(name) => rustix::system::sethostname(name).and_then(|()| rustix::system::setdomainname(b"(none)")),
             Op::LoopbackUp => sys::loopback_up(),
             Op::PrivatePropagation => mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
             Op::OverlayRoot { layers, owner, options, target } => {

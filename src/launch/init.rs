@@ -13,9 +13,6 @@ use super::payload::{self, Failure};
 use super::wire::{Message, tell};
 use crate::sys::{self, exit_now};
 
-/// Bytes of stack for the payload between fork and execve.
-const STACK: usize = 64 * 1024;
-
 /// Milliseconds after which a payload is taken to last.
 const SETTLE: u32 = 250;
 
@@ -31,9 +28,9 @@ pub(super) fn own_session(state: &State<'_>) -> Result<(), Errno> {
 /// Starts the payload and stays as pid 1 until it has ended; never returns but with an error.
 pub(super) fn run(state: &State<'_>, step: u32) -> Result<(), Errno> {
     own_session(state)?;
-    let mut stack = [std::mem::MaybeUninit::uninit(); STACK];
+    let stack = sys::payload_stack();
     let mut failure: Option<Failure> = None;
-    let payload = sys::spawn_sharing_memory(&mut stack, &mut || {
+    let payload = sys::spawn_sharing_memory(stack, &mut || {
         failure = Some(payload::run(state, step));
         125
     })?;
@@ -42,7 +39,7 @@ pub(super) fn run(state: &State<'_>, step: u32) -> Result<(), Errno> {
         exit_now(125)
     }
     let socket = sys::keep_only(state.socket)?;
-    serve(&Init { socket, payload, has_namespaces: state.lowered.has_namespaces() }, &mut stack)
+    serve(&Init { socket, payload, has_namespaces: state.lowered.has_namespaces() }, stack)
 }
 
 /// What is left of a start.

@@ -31,6 +31,8 @@ pub struct Resources {
     pub secrets: Vec<(String, Vec<u8>)>,
     /// Descriptors 0, 1, 2: whether each becomes the payload's terminal.
     pub terminal: [bool; 3],
+    /// Ends of pipes that become descriptors 0, 1, 2 in place of the caller's terminal.
+    pub pipes: [Option<OwnedFd>; 3],
     /// The file mode creation mask of the payload.
     pub umask: u32,
     /// Stop at this step with this errno, in builds for tests only.
@@ -194,6 +196,7 @@ pub struct Lowered {
     pub(super) clone_step: u32,
     pub(super) maps: Option<(u32, Vec<Extent>, Vec<Extent>)>,
     pub(super) terminal: [bool; 3],
+    pub(super) pipes: [Option<OwnedFd>; 3],
     pub(super) umask: u32,
     pub(super) fault: Option<(u32, i32)>,
     pub(super) has_init: bool,
@@ -213,6 +216,7 @@ pub fn lower(plan: &Plan, mut resources: Resources) -> Result<Lowered, LowerErro
             clone_step: 0,
             maps: None,
             terminal: resources.terminal,
+            pipes: std::mem::take(&mut resources.pipes),
             umask: resources.umask,
             fault: resources.fault,
             has_init: plan.steps.iter().any(|step| matches!(step, Step::StartPayload { init: true })),
@@ -252,6 +256,7 @@ impl Lowering {
             | Step::OpenSource { .. }
             | Step::WatchReplaced { .. }
             | Step::TakeScratch
+            | Step::MakePipes
             | Step::CompileSeccomp { .. } => {}
             Step::CreateLandlock { abi, no_tcp } => self.ruleset = Some(ruleset(*abi, *no_tcp)?),
             // Before the clone it is the parent's, which has nothing to make ready for it.

@@ -56,6 +56,10 @@ fn take_terminal(state: &State<'_>) -> Result<(), Errno> {
         Ok(()) | Err(Errno::PERM) => {}
         Err(errno) => return Err(errno),
     }
+    let [stdin, stdout, stderr] = &state.lowered.pipes;
+    stdin.as_ref().map_or(Ok(()), dup2_stdin)?;
+    stdout.as_ref().map_or(Ok(()), dup2_stdout)?;
+    stderr.as_ref().map_or(Ok(()), dup2_stderr)?;
     let Some(terminal) = &state.terminal else { return Ok(()) };
     let own = rustix::process::getpid();
     tcsetpgrp(terminal, own)?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::landlock::{MINIMUM_ABI, Writable, rules};
 use super::landlock_rung;
+use super::locked::unlocked;
 use super::namespaces::{maps, namespaces};
 use super::payload::{Invocation, argv, inside_home, workdir};
 use super::{Degraded, Guard, Lower, Node, Over, Plan, PlanError, Root, Step, Upper, laws, procfs, project};
@@ -100,6 +101,8 @@ pub struct Request<'a> {
     pub profile: &'a Profile,
     pub host: &'a Host,
     pub image: &'a Image,
+    /// Of the image that was found.
+    pub digest: &'a str,
     pub project: &'a Project,
     pub invocation: &'a Invocation,
     /// The environment of the payload.
@@ -136,6 +139,7 @@ pub fn build(request: &Request<'_>) -> Result<Plan, PlanError> {
     let writable = tree_steps(request, ranges.is_some(), &mut plan)?;
     entering_steps(request, &mut plan);
     payload_steps(request, landlock, &writable, &mut plan)?;
+    plan.degraded.extend(unlocked(request.profile, request.digest));
     laws::check(&plan.steps)?;
     Ok(plan)
 }
@@ -173,6 +177,9 @@ fn choose_map(request: &Request<'_>, plan: &mut Plan) -> Result<Option<(SubRange
     let identity = &request.profile.identity;
     let required = identity.map == MapMode::Range || request.profile.require.contains(&Requirement::Subuid);
     match (identity.map, request.host.ranges) {
+        (MapMode::Single, _) if !required && !request.profile.security.caps.is_empty() => {
+            Err(PlanError::Impossible { key: "identity.map", why: "\"single\" has no ids for security.caps; \"range\" has".into() })
+        }
         (MapMode::Single, _) if !required => Ok(None),
         (_, Some(ranges)) => Ok(Some(ranges)),
         _ if required => Err(PlanError::Required {
@@ -237,6 +244,9 @@ fn parent_steps(request: &Request<'_>, landlock: Option<u32>, plan: &mut Plan) {
     if needs_scratch(request) {
         steps.push(Step::TakeScratch);
     }
+    if request.invocation.pipes.contains(&true) {
+        steps.push(Step::MakePipes);
+    }
     if let Some(seccomp) = request.seccomp {
         steps.push(Step::CompileSeccomp { filter: seccomp.name.clone(), allowed: seccomp.allowed, instructions: seccomp.instructions });
     }
@@ -275,7 +285,7 @@ const READ_ONLY_RUN: u64 = 64 << 20;
 fn tree_steps(request: &Request<'_>, range: bool, plan: &mut Plan) -> Result<Vec<String>, PlanError> {
     let profile = request.profile;
     root_steps(request, range, &mut plan.steps)?;
-    plan.steps.push(Step::MountDev { shm: profile.root.shm, devices: profile.security.devices.clone(), mqueue: true });
+    plan.steps.push(Step::MountDev { shm: profile.root.shm, devices: more_devices(profile), mqueue: true });
     plan.steps.push(Step::MountProc);
     let own_network = profile.network.mode != NetworkMode::Host;
     if own_network {
@@ -336,6 +346,20 @@ impl Mounts {
         }
         self.writable
     }
+}
+
+/// What every sandbox has in `/dev`.
+const DEVICES: [&str; 6] = ["/dev/full", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
+
+/// What the profile names beyond that, each once.
+fn more_devices(profile: &Profile) -> Vec<String> {
+    let mut devices: Vec<String> = Vec::new();
+    for device in &profile.security.devices {
+        if !DEVICES.contains(&device.as_str()) && !devices.contains(device) {
+            devices.push(device.clone());
+        }
+    }
+    devices
 }
 
 fn root_steps(request: &Request<'_>, range: bool, steps: &mut Vec<Step>) -> Result<(), PlanError> {

@@ -353,8 +353,9 @@ mod tests {
         };
         build(&Request {
             profile: &profile,
-            host: &Host { uid: 1000, gid: 1000, landlock, ranges: None },
+            host: &Host { uid: 1000, gid: 1000, landlock, ranges: None, kernel: (6, 18) },
             image: &image,
+            digest: "host",
             project: &project,
             invocation: &Invocation::default(),
             environment: &[],

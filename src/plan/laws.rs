@@ -21,6 +21,7 @@ const LAWS: &[Law] = &[
                 step,
                 Step::OpenSource { .. }
                     | Step::TakeScratch
+                    | Step::MakePipes
                     | Step::JoinSessionKeyring
                     | Step::CompileSeccomp { .. }
                     | Step::CreateLandlock { .. }

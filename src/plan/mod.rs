@@ -8,6 +8,7 @@ mod build;
 mod landlock;
 mod landlock_rung;
 pub mod laws;
+mod locked;
 mod namespaces;
 mod payload;
 mod procfs;
@@ -38,7 +39,7 @@ pub struct Plan {
 /// A protection that was asked for and is not there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Degraded {
-    /// The word that `require` takes.
+    /// The word that `require` takes, where it takes one.
     pub what: &'static str,
     pub asked: String,
     pub got: String,

@@ -23,6 +23,8 @@ pub struct Invocation {
     pub no_entrypoint: bool,
     /// Which of descriptors 0, 1, 2 become a terminal of the payload's own.
     pub terminal: [bool; 3],
+    /// Which of them are the caller's terminal, and become pipes.
+    pub pipes: [bool; 3],
 }
 
 impl Invocation {

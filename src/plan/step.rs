@@ -142,6 +142,7 @@ pub enum Step {
     OpenSource { source: Source },
     WatchReplaced { paths: Vec<PathBuf> },
     TakeScratch,
+    MakePipes,
     CompileSeccomp { filter: String, allowed: usize, instructions: usize },
     // `no_tcp`: the domain refuses TCP as well, where the ABI can.
     CreateLandlock { abi: u32, no_tcp: bool },
@@ -195,6 +196,7 @@ impl fmt::Display for Step {
             Self::OpenSource { source } => write!(f, "open {}", source.path.display()),
             Self::WatchReplaced { paths } => write!(f, "watch {} protected paths for replacement on the host", paths.len()),
             Self::TakeScratch => write!(f, "take a scratch directory"),
+            Self::MakePipes => write!(f, "make pipes in place of the terminal"),
             Self::CompileSeccomp { filter, allowed, instructions } => {
                 write!(f, "make the seccomp filter {filter} ({allowed} calls, {instructions} instructions)")
             }
@@ -222,7 +224,7 @@ impl fmt::Display for Step {
             Self::EndWithParent => write!(f, "end everything when the parent ends"),
             Self::NotDumpable => write!(f, "become not dumpable"),
             Self::SetGroups { groups } => write!(f, "set the supplementary groups to {groups:?}"),
-            Self::SetHostname { hostname } => write!(f, "set the host name to {hostname}"),
+            Self::SetHostname { hostname } => write!(f, "set the host name to {hostname}, and no domain name"),
             Self::LoopbackUp => write!(f, "bring the loopback interface up"),
             Self::PrivatePropagation => write!(f, "make all mounts private"),
             Self::MountRoot { root: Root::Tmpfs } => write!(f, "mount a tmpfs as root"),

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use std::os::fd::AsRawFd;
+use std::os::fd::IntoRawFd;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
@@ -161,7 +161,8 @@ pub fn exists(path: &Path) -> bool {
 pub fn resolve(path: &Path) -> PathBuf {
     let open = || rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     // The kernel has the resolved path at hand; realpath(3) asks once for each component.
-    let known = |fd: std::os::fd::OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
+    // Two descriptors of a start stay open to its end, which closes them.
+    let known = |fd: std::os::fd::OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.into_raw_fd())).ok();
     open().ok().and_then(known).filter(|real| real.is_absolute()).unwrap_or_else(|| path.to_owned())
 }
 

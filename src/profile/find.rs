@@ -167,26 +167,41 @@ fn upwards(search: &Search<'_>) -> Result<Found, FindError> {
     Err(FindError::Nowhere { from: search.cwd.to_owned(), stop })
 }
 
-/// The directory of the nearest `hamper.toml`, whatever is in it.
-pub(super) fn nearest_directory(search: &Search<'_>) -> Option<PathBuf> {
-    Climb::new(search).filter_map(Result::ok).find(|dir| files::exists(&dir.join("hamper.toml"))).map(Path::to_owned)
+/// Where a project may be, seen from the current directory.
+pub(super) struct Surroundings<'a> {
+    /// The directory of the nearest `hamper.toml`, whatever is in it, else of the nearest `.git`.
+    pub project: Option<&'a Path>,
+    /// Whether the current directory is one that others cannot write.
+    pub private: bool,
 }
 
-/// The directory of the nearest `.git`.
-pub(super) fn git_directory(search: &Search<'_>) -> Option<PathBuf> {
-    Climb::new(search).filter_map(Result::ok).find(|dir| files::exists(&dir.join(".git"))).map(Path::to_owned)
+impl<'a> Surroundings<'a> {
+    pub fn look(search: &Search<'a>) -> Self {
+        let mut seen = Self { project: None, private: false };
+        for dir in Climb::new(search).filter_map(Result::ok) {
+            seen.private = true;
+            if files::exists(&dir.join("hamper.toml")) {
+                seen.project = Some(dir);
+                break;
+            }
+            if seen.project.is_none() && files::exists(&dir.join(".git")) {
+                seen.project = Some(dir);
+            }
+        }
+        seen
+    }
 }
 
 /// From the current directory upwards, as far as files there may be trusted: not into $HOME from below, not across a mount, and
 /// not into a directory that others can write. The last element may say why it ended.
-struct Climb<'a> {
+struct Climb<'a, 's> {
     next: Option<&'a Path>,
-    search: &'a Search<'a>,
+    search: &'s Search<'a>,
     mount: Option<(u64, u64)>,
 }
 
-impl<'a> Climb<'a> {
-    fn new(search: &'a Search<'a>) -> Self {
+impl<'a, 's> Climb<'a, 's> {
+    fn new(search: &'s Search<'a>) -> Self {
         Self { next: Some(search.cwd), search, mount: None }
     }
 
@@ -196,7 +211,7 @@ impl<'a> Climb<'a> {
     }
 }
 
-impl<'a> Iterator for Climb<'a> {
+impl<'a> Iterator for Climb<'a, '_> {
     type Item = Result<&'a Path, String>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -32,6 +32,7 @@ pub use find::{FindError, Found, Listed, Origin, Search, bare, find, list, local
 pub use finding::{Finding, Findings, escape};
 pub use finish::Loaded;
 pub use model::*;
+pub use preset::defaults;
 pub use project::{NoProject, OpenError, Opened, Project as ProjectPlace, Request, open, place};
 pub use rules::{NetworkRule, Peer, PortMap};
 pub use schema::schema;

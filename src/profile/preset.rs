@@ -25,17 +25,21 @@ pub fn defaults(preset: Preset) -> Profile {
     profile
 }
 
-/// The same bytes everywhere: nothing of the caller or the machine is left to see.
+/// The same bytes everywhere: nothing of the caller is left to see, and of the machine only what no sandbox can hide.
 fn build(profile: &mut Profile) {
     profile.pull = Pull::Locked;
     profile.hostname = "build".into();
     profile.project.mode = ProjectMode::Ro;
     profile.project.target = Some("/build".into());
     profile.identity.user = Some(UserSpec { user: IdOrName::Id(1000), group: Some(IdOrName::Id(1000)) });
+    // The map that everybody can have. Under a range the image's files have other owners, and "make install" may write elsewhere.
+    profile.identity.map = MapMode::Single;
     profile.identity.home = HomeMode::Tmp;
     profile.lifecycle.umask = Some(0o022);
-    profile.env_pass = ["TERM", "COLORTERM", "NO_COLOR"].map(String::from).into();
-    let fixed = [("LANG", "C.UTF-8"), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC"), ("SOURCE_DATE_EPOCH", SOURCE_DATE_EPOCH)];
+    // A crash on the way leaves a file in the one's output and none in the other's, unless nobody gets one.
+    profile.limits.ulimits = vec![(Rlimit::Core, 0)];
+    profile.env_pass = Vec::new();
+    let fixed = [("LANG", "C.UTF-8"), ("LC_ALL", "C.UTF-8"), ("TERM", "xterm"), ("TZ", "UTC"), ("SOURCE_DATE_EPOCH", SOURCE_DATE_EPOCH)];
     profile.env = fixed.map(|(name, value)| (name.into(), value.into())).into();
 }
 

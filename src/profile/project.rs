@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::files;
-use super::find::{FindError, Found, Origin, Search, bare, find, git_directory, nearest_directory};
+use super::find::{FindError, Found, Origin, Search, Surroundings, bare, find};
 use super::finding::{Findings, escape};
 use super::finish::Loaded;
 use super::model::{Profile, ProjectMode, Vars};
@@ -45,17 +45,21 @@ impl fmt::Display for NoProject {
 /// The project of a profile that was found by `origin`, at `profile` where that is a file.
 pub fn place(origin: Origin, profile: Option<&Path>, search: &Search<'_>, store: &Path) -> Project {
     let own = profile.and_then(Path::parent).filter(|_| matches!(origin, Origin::Upwards | Origin::Path));
-    let path = match own {
-        Some(dir) => dir.to_owned(),
-        None => nearest_directory(search).or_else(|| git_directory(search)).unwrap_or_else(|| search.cwd.to_owned()),
+    let (path, private) = match own {
+        Some(dir) if dir != search.cwd => (files::resolve(dir), false),
+        Some(dir) => (dir.to_owned(), false),
+        None => {
+            // All of these are above the current directory, for which the kernel's word is resolved already.
+            let Surroundings { project, private } = Surroundings::look(search);
+            (project.unwrap_or(search.cwd).to_owned(), private)
+        }
     };
-    // The kernel's word for the current directory is resolved already.
-    let path = if path == search.cwd { path } else { files::resolve(&path) };
-    let refused = refuse(&path, search, store);
+    let refused = refuse(&path, private, search, store);
     Project { path, refused }
 }
 
-fn refuse(path: &Path, search: &Search<'_>, store: &Path) -> Option<NoProject> {
+/// `private`: it is known that others cannot write there.
+fn refuse(path: &Path, private: bool, search: &Search<'_>, store: &Path) -> Option<NoProject> {
     let home = files::resolve(search.home);
     match path {
         _ if path == Path::new("/") => Some(NoProject::Root),
@@ -63,6 +67,7 @@ fn refuse(path: &Path, search: &Search<'_>, store: &Path) -> Option<NoProject> {
         _ if path == home => Some(NoProject::Home),
         _ if home.starts_with(path) => Some(NoProject::AboveHome),
         _ if files::resolve(store).starts_with(path) => Some(NoProject::AboveStore),
+        _ if private => None,
         _ => match files::directory(path, search.caller) {
             Some(facts) if facts.others_write => Some(NoProject::OthersWrite),
             Some(_) => None,

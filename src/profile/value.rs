@@ -275,11 +275,18 @@ pub fn device(text: &str) -> Parsed<String> {
         return known;
     }
     let path = inside_path(text, false)?;
-    if path.starts_with("/dev/") {
-        return Ok(path);
+    let Some(name) = path.strip_prefix("/dev/") else {
+        return Err(Wrong::new("is no path below /dev").hint("\"/dev/kvm\" or \"@gpu\""));
+    };
+    let first = name.split('/').next().unwrap_or_default();
+    if OWN_DEVICES.contains(&first) {
+        return Err(Wrong::new("is the sandbox's own in every sandbox"));
     }
-    Err(Wrong::new("is no path below /dev").hint("\"/dev/kvm\" or \"@gpu\""))
+    Ok(path)
 }
+
+/// Names in `/dev` that are never the host's: what stands there belongs to whoever opened it.
+const OWN_DEVICES: [&str; 9] = ["console", "fd", "mqueue", "ptmx", "pts", "shm", "stderr", "stdin", "stdout"];
 
 /// The name of a volume or cache, which becomes a directory's name.
 pub fn store_name(text: &str) -> Parsed<()> {

@@ -215,14 +215,19 @@ struct Making<'a> {
     owner: Option<(u32, u32)>,
     /// Directories that the image has as well, with what they look like there.
     copied: Vec<(PathBuf, Stat)>,
+    /// What the image does not have.
+    made: Vec<PathBuf>,
 }
+
+/// Modification time of what the image does not have, 1980-01-01: the same image looks the same whenever its skeleton was made.
+const MADE: Timespec = Timespec { tv_sec: 315_532_800, tv_nsec: 0 };
 
 fn fill(layers: &OwnedFd, temporary: &str, wishes: &Wishes, owner: Option<(u32, u32)>, stack: &Stack) -> Result<(), Error> {
     let wrap = |errno| failed(temporary, errno);
     mkdirat(layers, temporary, Mode::from_raw_mode(0o700)).map_err(wrap)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(layers, temporary, flags, Mode::empty()).map_err(wrap)?;
-    let mut making = Making { root, stack, owner, copied: Vec::new() };
+    let mut making = Making { root, stack, owner, copied: Vec::new(), made: Vec::new() };
     for name in REAL {
         let real = stack.lookup_link(name.as_bytes())?.is_some_and(|found| found.file_type() == FileType::Directory);
         if !real {
@@ -286,7 +291,9 @@ impl Making<'_> {
         let mut file = std::fs::File::from(file);
         file.write_all(content).map_err(|source| Error::Open { path: at.display().to_string(), source })?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644)).map_err(|errno| self.failed(&at, errno))?;
-        self.own(&at, self.owner)
+        self.own(&at, self.owner)?;
+        self.made.push(at);
+        Ok(())
     }
 
     /// The longest part of a path that is there, in the image or already made, resolved; and the rest.
@@ -328,10 +335,11 @@ impl Making<'_> {
         Ok(())
     }
 
-    fn directory(&self, path: &Path, mode: u32) -> Result<(), Error> {
+    fn directory(&mut self, path: &Path, mode: u32) -> Result<(), Error> {
         match mkdirat(&self.root, path, Mode::from_raw_mode(mode)) {
             Ok(()) => {
                 chmodat(&self.root, path, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(|errno| self.failed(path, errno))?;
+                self.made.push(path.to_owned());
                 self.own(path, self.owner)
             }
             Err(Errno::EXIST) => Ok(()),
@@ -349,8 +357,12 @@ impl Making<'_> {
         failed(&path.display().to_string(), errno)
     }
 
-    /// Modes and times of the copied directories, the deepest first, the root last.
+    /// Modes and times, of the copied directories the deepest first, the root last.
     fn finish(mut self) -> Result<(), Error> {
+        let times = Timestamps { last_access: MADE, last_modification: MADE };
+        for path in &self.made {
+            utimensat(self.root.as_fd(), path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| self.failed(path, errno))?;
+        }
         if let Some(found) = self.stack.lookup(b"")? {
             self.copied.insert(0, (PathBuf::from("."), found.stat));
         }

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod obeyed;
+mod pipes;
 mod terminal;
 mod watch;
 
@@ -23,6 +24,7 @@ use crate::sys;
 use attributes::Attributes;
 
 pub use obeyed::Obeyed;
+pub use pipes::Pipes;
 pub use terminal::{Side, Terminal, sides};
 use watch::{Seen, Watch};
 pub use watch::{WatchError, Watched};
@@ -34,6 +36,8 @@ pub type Tell = Box<dyn FnMut(&Path)>;
 pub struct Orders {
     /// The caller's terminal, where the payload has one of its own.
     pub terminal: Option<Terminal>,
+    /// What stands between the caller's terminal and a payload that is to see none.
+    pub pipes: Option<Pipes>,
     /// The project and what is guarded in it: the sandbox ends when the host replaces one of them.
     pub watched: Option<(PathBuf, Vec<Watched>)>,
     /// Below which the payload may change modes and times, where it has to ask for that; without a link in them.
@@ -122,10 +126,14 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
     if let Some(terminal) = &mut orders.terminal {
         terminal.drain();
     }
+    if let Some(pipes) = &mut orders.pipes {
+        pipes.drain();
+    }
     let mut appeared = Vec::new();
     if let Some((obeyed, tell)) = &mut orders.obeyed {
-        obeyed.changed().iter().for_each(|path| tell(path));
-        appeared = obeyed.appeared();
+        let changes = obeyed.changes();
+        changes.profiles.iter().for_each(|path| tell(path));
+        appeared = changes.git;
     }
     Ok(Outcome { end, missed, replaced, appeared })
 }
@@ -185,6 +193,9 @@ impl Supervision<'_> {
             if ready.attributes && !self.attributes.as_ref().is_some_and(Attributes::answer) {
                 self.attributes = None;
             }
+            if let Some(pipes) = &mut self.orders.pipes {
+                pipes.pump();
+            }
             if ready.watch && self.end.is_none() {
                 self.look_at_watch()?;
             }
@@ -212,6 +223,9 @@ impl Supervision<'_> {
         });
         if let Some(terminal) = &self.orders.terminal {
             terminal.add_to(&mut list);
+        }
+        if let Some(pipes) = &self.orders.pipes {
+            pipes.add_to(&mut list);
         }
         let timeout = self.timeout();
         // Once settled, the first wait gives back what the start has touched; a busy terminal is not kept waiting for that.
@@ -327,7 +341,7 @@ impl Supervision<'_> {
         for directory in obeyed.directories() {
             watch.add_obeyed(&directory)?;
         }
-        obeyed.changed().iter().for_each(|path| tell(path));
+        obeyed.changes().profiles.iter().for_each(|path| tell(path));
         Ok(())
     }
 
@@ -339,6 +353,8 @@ impl Supervision<'_> {
                 Signal::CONT => self.resume()?,
                 // The kernel's own word to this process about a terminal that it does not own just now.
                 Signal::TTIN | Signal::TTOU => {}
+                // Or about a payload that reads no more of what is typed.
+                Signal::PIPE if self.orders.pipes.is_some() => {}
                 signal => {
                     self.stop_passed_on |= signal == Signal::TSTP;
                     self.send(signal)?;

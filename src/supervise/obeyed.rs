@@ -23,6 +23,8 @@ type Stamp = (u64, u64, i64, i64);
 #[derive(Debug)]
 pub struct Obeyed {
     project: PathBuf,
+    /// Of the project's directory: as long as it stays, no name was made in it.
+    unchanged: Stamp,
     /// Relative to the project; these are mounted read-only.
     guarded: Vec<PathBuf>,
     profiles: BTreeMap<PathBuf, Stamp>,
@@ -30,11 +32,12 @@ pub struct Obeyed {
 }
 
 impl Obeyed {
-    /// Looks at `project`, in which the files `guarded` are read-only for the payload.
-    pub fn survey(project: &Path, guarded: Vec<PathBuf>) -> Self {
-        let profiles = profiles(project);
-        let git = missing(project);
-        Self { project: project.to_owned(), guarded, profiles, git }
+    /// Looks at `project`, in which the files `guarded` are read-only for the payload. `None`: it cannot be looked at.
+    pub fn survey(project: &Path, guarded: Vec<PathBuf>) -> Option<Self> {
+        let unchanged = stamp(project)?;
+        let mut profiles = profiles(project);
+        profiles.retain(|path, _| !is_below(&guarded, path));
+        Some(Self { project: project.to_owned(), unchanged, guarded, profiles, git: missing(project) })
     }
 
     /// The project, and the directory of its named profiles where there is one.
@@ -43,20 +46,38 @@ impl Obeyed {
         std::iter::once(self.project.clone()).chain(named.is_dir().then_some(named))
     }
 
-    /// Profiles that were made or changed since, and that the payload could reach.
-    pub fn changed(&self) -> Vec<PathBuf> {
-        let changed = |(path, stamp): &(PathBuf, Stamp)| self.profiles.get(path) != Some(stamp) && !self.is_guarded(path);
-        profiles(&self.project).into_iter().filter(changed).map(|(path, _)| self.project.join(path)).collect()
+    /// What is different since.
+    pub fn changes(&self) -> Changes {
+        let new_names = stamp(&self.project) != Some(self.unchanged);
+        let in_project = |path: PathBuf| self.project.join(path);
+        let mut changes = Changes::default();
+        if new_names || !self.profiles.is_empty() {
+            let changed = |(path, stamp): &(PathBuf, Stamp)| self.profiles.get(path) != Some(stamp) && !is_below(&self.guarded, path);
+            changes.profiles = profiles(&self.project).into_iter().filter(changed).map(|(path, _)| in_project(path)).collect();
+        }
+        if new_names || self.git != [Path::new(REPOSITORY)] {
+            changes.git = self.git.iter().cloned().map(in_project).filter(|path| stamp(path).is_some()).collect();
+        }
+        changes
     }
+}
 
+/// What is different after a while.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Profiles that were made or changed, and that the payload could reach.
+    pub profiles: Vec<PathBuf>,
     /// What git obeys, and was not there before.
-    pub fn appeared(&self) -> Vec<PathBuf> {
-        self.git.iter().map(|name| self.project.join(name)).filter(|path| path.symlink_metadata().is_ok()).collect()
-    }
+    pub git: Vec<PathBuf>,
+}
 
-    fn is_guarded(&self, path: &Path) -> bool {
-        self.guarded.iter().any(|guarded| path.starts_with(guarded))
-    }
+fn is_below(guarded: &[PathBuf], path: &Path) -> bool {
+    guarded.iter().any(|guarded| path.starts_with(guarded))
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let facts = path.symlink_metadata().ok()?;
+    Some((facts.dev(), facts.ino(), facts.ctime(), facts.ctime_nsec()))
 }
 
 /// Whether a name in one of the directories can be a profile's, or that of the directory of profiles.
@@ -67,8 +88,8 @@ pub(super) fn is_obeyed(name: &Path) -> bool {
 fn profiles(project: &Path) -> BTreeMap<PathBuf, Stamp> {
     let mut found = BTreeMap::new();
     let mut look = |path: PathBuf| {
-        if let Ok(facts) = project.join(&path).symlink_metadata() {
-            found.insert(path, (facts.dev(), facts.ino(), facts.ctime(), facts.ctime_nsec()));
+        if let Some(stamp) = stamp(&project.join(&path)) {
+            found.insert(path, stamp);
         }
     };
     NAMES.iter().for_each(|name| look(name.into()));

@@ -17,7 +17,7 @@ pub fn sides() -> [bool; 3] {
 pub type Side = bool;
 
 /// Bytes that are moved at once.
-const BUFFER: usize = 8192;
+pub(super) const BUFFER: usize = 8192;
 
 /// The caller's terminal, and what it was like before.
 pub struct Terminal {
@@ -139,19 +139,11 @@ impl Terminal {
         }
     }
 
-    fn show(&self, mut bytes: &[u8]) {
-        let screen = match self.sides {
-            [_, true, _] => rustix::stdio::stdout(),
-            [_, _, true] => rustix::stdio::stderr(),
-            _ => return,
-        };
-        while !bytes.is_empty() {
-            match write(screen, bytes) {
-                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => wait_writable(screen),
-                Err(_) => return,
-            }
+    fn show(&self, bytes: &[u8]) {
+        match self.sides {
+            [_, true, _] => show(rustix::stdio::stdout(), bytes),
+            [_, _, true] => show(rustix::stdio::stderr(), bytes),
+            _ => {}
         }
     }
 
@@ -187,7 +179,19 @@ impl Drop for Terminal {
     }
 }
 
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
+/// Writes all of it, and waits where the screen is slow.
+pub(super) fn show(screen: BorrowedFd<'_>, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        match write(screen, bytes) {
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => wait_writable(screen),
+            Err(_) => return,
+        }
+    }
+}
+
+pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0)

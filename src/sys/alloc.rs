@@ -24,11 +24,13 @@ static MEMORY: Block = Block(UnsafeCell::new([0; BLOCK]));
 /// See the module.
 pub struct Bump {
     used: AtomicUsize,
+    /// How far pieces have ever reached: behind it the block is as the kernel gave it, all zero.
+    reached: AtomicUsize,
 }
 
 impl Bump {
     pub const fn new() -> Self {
-        Self { used: AtomicUsize::new(0) }
+        Self { used: AtomicUsize::new(0), reached: AtomicUsize::new(0) }
     }
 
     fn start() -> usize {
@@ -40,16 +42,21 @@ impl Bump {
         (pointer as usize).checked_sub(Self::start()).filter(|offset| *offset < BLOCK)
     }
 
-    fn take(&self, layout: Layout) -> Option<*mut u8> {
-        if layout.size() > LARGEST {
+    /// A piece, and how many of its first bytes somebody may have written before.
+    fn take(&self, layout: Layout) -> Option<(*mut u8, usize)> {
+        if layout.size() > LARGEST || layout.align() > 64 {
             return None;
         }
         let mut used = self.used.load(Ordering::Relaxed);
         loop {
             let start = used.checked_next_multiple_of(layout.align())?;
             let end = start.checked_add(layout.size()).filter(|end| *end <= BLOCK)?;
-            match self.used.compare_exchange_weak(used, end, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Some(MEMORY.0.get().cast::<u8>().wrapping_add(start)),
+            match self.used.compare_exchange_weak(used, end, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => {
+                    // Whoever had these bytes and gave them back has told before how far they reached.
+                    let written = self.reached.fetch_max(end, Ordering::Relaxed).saturating_sub(start).min(layout.size());
+                    return Some((MEMORY.0.get().cast::<u8>().wrapping_add(start), written));
+                }
                 Err(now) => used = now,
             }
         }
@@ -66,20 +73,31 @@ impl Default for Bump {
 // 64, larger alignments go to the system) and never handed out twice except after the last piece itself was given back.
 unsafe impl GlobalAlloc for Bump {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.align() <= 64
-            && let Some(piece) = self.take(layout)
-        {
-            return piece;
+        match self.take(layout) {
+            Some((piece, _)) => piece,
+            // SAFETY: the caller's contract is passed on.
+            None => unsafe { System.alloc(layout) },
         }
-        // SAFETY: the caller's contract is passed on.
-        unsafe { System.alloc(layout) }
+    }
+
+    /// A buffer that will be filled in part does not touch all of its pages.
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        match self.take(layout) {
+            Some((piece, written)) => {
+                // SAFETY: the first bytes of a piece that nobody else has.
+                unsafe { piece.write_bytes(0, written) };
+                piece
+            }
+            // SAFETY: the caller's contract is passed on.
+            None => unsafe { System.alloc_zeroed(layout) },
+        }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         match Self::offset(pointer) {
             Some(offset) => {
                 // Only the last piece can be taken back; losing the race means that it is not the last any more.
-                let _ = self.used.compare_exchange(offset + layout.size(), offset, Ordering::Relaxed, Ordering::Relaxed);
+                let _ = self.used.compare_exchange(offset + layout.size(), offset, Ordering::AcqRel, Ordering::Relaxed);
             }
             // SAFETY: not of the block, so of the system's allocator.
             None => unsafe { System.dealloc(pointer, layout) },
@@ -93,7 +111,8 @@ unsafe impl GlobalAlloc for Bump {
         };
         if size <= LARGEST && offset + size <= BLOCK {
             let (old, new) = (offset + layout.size(), offset + size);
-            if self.used.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            if self.used.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                self.reached.fetch_max(new, Ordering::Relaxed);
                 return pointer;
             }
         }

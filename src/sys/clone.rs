@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
@@ -72,13 +74,33 @@ pub fn single_threaded() -> bool {
     result == 0 || last_errno() != Errno::INVAL
 }
 
+/// What the way to execve needs.
+const LEAST_STACK: usize = 16 * 1024;
+
+/// A stack for the one child that shares this process's memory. On the caller's own it would be part of a frame, every page of which is
+/// touched (stack probes). Empty for whoever asks a second time.
+pub fn payload_stack() -> &'static mut [std::mem::MaybeUninit<u8>] {
+    const SIZE: usize = 64 * 1024;
+    #[repr(align(16))]
+    struct Stack(std::cell::UnsafeCell<[std::mem::MaybeUninit<u8>; SIZE]>);
+    // SAFETY: handed out once, as the flag sees to.
+    unsafe impl Sync for Stack {}
+    static STACK: Stack = Stack(std::cell::UnsafeCell::new([std::mem::MaybeUninit::uninit(); SIZE]));
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return &mut [];
+    }
+    // SAFETY: the only reference there ever is.
+    unsafe { &mut *STACK.0.get() }
+}
+
 /// Runs `body` in a child that shares this process's memory, and waits, as vfork(2) does, until it has exited or called execve(2).
 ///
 /// `body` runs on `stack`. It ends by execve or by returning, which ends the child with that status. What it writes to memory is seen
 /// here afterwards.
 ///
 /// # Errors
-/// `EAGAIN` process limit · `ENOMEM`.
+/// `EAGAIN` process limit · `ENOMEM`, also for a stack that is too small.
 ///
 /// # References
 /// clone(2) `CLONE_VM | CLONE_VFORK`
@@ -88,6 +110,9 @@ pub fn spawn_sharing_memory(stack: &mut [std::mem::MaybeUninit<u8>], body: &mut 
         // this child has ended or executed another program, so the reference is live and unique.
         let body = unsafe { &mut *argument.cast::<&mut dyn FnMut() -> i32>() };
         exit_now(body())
+    }
+    if stack.len() < LEAST_STACK {
+        return Err(Errno::NOMEM);
     }
     let mut body = body;
     let top = stack.as_mut_ptr_range().end;

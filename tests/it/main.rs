@@ -6,6 +6,8 @@
 mod support;
 
 mod architecture;
+mod build;
+mod doctor;
 mod evil;
 mod failures;
 mod guarantees;
@@ -16,5 +18,6 @@ mod peers;
 mod plan;
 mod profile;
 mod run;
+mod shell;
 mod signals;
 mod tty;

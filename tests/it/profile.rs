@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
-use crate::support::{TestEnv, image};
+use crate::support::{TestEnv, image, maps};
 
 #[test]
 fn check_tells_every_finding_with_its_place() {
@@ -21,15 +21,44 @@ fn check_tells_every_finding_with_its_place() {
     env.hamper(["profile", "check", "no-such"]).output().code(2);
 }
 
+const SHIPPED: [&str; 9] = ["hello", "node14", "node22", "python3", "rust", "go", "debian", "build", "untrusted"];
+
 #[test]
 fn every_shipped_profile_is_right() {
     let env = TestEnv::new();
     let list = env.hamper(["profile", "ls", "--json"]).output().ok();
     let list: Value = serde_json::from_str(&list).expect("JSON");
     let names: Vec<&str> = list["profiles"].as_array().expect("list").iter().filter_map(|one| one["name"].as_str()).collect();
-    for name in ["hello", "node14", "node22", "python3", "rust", "go", "debian", "build", "untrusted"] {
+    for name in SHIPPED {
         assert!(names.contains(&name), "{names:?}");
         env.hamper(["profile", "check", name]).output().code(0);
+    }
+    assert_eq!(names.len(), SHIPPED.len(), "{names:?}");
+}
+
+#[test]
+fn every_shipped_profile_plans_or_says_what_is_missing() {
+    let env = TestEnv::new();
+    // A plan loads nothing.
+    for map in maps() {
+        env.run("debian").map(map).sh("true").ok();
+    }
+    for name in SHIPPED {
+        for own in [None, Some(image("debian"))] {
+            let options: Vec<&str> = own.iter().flat_map(|image| ["--image", image.as_str()]).collect();
+            let out = env.hamper(["plan", name]).args(options).output().any();
+            if out.status.code() == Some(0) {
+                assert!(out.stdout.lines().count() > 20 && out.stdout.contains("execute "), "{name}: {}", out.stdout);
+                continue;
+            }
+            assert_eq!((out.status.code(), out.stdout.as_str()), (Some(1), ""), "{name}: {}", out.stderr);
+            let first = out.stderr.lines().next().unwrap_or_default();
+            assert!(first.starts_with("hamper: "), "{name}: {}", out.stderr);
+            let known = ["is not in the store", "is not available yet", "is required, but"].iter().any(|words| first.contains(words));
+            assert!(known, "{name}: {first}");
+            // These need nothing but their image.
+            assert!(own.is_none() || !["hello", "node14", "build"].contains(&name), "{name}: {first}");
+        }
     }
 }
 

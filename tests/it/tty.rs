@@ -180,3 +180,76 @@ fn a_lot_of_output_arrives_whole() {
     assert!(out.contains("\n20000\r\nend\r\n"), "{}", &out[out.len().saturating_sub(200)..]);
     assert_eq!(out.lines().count(), 20001);
 }
+
+/// What a payload sees of a terminal, and what comes of typing.
+const LOOK: &str = "test -t 0 && echo tty0; test -t 1 && echo tty1; test -t 2 && echo tty2; (: </dev/tty) 2>/dev/null && echo controlled; \
+                    echo to-stderr >&2; read x; echo got $x; cat; echo over; exit 7";
+
+#[test]
+fn a_payload_that_is_to_have_no_terminal_has_none() {
+    let env = TestEnv::new();
+    for map in maps() {
+        for init in ["true", "false"] {
+            let line = |tty: &str| {
+                let run = env.run("busybox").map(map).set(&format!("lifecycle.tty={tty}")).set(&format!("lifecycle.init={init}"));
+                run.args(["--entrypoint", ""]).payload(["sh", "-c", LOOK]).words()
+            };
+            let mut pty = Pty::new();
+            let before = format!("{:?}", pty.settings());
+            pty.start(&line("never"), &env);
+            pty.expect("to-stderr");
+            assert!(!pty.is_raw(), "the keyboard stays the caller's");
+            pty.send("word\r");
+            pty.expect("got word");
+            pty.send("more\r\x04");
+            pty.expect("more\r\nmore");
+            pty.expect("over");
+            assert_eq!(pty.wait().code(), Some(7), "{}", pty.shown());
+            assert!(!pty.shown().contains("tty") && !pty.shown().contains("controlled"), "{}", pty.shown());
+            assert_eq!(format!("{:?}", pty.settings()), before);
+            // The control: with a terminal of its own it has one everywhere.
+            let mut pty = Pty::new();
+            pty.start(&line("auto"), &env);
+            for words in ["tty0", "tty1", "tty2", "controlled"] {
+                pty.expect(words);
+            }
+            pty.send("word\r\x04");
+            assert_eq!(pty.wait().code(), Some(7), "{}", pty.shown());
+        }
+    }
+}
+
+#[test]
+fn without_a_terminal_keys_are_signals_and_output_is_whole() {
+    let env = TestEnv::new();
+    let line = |script: &str| {
+        let run = env.run("busybox").set("lifecycle.tty=never").args(["--entrypoint", ""]);
+        run.payload(["sh", "-c", script]).words()
+    };
+    let mut pty = Pty::new();
+    pty.start(&format!("{}; echo code=$?", line("echo ready; exec sleep 60")), &env);
+    pty.expect("ready");
+    pty.send("\x03");
+    pty.expect("code=130");
+    let _ = pty.wait();
+    // What is typed for a payload that reads no more is lost, and ends nothing.
+    let mut pty = Pty::new();
+    pty.start(&line("exec <&-; echo ready; sleep 0.5; echo alive; exit 3"), &env);
+    pty.expect("ready");
+    pty.send("word\r");
+    pty.send("word\r");
+    pty.expect("alive");
+    assert_eq!(pty.wait().code(), Some(3), "{}", pty.shown());
+    // A payload that closes its output goes on.
+    let mut pty = Pty::new();
+    pty.start(&line("exec >&- 2>&-; sleep 0.5; exit 4"), &env);
+    assert_eq!(pty.wait().code(), Some(4), "{}", pty.shown());
+    let out = Pty::new().run(&line("seq 1 20000; echo end"), &env);
+    assert!(out.contains("\n20000\r\nend\r\n"), "{}", &out[out.len().saturating_sub(200)..]);
+    assert_eq!(out.lines().count(), 20001);
+    // Only what is a terminal becomes a pipe of ours.
+    let out = Pty::new().run(&format!("echo piped | {} | cat", line("cat; echo err >&2")), &env);
+    assert!(out.contains("piped") && out.contains("err"), "{out:?}");
+    let plan = Pty::new().run(&line("true").replacen("'run'", "'plan'", 1), &env);
+    assert!(plan.contains("make pipes in place of the terminal") && !plan.contains("pseudo-terminal"), "{plan}");
+}

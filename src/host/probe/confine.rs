@@ -150,20 +150,23 @@ pub fn seccomp() -> Finding {
 /// A new session keyring, in a child, so that the caller keeps its own.
 pub fn keyring() -> Finding {
     const CHECK: &str = "keyring";
-    let instead = "the sandbox keeps the caller's session keyring; its keys stay out of reach as long as the filter refuses keyctl";
+    let refuses = "hamper refuses to run: a sandbox would share the caller's keys";
     let attempt = in_child("keyring", sys::join_session_keyring);
     match attempt {
         Attempt::Done => Finding::ok(CHECK, "a session keyring of its own"),
-        Attempt::Failed(Errno::DQUOT) => Finding::degraded(CHECK, "your quota of keys is used up (EDQUOT)")
+        Attempt::Failed(Errno::DQUOT) => Finding::missing(CHECK, "your quota of keys is used up (EDQUOT)")
+            .stops()
             .errno(Errno::DQUOT)
-            .instead(instead)
+            .instead(refuses)
             .remedy(["grep \"^ *$(id -u):\" /proc/key-users", "sudo sysctl -w kernel.keys.maxkeys=2000 kernel.keys.maxbytes=200000"]),
-        Attempt::Failed(errno) => Finding::degraded(
-            CHECK,
-            format!("no new session keyring ({}): not in this kernel, or an outer filter refuses it", errno_name(errno)),
-        )
-        .errno(errno)
-        .instead(instead),
+        Attempt::Failed(Errno::NOSYS) => Finding::degraded(CHECK, "this kernel has no keyrings (ENOSYS)")
+            .errno(Errno::NOSYS)
+            .instead("there are no keys that a sandbox could share"),
+        Attempt::Failed(errno) => Finding::missing(CHECK, format!("no new session keyring: {}", errno_name(errno)))
+            .stops()
+            .errno(errno)
+            .instead(refuses)
+            .remedy(outside(&Surroundings::read())),
         Attempt::Killed(signal) => Finding::missing(
             CHECK,
             format!("an outer seccomp filter kills whoever asks for a session keyring (signal {signal}), hamper run as well"),

@@ -19,6 +19,8 @@ use serde::Serialize;
 
 use super::Directories;
 pub use blocker::{Act, Blocker, Explanation, Surroundings, explain, explain_clone};
+pub(super) use procfs::kernel_version;
+pub(super) use program::MINIMUM_KERNEL;
 pub use userns::namespaces_blocked;
 
 /// How much of what hamper wants is there.

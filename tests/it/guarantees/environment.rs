@@ -99,3 +99,18 @@ fn the_host_name_is_the_sandboxs_own() {
     assert!(out.stdout.contains("elsewhere\n"), "{}", out.stdout);
     assert!(out.stdout.contains("127.0.0.1\tlocalhost"), "{}", out.stdout);
 }
+
+#[test]
+fn the_domain_name_of_the_host_is_not_there() {
+    let env = TestEnv::new();
+    // A host name space in which an ordinary user may set one.
+    let in_domain = |line: &str| {
+        let set = "import ctypes, os, sys; assert ctypes.CDLL(None).setdomainname(b'site.example', 12) == 0; os.execvp('sh', ['sh', '-c', sys.argv[1]])";
+        env.program("unshare", ["--user", "--map-current-user", "--uts", "--keep-caps", "python3", "-c", set, line]).output().ok()
+    };
+    // A nested user namespace has no range.
+    let run = env.run("busybox").map("single").args(["--entrypoint", ""]);
+    assert_eq!(in_domain(&run.payload(["/probe", "cat", "/proc/sys/kernel/domainname"]).words()).trim(), "(none)");
+    // The control: outside it is there.
+    assert_eq!(in_domain("cat /proc/sys/kernel/domainname").trim(), "site.example");
+}

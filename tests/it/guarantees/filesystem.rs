@@ -363,6 +363,39 @@ fn devices_are_the_harmless_ones() {
 }
 
 #[test]
+fn a_device_is_there_where_the_profile_names_it() {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+    let env = TestEnv::new();
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("flags");
+    let opens = |path: &&str| std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).is_ok();
+    let device = ["/dev/fuse", "/dev/kvm", "/dev/net/tun", "/dev/autofs"].into_iter().find(opens);
+    require!(device.is_some(), "a device that an ordinary user may open");
+    let device = device.unwrap_or_default();
+    let host = std::fs::metadata(device).expect("device");
+    assert!(host.file_type().is_char_device());
+    let number = format!("rdev {}:{}", rustix::fs::major(host.rdev()), rustix::fs::minor(host.rdev()));
+    for map in maps() {
+        for image in ["busybox", "host"] {
+            let run = || env.run(image).map(map);
+            let probe = format!("open {device} /dev/zero -- stat {device}");
+            // Named twice, or there anyway: once is enough.
+            let out = run().set(&format!("security.devices=[\"{device}\", \"/dev/zero\", \"{device}\"]")).probe(&probe).code(0);
+            assert!(out.answers("open").iter().all(|(_, result)| result == "ok"), "{map} {image}: {}", out.stdout);
+            assert!(out.value(&format!("stat {device}:")).contains(&number), "{map} {image}: {}", out.stdout);
+            // The control: not named, it is not there.
+            let out = run().probe(&probe).code(0);
+            assert_eq!(out.value(&format!("open {device}:")), "ENOENT");
+        }
+    }
+    let refused = |device: &str| env.run("busybox").set(&format!("security.devices=[\"{device}\"]")).probe("exit 0").code(125);
+    refused("/dev/no-such-device").told(&["cannot mount /dev with /dev/no-such-device", "No such file"]);
+    for own in ["/dev/ptmx", "/dev/pts/0", "/dev/stdin", "/dev/shm", "/dev/console"] {
+        refused(own).told(&[own, "the sandbox's own"]);
+    }
+    refused("/etc/passwd").told(&["no path below /dev"]);
+}
+
+#[test]
 fn proc_and_sys_tell_and_take_nothing() {
     let env = TestEnv::new();
     for map in maps() {

@@ -1,0 +1,1 @@
+exports.first = (name) => require('greeting')(name)

@@ -1,0 +1,1 @@
+exports.second = (name) => name.toUpperCase()
