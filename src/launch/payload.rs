@@ -92,8 +92,9 @@ fn perform(step: u32, op: &PayloadOp, state: &State<'_>) -> Result<(), Errno> {
             landlock_restrict_self(ruleset.as_fd())
         }
         // Without an init to tell of it, the socket must outlive a failing execve.
-        // Nor can a filter that asks be told of without it.
-        PayloadOp::CloseDescriptors => close_from(3, !state.lowered.has_init || !state.lowered.has_namespaces()),
+        // Nor can a filter that asks be told of without it; nothing else may be open then, for a small rlimit to leave room.
+        PayloadOp::CloseDescriptors if !state.lowered.has_namespaces() => sys::close_all_but(state.socket),
+        PayloadOp::CloseDescriptors => close_from(3, !state.lowered.has_init),
         PayloadOp::Seccomp { program, asks: false } => sys::install_filter(program),
         PayloadOp::Seccomp { program, asks: true } => {
             match sys::install_filter_that_asks(program) {

@@ -19,8 +19,8 @@ pub use clone::{
     single_threaded, spawn_sharing_memory,
 };
 pub use confine::{
-    MountAttr, close_from, drop_bounding, ids_at_start, install_filter, join_session_keyring, landlock_abi, landlock_add_path,
-    landlock_restrict_self, mount_setattr, secure_mode,
+    MountAttr, close_all_but, close_from, drop_bounding, ids_at_start, install_filter, join_session_keyring, landlock_abi,
+    landlock_add_path, landlock_restrict_self, mount_setattr, secure_mode,
 };
 pub use entry::{Arguments, arguments};
 pub use exec::{CStrArray, execve};

@@ -138,6 +138,8 @@ fn a_failure_without_namespaces() {
 fn a_failure_at_a_terminal() {
     use crate::support::pty::Pty;
     let env = TestEnv::new();
+    // A plan loads nothing.
+    env.run("busybox").sh("true").code(0);
     let hamper = env.run("busybox").args(["--entrypoint", ""]).payload(["true"]);
     let words = hamper.words();
     let human = Pty::new().run(&words.replacen("'run'", "'plan'", 1), &env);

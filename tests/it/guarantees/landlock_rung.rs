@@ -655,8 +655,8 @@ fn what_needs_namespaces_stops_with_key_and_remedy() {
     run(&env)
         .set("require=[\"landlock\"]")
         .set("root.mode=ro")
-        .set("limits.ulimits.nofile=99")
-        .payload(["sh", "-c", "test $(ulimit -n) = 99"])
+        .set("limits.ulimits.nofile=9")
+        .payload(["sh", "-c", "test $(ulimit -n) = 9"])
         .output()
         .code(0);
 }
