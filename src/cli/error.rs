@@ -92,6 +92,9 @@ impl CliError {
             Self::Host(host::HostError::RaisedPrivileges) => "remove the bits: chmod ug-s hamper; setcap -r hamper",
             Self::Plan(PlanError::NoCommand) => "give one: hamper run PROFILE -- COMMAND",
             Self::Plan(PlanError::Required { what: "protect", .. }) => "create the path, or drop \"protect\" from require",
+            Self::Plan(PlanError::NeedsNamespaces { remedy, .. }) => {
+                return Some(format!("{remedy}; or isolation = \"namespaces\", where user namespaces can be had (hamper doctor)"));
+            }
             Self::Plan(PlanError::Required { .. }) => "hamper doctor",
             Self::Plan(PlanError::Impossible { key: "security.caps", .. }) => "hamper doctor",
             Self::Maps { .. } => "hamper doctor",

@@ -7,6 +7,7 @@ mod exit;
 mod image;
 mod image_facts;
 mod image_facts_store;
+mod landlock_rung;
 mod notice;
 mod output;
 mod plan;

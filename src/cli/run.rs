@@ -7,13 +7,14 @@ use clap::Args;
 use rustix::io::Errno;
 
 use super::error::{CliError, StepKind};
+use super::landlock_rung;
 use super::output::{say, talk};
 use super::start::{Assembled, Effects, assemble, terminal_sides};
 use super::which::{self, Chosen};
-use crate::host::{Directories, Ids};
+use crate::host::{Directories, Explanation, Ids};
 use crate::launch::{self, LaunchError, lower};
-use crate::plan::{Degraded, Invocation, Step};
-use crate::profile::OnReplace;
+use crate::plan::{self, Degraded, Invocation, Plan, Step};
+use crate::profile::{Isolation, OnReplace, Profile};
 use crate::supervise::{self, End, Orders, Outcome, Terminal};
 use crate::sys::Arguments;
 use crate::{report, sys};
@@ -118,7 +119,18 @@ pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>, 
     super::trust::refuse_untrusted(&profile.files, &directories)?;
     complete(&mut invocation, args, &profile)?;
     let effects = if show.is_some() { Effects::None } else { Effects::All };
-    let assembled = assemble(&profile, &project, &directories, ids, &invocation, args.offline, effects)?;
+    let assemble = |profile: &Profile| assemble(profile, &project, &directories, ids, &invocation, args.offline, effects);
+    let assemble_without_namespaces = |why: &Explanation| {
+        let mut assembled = assemble(&landlock_rung::on_rung(&profile)).map_err(|error| landlock_rung::refused(error, why))?;
+        landlock_rung::explain(&mut assembled.plan, why);
+        Ok::<_, CliError>(assembled)
+    };
+    let blocked = show.and_then(|_| landlock_rung::blocked_plan(&profile));
+    let assembled = match &blocked {
+        Some(why) => assemble_without_namespaces(why)?,
+        None if profile.isolation == Isolation::Landlock => assemble(&landlock_rung::on_rung(&profile))?,
+        None => assemble(&profile)?,
+    };
     match show {
         None => {}
         Some(Show::Human) => {
@@ -132,19 +144,47 @@ pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>, 
             return Ok(0);
         }
     }
-    for note in &assembled.plan.notes {
+    let said = assembled.plan.notes.clone();
+    say_plan(&profile, &assembled.plan, &[], &directories);
+    let ended = match launch_and_wait(&profile, assembled, &directories, args, all)? {
+        Ended::Blocked { why, umask } => {
+            let mut assembled = assemble_without_namespaces(&why)?;
+            // The first start has changed it.
+            assembled.resources.iter_mut().for_each(|resources| resources.umask = umask);
+            say_plan(&profile, &assembled.plan, &said, &directories);
+            launch_and_wait(&profile, assembled, &directories, args, all)?
+        }
+        ended => ended,
+    };
+    match ended {
+        Ended::Code(code) => Ok(u8::try_from(code).unwrap_or(125)),
+        Ended::Blocked { why, .. } => Err(CliError::Told { words: why.sentence, hint: None }),
+    }
+}
+
+/// Says what a plan has to say, but for what was said before.
+fn say_plan(profile: &Profile, plan: &Plan, said: &[String], directories: &Directories) {
+    for note in plan.notes.iter().filter(|note| !said.contains(note)) {
         talk(&format!("hamper: {}", super::error::escape(note)));
     }
-    super::notice::degraded(&profile.name, &assembled.plan.degraded, &directories);
-    let result = launch_and_wait(&profile, assembled, &directories, args, all);
-    result.map(u8::try_from).map(|code| code.unwrap_or(125))
+    super::notice::degraded(&profile.name, &plan.degraded, directories);
+}
+
+/// What came of a start.
+enum Ended {
+    Code(i32),
+    /// The machine has no namespaces for it, and it may be made anew without them; the mask is the caller's.
+    Blocked {
+        why: Explanation,
+        umask: u32,
+    },
 }
 
 fn current_directory() -> Result<PathBuf, CliError> {
     std::env::current_dir().map_err(|source| CliError::Io { act: "find", path: PathBuf::from("the current directory"), source })
 }
 
-fn complete(invocation: &mut Invocation, args: &CommonArgs, profile: &crate::profile::Profile) -> Result<(), CliError> {
+fn complete(invocation: &mut Invocation, args: &CommonArgs, profile: &Profile) -> Result<(), CliError> {
     invocation.workdir.clone_from(&args.workdir);
     invocation.entrypoint = args.entrypoint.as_ref().map(|entry| if entry.is_empty() { vec![] } else { vec![entry.clone()] });
     (invocation.terminal, invocation.pipes) = terminal_sides(profile.lifecycle.tty);
@@ -165,21 +205,22 @@ fn complete(invocation: &mut Invocation, args: &CommonArgs, profile: &crate::pro
 }
 
 fn launch_and_wait(
-    profile: &crate::profile::Profile,
+    profile: &Profile,
     assembled: Assembled,
     directories: &Directories,
     args: &CommonArgs,
     all: &Arguments,
-) -> Result<i32, CliError> {
+) -> Result<Ended, CliError> {
     let Assembled { mut plan, resources, pipes, opened, watched, obeyed, stop_signal, image, host } = assembled;
-    let Some(mut resources) = resources else { return Ok(0) };
+    let Some(mut resources) = resources else { return Ok(Ended::Code(0)) };
     let open = |path: &PathBuf| {
         report::Destination::open(path).map_err(|source| CliError::Io { act: "write the report", path: path.clone(), source })
     };
     let destination = args.report.as_ref().map(open).transpose()?;
-    let sides = resources.terminal;
+    let (sides, umask) = (resources.terminal, resources.umask);
     let scratch = resources.scratch.take();
     resources.scratch = scratch;
+    let writable = plan::writable(&plan.steps).iter().filter_map(|path| path.canonicalize().ok()).collect();
     let lowered = lower(&plan, resources)?;
     sys::block_signals();
     let keyring = own_keyring(sys::join_session_keyring()).map_err(|errno| {
@@ -187,12 +228,19 @@ fn launch_and_wait(
         failed_step(&plan.steps, u32::try_from(step).unwrap_or(u32::MAX), errno)
     })?;
     plan.degraded.extend(keyring);
-    let mut running = launch::start(lowered, all).map_err(|error| step_error(&plan.steps, error))?;
+    let mut running = match launch::start(lowered, all) {
+        Ok(running) => running,
+        Err(error) => {
+            let blocked = landlock_rung::blocked_launch(profile, &plan, &error).map(|why| Ended::Blocked { why, umask });
+            return blocked.ok_or_else(|| step_error(&plan.steps, error));
+        }
+    };
     let cleaned = running.scratch.as_mut().map_or(Ok(false), launch::Scratch::discard_used);
     let orders = Orders {
         terminal: sides.contains(&true).then(|| Terminal::new(sides)),
         pipes,
         watched,
+        writable,
         obeyed: obeyed.map(|obeyed| (obeyed, super::trust::distrust_in(directories))),
         warn_only: profile.project.on_replace == OnReplace::Warn,
         limit: profile.limits.time,
@@ -209,6 +257,11 @@ fn launch_and_wait(
     if cleaned == Ok(true) || given_back == Ok(true) {
         super::trash::sweep_in_background(&directories.data.join("trash"), &host);
     }
+    if let End::Failed { step, errno } = outcome.end
+        && let Some(why) = landlock_rung::blocked(profile, &plan, step, errno)
+    {
+        return Ok(Ended::Blocked { why, umask });
+    }
     for path in &outcome.replaced {
         talk(&format!("hamper: {} was replaced on the host and is not protected any more", path.display()));
     }
@@ -222,7 +275,7 @@ fn launch_and_wait(
     for path in &outcome.appeared {
         talk(&format!("hamper: {} appeared while the sandbox ran: read it before you run git here", path.display()));
     }
-    let result = code(&plan.steps, &outcome);
+    let result = code(&plan.steps, &outcome).map(Ended::Code);
     // The process ends now, and the kernel closes what is left faster than we do.
     std::mem::forget((running, opened, image.lease));
     result

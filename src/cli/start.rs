@@ -9,12 +9,13 @@ use rustix::process::Signal;
 
 use super::error::CliError;
 use super::image_facts::{ImageFacts, image_facts};
+use super::landlock_rung::Private;
 use crate::host::{Directories, Guarded, Host, Ids, Opened, SourceError, find_worktree, open_in_project, open_source, survey_guarded};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, OpenedMount, Plan, Step};
 use crate::profile::{
-    HomeMode, MapMode, Missing, Mount, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource,
-    SecretSource, TtyMode,
+    HomeMode, Isolation, MapMode, Missing, Mount, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode,
+    SeccompSource, SecretSource, TtyMode,
 };
 use crate::supervise::{self, Obeyed, Pipes, Watched};
 
@@ -64,17 +65,24 @@ pub fn assemble(
     offline: bool,
     effects: Effects,
 ) -> Result<Assembled, CliError> {
-    let host = Host::probe(ids, profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid))?;
+    let rung = profile.isolation == Isolation::Landlock;
+    if rung {
+        plan::refuse_wishes(profile)?;
+    }
+    let want_ranges = profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid);
+    let host = Host::probe(ids, want_ranges && !rung)?;
     let state = ProjectState::new(directories, profile, choice.path.as_deref());
     let mut opened = Opening { fds: Vec::with_capacity(8), effects };
     let target = project_target(profile, choice);
-    let image = image_facts(profile, directories, &host, target.as_deref(), offline, effects)?;
+    let mut image = image_facts(profile, directories, &host, target.as_deref(), offline, effects)?;
     opened.fds.extend(image.opened.iter().map(|fd| fd.try_clone()).collect::<Result<Vec<_>, _>>().unwrap_or_default());
     let mut project = open_project(profile, choice, &mut opened)?;
     let mounts = open_mounts(profile, &project, directories, &state, &mut opened)?;
     refuse_second_view(&project, &mounts)?;
     project.shown = shown_writable(&project, &mounts);
+    let private = rung.then(|| Private::take(profile, directories, &host, effects)).transpose()?;
     let home = match (profile.identity.home, image.image.user.home.as_str()) {
+        (HomeMode::Tmp, _) => private.as_ref().and_then(|own| own.home.as_deref()).map(|home| opened.own(home)).transpose()?,
         (HomeMode::Private, home) if home != "/" => Some(open_home(&state, image.image.home_is_empty, &mut opened)?),
         _ => None,
     };
@@ -91,7 +99,18 @@ pub fn assemble(
         .zip(&secrets)
         .map(|(secret, (name, content))| (name.clone(), secret.target.clone(), content.len()))
         .collect();
-    let filter = compile_seccomp(profile, &host)?;
+    if let Some(private) = &private {
+        // Nothing can be mounted where the image has it, so the payload is told where it is.
+        image.image.environment.push(private.variable());
+        if let Some(home) = &home {
+            image.image.user.home = home.path.to_string_lossy().into_owned();
+        }
+    }
+    let same_user = rung.then(|| plan::seccomp::SameUser {
+        network: profile.network.mode == NetworkMode::Host,
+        attributes: plan::may_change_attributes(&host, &project),
+    });
+    let filter = compile_seccomp(profile, &host, same_user)?;
     let facts = filter.as_ref().map(|(name, filter)| plan::SeccompFacts {
         name: name.clone(),
         allowed: filter.allowed,
@@ -116,6 +135,7 @@ pub fn assemble(
         secrets: &secret_facts,
         seccomp: facts.as_ref(),
         resolv_conf: resolv_conf.as_ref().map(|opened| &opened.source),
+        temporary: private.as_ref().map(|private| private.temporary.as_path()),
     })?;
     plan.notes.extend(choice.notes.iter().chain(&image.notes).cloned());
     if let Some((_, filter)) = &filter {
@@ -131,12 +151,15 @@ pub fn assemble(
                 let (ours, theirs) = Pipes::new(invocation.pipes)?;
                 (pipes, ends) = (Some(ours), theirs);
             }
-            let made = Made { seccomp: filter.map(|(_, filter)| filter.program), secrets, terminal: invocation.terminal, pipes: ends };
+            let scratch = private.and_then(|private| private.scratch);
+            let seccomp = filter.map(|(_, filter)| filter.program);
+            let made = Made { scratch, seccomp, secrets, terminal: invocation.terminal, pipes: ends };
             Some(resources(&plan, profile, directories, &host, &image, made)?)
         }
     };
-    let watched = watched(&project);
-    let obeyed = obeyed(&project);
+    // What nothing protects, nobody can lose; and all of it can be left changed.
+    let watched = if rung { None } else { watched(&project) };
+    let obeyed = obeyed(&project, rung);
     Ok(Assembled { plan, resources, pipes, opened: opened.fds, watched, obeyed, stop_signal: stop_signal(profile, &image), image, host })
 }
 
@@ -148,11 +171,11 @@ fn watched(project: &plan::Project) -> Option<(PathBuf, Vec<Watched>)> {
 }
 
 /// What a payload could leave for the next run to obey.
-fn obeyed(project: &plan::Project) -> Option<Obeyed> {
+fn obeyed(project: &plan::Project, unprotected: bool) -> Option<Obeyed> {
     if project.source.is_none() || project.mode != ProjectMode::Rw {
         return None;
     }
-    let read_only = |guarded: &&Guarded| guarded.identity.is_some();
+    let read_only = |guarded: &&Guarded| guarded.identity.is_some() && !unprotected;
     let guarded = project.guarded.iter().filter(read_only).map(|guarded| guarded.path.clone()).collect();
     Obeyed::survey(&project.path, guarded)
 }
@@ -431,7 +454,11 @@ fn read_secrets(profile: &Profile) -> Result<Vec<(String, Vec<u8>)>, CliError> {
         .collect()
 }
 
-fn compile_seccomp(profile: &Profile, host: &Host) -> Result<Option<(String, plan::seccomp::Filter)>, CliError> {
+fn compile_seccomp(
+    profile: &Profile,
+    host: &Host,
+    same_user: Option<plan::seccomp::SameUser>,
+) -> Result<Option<(String, plan::seccomp::Filter)>, CliError> {
     use plan::seccomp::{Arch, Request, Source, compile, parse_oci};
     let security = &profile.security;
     let parsed;
@@ -449,9 +476,9 @@ fn compile_seccomp(profile: &Profile, host: &Host) -> Result<Option<(String, pla
     let request = Request {
         source,
         allow: &security.seccomp_allow,
-        ptrace: security.preset == Preset::Dev,
+        ptrace: security.preset == Preset::Dev && same_user.is_none(),
         nested_userns: security.nested_userns,
-        no_inet: false,
+        same_user,
         caps: &caps,
         kernel: host.kernel,
         arch: Arch::HOST,
@@ -527,6 +554,7 @@ fn env_file(path: &Path, text: &str, into: &mut Vec<(String, String)>) -> Result
 
 /// What was made on the way to the plan.
 struct Made {
+    scratch: Option<Scratch>,
     seccomp: Option<seccompiler::BpfProgram>,
     secrets: Vec<(String, Vec<u8>)>,
     terminal: [bool; 3],
@@ -541,11 +569,11 @@ fn resources(
     image: &ImageFacts,
     made: Made,
 ) -> Result<Resources, CliError> {
-    let Made { seccomp, secrets, terminal, pipes } = made;
+    let Made { scratch, seccomp, secrets, terminal, pipes } = made;
     let layers = directories.data.join("layers");
     let ranges = host.ranges.filter(|_| profile.identity.map != MapMode::Single);
     let scratch_base = directories.data.join(if ranges.is_some() { "scratch-range" } else { "scratch" });
-    let scratch = if plan.steps.iter().any(|step| matches!(step, Step::TakeScratch)) {
+    let scratch = if scratch.is_none() && plan.steps.iter().any(|step| matches!(step, Step::TakeScratch)) {
         let (mode, modified) = image.root;
         let caller = (host.uid, host.gid);
         let user = &image.image.user;
@@ -554,7 +582,7 @@ fn resources(
         let root = RootAttributes { mode, modified, caller, owner };
         Some(Scratch::take(&scratch_base, root)?)
     } else {
-        None
+        scratch
     };
     let hides = plan.steps.iter().any(|step| matches!(step, Step::Guard { guard: plan::Guard::Hide { .. }, .. }));
     let masks = masks(directories, hides)?;

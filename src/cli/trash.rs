@@ -15,7 +15,8 @@ pub fn sweep_in_background(directory: &Path, host: &Host) {
         return;
     }
     // Ignoring: no process to be had is no reason to fail a run that is over; the next run tries again.
-    if let Ok(Forked::Child) = sys::clone3(&Clone3 { namespaces: 0, cgroup: None }) {
+    // Some filters of containers have the older call only.
+    if let Ok(Forked::Child) = sys::clone3(&Clone3 { namespaces: 0, cgroup: None }).or_else(|_| sys::fork()) {
         detach();
         let range = |range: crate::host::SubRange| SubRange { start: range.start, count: range.count };
         let ownership = match host.ranges {

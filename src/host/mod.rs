@@ -7,7 +7,7 @@ mod tree;
 mod worktree;
 
 pub use facts::{Directories, Host, HostError, Ids, SubRange, landlock_abi, subordinate_ranges};
-pub use probe::{Act, Blocker, Examination, Explanation, Finding, State, errno_name, examine, explain, explain_clone, userns_blocked};
+pub use probe::{Act, Blocker, Examination, Explanation, Finding, State, errno_name, examine, explain, explain_clone, namespaces_blocked};
 pub use sources::{Guarded, Opened, Presence, Source, SourceError, open_in_project, open_source, survey_guarded};
 pub use tree::{HostTree, HostUser, host_tree, host_user};
 pub use worktree::{Worktree, find_worktree};

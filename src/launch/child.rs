@@ -12,7 +12,10 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, mount, mount_bind, mount_bind_recursive, mount_change, mount_remount, unmount,
 };
-use rustix::process::{DumpableBehavior, Signal, chdir, fchdir, pivot_root, set_dumpable_behavior, set_parent_process_death_signal, umask};
+use rustix::process::{
+    DumpableBehavior, Signal, chdir, fchdir, getpid, pivot_root, set_child_subreaper, set_dumpable_behavior,
+    set_parent_process_death_signal, umask,
+};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities, set_no_new_privs, set_thread_groups,
@@ -67,6 +70,9 @@ impl State<'_> {
             Op::WriteMaps { uid, gid } => write_maps(uid.as_bytes(), gid.as_bytes()),
             Op::AwaitMaps => await_go_ahead(self.socket).and_then(|()| hide_from_others()),
             Op::DieWithParent => self.die_with_parent(),
+            Op::BecomeSubreaper => set_child_subreaper(Some(getpid())),
+            Op::EndWithParent => self.end_with_parent(),
+            Op::NotDumpable => hide_from_others(),
             Op::SetGroups(groups) => set_thread_groups(groups),
             // A new namespace begins with both names of the host; "(none)" is what the kernel has before anybody sets one.
             Op::SetHostname(name) => rustix::system::sethostname(name).and_then(|()| rustix::system::setdomainname(b"(none)")),
@@ -115,10 +121,14 @@ impl State<'_> {
             Op::Over { target, options, project } => self.mount_over(target, options, *project),
             Op::Guard { path, guard, mask } => self.guard(path, guard, mask),
             Op::Secret { name, target, content } => self.write_secret(name, target.as_deref(), content),
-            Op::OpenPty => self.open_pty(),
+            Op::OpenPty => self.open_pty(self.dev.ok_or(Errno::BADF)?, c"pts/ptmx"),
+            // The payload comes soon after, and must find the size and the settings of the caller's terminal.
+            Op::OpenHostPty => self.open_pty(CWD, c"/dev/ptmx").and_then(|()| await_go_ahead(self.socket)),
             Op::PivotRoot => self.pivot(),
             Op::ReadOnlyRoot => mount_setattr(self.root()?, false, &MountAttr { set: MountAttr::RDONLY, ..MountAttr::default() }),
             Op::ChangeDirectory(path) => self.change_directory(path),
+            Op::EnterDirectory(path) => chdir(path.as_c_str()),
+            Op::DropAllCapabilities => drop_all_capabilities(),
             Op::DropCapabilities { keep, ambient } => drop_capabilities(*keep, *ambient),
             Op::NoNewPrivileges => set_no_new_privs(true),
             Op::StartPayload { init: true } => init::run(self, step),
@@ -133,9 +143,14 @@ impl State<'_> {
     /// The parent's death must end this process, also when it came before the prctl.
     fn die_with_parent(&self) -> Result<(), Errno> {
         set_parent_process_death_signal(Some(Signal::KILL))?;
-        let mut fds = [PollFd::new(&self.socket, PollFlags::empty())];
-        poll(&mut fds, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 }))?;
-        if fds[0].revents().contains(PollFlags::HUP) { exit_now(125) } else { Ok(()) }
+        if is_hung_up(self.socket) { exit_now(125) } else { Ok(()) }
+    }
+
+    /// The parent's death is a signal that init waits for, as it does for all: it has to end what the payload has left before itself. That
+    /// the parent is gone, the socket says, whoever sent the signal.
+    fn end_with_parent(&self) -> Result<(), Errno> {
+        set_parent_process_death_signal(Some(Signal::HUP))?;
+        if is_hung_up(self.socket) { exit_now(125) } else { Ok(()) }
     }
 
     fn enter_root(&mut self, target: &CStr) -> Result<(), Errno> {
@@ -342,9 +357,8 @@ impl State<'_> {
     }
 
     /// The terminal is made in the sandbox's own devpts, so that it has a name inside; the parent gets the other side.
-    fn open_pty(&mut self) -> Result<(), Errno> {
-        let dev = self.dev.ok_or(Errno::BADF)?;
-        let master = openat(dev, c"pts/ptmx", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
+    fn open_pty(&mut self, directory: BorrowedFd<'_>, multiplexer: &CStr) -> Result<(), Errno> {
+        let master = openat(directory, multiplexer, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
         unlockpt(&master)?;
         let terminal = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         tell_with(self.socket, Message::Terminal, master.as_fd())?;
@@ -424,6 +438,14 @@ fn write_maps(uid: &[u8], gid: &[u8]) -> Result<(), Errno> {
     hide_from_others()
 }
 
+/// Whether the parent has closed its end, which only its own end does.
+pub(super) fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
+    // A poll that fails for want of memory is asked again with the next signal.
+    let _ = poll(&mut fds, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 }));
+    fds[0].revents().contains(PollFlags::HUP)
+}
+
 /// From here on no other process may trace this one or open its files in /proc: its maps needed that, and are written.
 fn hide_from_others() -> Result<(), Errno> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -457,6 +479,15 @@ fn mount_long_overlay(lower: &[std::ffi::CString], upper: &CStr, work: &CStr, vo
     let tree = keep_open(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?);
     let place = keep_open(openat(CWD, target, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?);
     attach(tree, place)
+}
+
+/// Without a user namespace of our own most callers have none, and may not touch the bounding set; nor need they, since execve(2) gives
+/// nothing of it once no_new_privs is set.
+fn drop_all_capabilities() -> Result<(), Errno> {
+    set_capabilities(
+        None,
+        CapabilitySets { effective: CapabilitySet::empty(), permitted: CapabilitySet::empty(), inheritable: CapabilitySet::empty() },
+    )
 }
 
 /// Bounding first, since that needs CAP_SETPCAP; then the other four sets to exactly what is kept.

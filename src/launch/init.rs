@@ -1,4 +1,4 @@
-//! Our pid 1: starts the payload, reaps, forwards signals, and tells the parent how it ended.
+//! Our pid 1, or without a pid namespace the subreaper: starts the payload, reaps, forwards signals, and tells the parent how it ended.
 //!
 //! It holds no host descriptor but the socket, has no capability that the payload lacks, and is not dumpable.
 
@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, ioctl_tiocsctty, kill_process, kill_process_group, setsid, wait};
 
-use super::child::State;
+use super::child::{State, is_hung_up};
+use super::descendants::end_descendants;
 use super::payload::{self, Failure};
 use super::wire::{Message, tell};
 use crate::sys::{self, exit_now};
@@ -38,20 +39,32 @@ pub(super) fn run(state: &State<'_>, step: u32) -> Result<(), Errno> {
         exit_now(125)
     }
     let socket = sys::keep_only(state.socket)?;
-    serve(socket, payload, stack)
+    serve(&Init { socket, payload, has_namespaces: state.lowered.has_namespaces() }, stack)
+}
+
+/// What is left of a start.
+struct Init {
+    socket: BorrowedFd<'static>,
+    payload: Pid,
+    has_namespaces: bool,
 }
 
 /// Reaps and forwards. All signals are blocked and taken one by one; for pid 1 a blocked signal is kept even where its default would
 /// have the kernel drop it (pid_namespaces(7)).
-fn serve(socket: BorrowedFd<'_>, payload: Pid, stack: &mut [std::mem::MaybeUninit<u8>]) -> ! {
-    debug_assert!(socket.as_raw_fd() >= 0);
+fn serve(init: &Init, stack: &mut [std::mem::MaybeUninit<u8>]) -> ! {
+    debug_assert!(init.socket.as_raw_fd() >= 0);
     // A payload that lasts has an init that is as small as can be.
     let mut settled = false;
     loop {
         let signal = if settled { sys::await_signal_idle() } else { sys::await_signal(Some(SETTLE)) };
         match signal {
-            Some(Signal::CHILD) => reap(socket, payload),
-            Some(signal) => forward(signal, payload),
+            Some(Signal::CHILD) => reap(init),
+            // With a pid namespace the kernel ends init together with its parent.
+            Some(_) if !init.has_namespaces && is_hung_up(init.socket) => {
+                end_descendants();
+                exit_now(0)
+            }
+            Some(signal) => forward(signal, init.payload),
             None if settled => {}
             None => {
                 settled = true;
@@ -63,27 +76,31 @@ fn serve(socket: BorrowedFd<'_>, payload: Pid, stack: &mut [std::mem::MaybeUnini
     }
 }
 
-fn reap(socket: BorrowedFd<'_>, payload: Pid) {
+fn reap(init: &Init) {
     loop {
         match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
-            Ok(Some((pid, status))) if pid == payload => report(socket, status),
+            Ok(Some((pid, status))) if pid == init.payload => report(init, status),
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) | Err(_) => return,
         }
     }
 }
 
-fn report(socket: BorrowedFd<'_>, status: WaitStatus) {
+fn report(init: &Init, status: WaitStatus) {
     if status.stopped() {
-        tell(socket, Message::Stopped { signal: status.stopping_signal().unwrap_or(0) });
+        tell(init.socket, Message::Stopped { signal: status.stopping_signal().unwrap_or(0) });
         return;
     }
     let message = match status.terminating_signal() {
         Some(signal) => Message::Signaled { signal },
         None => Message::Exited { code: status.exit_status().unwrap_or(0) },
     };
-    end_the_rest();
-    tell(socket, message);
+    if init.has_namespaces {
+        end_the_rest();
+    } else {
+        end_descendants();
+    }
+    tell(init.socket, message);
     exit_now(0)
 }
 

@@ -72,6 +72,9 @@ pub(super) enum Op {
     },
     AwaitMaps,
     DieWithParent,
+    BecomeSubreaper,
+    EndWithParent,
+    NotDumpable,
     SetGroups(Vec<rustix::process::Gid>),
     SetHostname(Vec<u8>),
     LoopbackUp,
@@ -149,13 +152,19 @@ pub(super) enum Op {
         content: Vec<u8>,
     },
     OpenPty,
+    /// Of the host's devpts.
+    OpenHostPty,
     PivotRoot,
     ReadOnlyRoot,
     ChangeDirectory(CString),
+    /// On the host's tree.
+    EnterDirectory(CString),
     DropCapabilities {
         keep: u64,
         ambient: bool,
     },
+    /// Without a user namespace, in which they would be the process's own to drop.
+    DropAllCapabilities,
     NoNewPrivileges,
     StartPayload {
         init: bool,
@@ -165,9 +174,9 @@ pub(super) enum Op {
 /// What the payload does before execve.
 pub(super) enum PayloadOp {
     Rlimits(Vec<(Resource, u64)>),
-    Landlock { ruleset: OwnedFd, rules: Vec<LandlockRule> },
+    Landlock { ruleset: OwnedFd, rules: Vec<LandlockRule>, terminal: u64 },
     CloseDescriptors,
-    Seccomp(BpfProgram),
+    Seccomp { program: BpfProgram, asks: bool },
     Execute { candidates: Vec<CString>, argv: CStrArray, environment: CStrArray },
 }
 
@@ -177,6 +186,8 @@ pub(super) struct LandlockRule {
     /// The rights that remain where the path is no directory.
     pub file_access: u64,
     pub optional: bool,
+    /// Device and inode that it must have.
+    pub identity: Option<(u64, u64)>,
 }
 
 /// A plan made ready: the child only walks it.
@@ -214,6 +225,7 @@ pub fn lower(plan: &Plan, mut resources: Resources) -> Result<Lowered, LowerErro
             scratch: None,
         },
         ruleset: None,
+        cloned: false,
         guarded: plan
             .steps
             .iter()
@@ -235,6 +247,8 @@ struct Lowering {
     ruleset: Option<OwnedFd>,
     /// Targets in which something is guarded.
     guarded: Vec<String>,
+    /// Whether the steps are the child's by now.
+    cloned: bool,
 }
 
 impl Lowering {
@@ -246,8 +260,11 @@ impl Lowering {
             | Step::TakeScratch
             | Step::MakePipes
             | Step::CompileSeccomp { .. } => {}
-            Step::CreateLandlock { abi } => self.ruleset = Some(ruleset(*abi)?),
+            Step::CreateLandlock { abi, no_tcp } => self.ruleset = Some(ruleset(*abi, *no_tcp)?),
+            // Before the clone it is the parent's, which has nothing to make ready for it.
+            Step::BecomeSubreaper if !self.cloned => {}
             Step::Clone { namespaces } => {
+                self.cloned = true;
                 self.lowered.clone_step = index;
                 self.lowered.namespaces = namespaces.iter().fold(0, |flags, namespace| flags | namespace.flag());
             }
@@ -299,7 +316,7 @@ impl Lowering {
                 self.lowered.init.push((index, op));
             }
             other => {
-                let op = plain_op(other)?;
+                let op = if self.lowered.has_namespaces() { plain_op(other)? } else { host_op(other)? };
                 self.lowered.init.push((index, op));
             }
         }
@@ -311,22 +328,45 @@ impl Lowering {
             Step::SetRlimits { rlimits } => {
                 PayloadOp::Rlimits(rlimits.iter().map(|(resource, value)| (rlimit(*resource), *value)).collect())
             }
-            Step::EnterLandlock { rules, .. } => {
+            Step::EnterLandlock { rules, terminal, .. } => {
                 let ruleset = self.ruleset.take().ok_or(LowerError::Missing("a Landlock ruleset"))?;
                 let rules = rules.iter().map(landlock_rule).collect::<Result<_, _>>()?;
-                PayloadOp::Landlock { ruleset, rules }
+                PayloadOp::Landlock { ruleset, rules, terminal: *terminal }
             }
-            Step::InstallSeccomp { .. } => PayloadOp::Seccomp(resources.seccomp.take().ok_or(LowerError::Missing("a seccomp filter"))?),
+            Step::InstallSeccomp { asks, .. } => {
+                let program = resources.seccomp.take().ok_or(LowerError::Missing("a seccomp filter"))?;
+                PayloadOp::Seccomp { program, asks: *asks }
+            }
             Step::Execute { argv, environment } => execute(argv, environment)?,
             _ => PayloadOp::CloseDescriptors,
         })
     }
 }
 
+impl Lowered {
+    /// Whether the sandbox is one of namespaces; else what the payload leaves is found by descent, and ended one by one.
+    pub(super) fn has_namespaces(&self) -> bool {
+        self.namespaces != 0
+    }
+}
+
+/// Steps that are another act on the host's own tree than in a namespace.
+fn host_op(step: &Step) -> Result<Op, LowerError> {
+    Ok(match step {
+        Step::OpenPty => Op::OpenHostPty,
+        Step::ChangeDirectory { path } => Op::EnterDirectory(c_string(path, "the working directory")?),
+        Step::DropCapabilities { .. } => Op::DropAllCapabilities,
+        other => plain_op(other)?,
+    })
+}
+
 /// Steps that need nothing but their own data.
 fn plain_op(step: &Step) -> Result<Op, LowerError> {
     Ok(match step {
         Step::DieWithParent => Op::DieWithParent,
+        Step::BecomeSubreaper => Op::BecomeSubreaper,
+        Step::EndWithParent => Op::EndWithParent,
+        Step::NotDumpable => Op::NotDumpable,
         Step::SetGroups { groups } => Op::SetGroups(groups.iter().map(|group| rustix::process::Gid::from_raw(*group)).collect()),
         Step::SetHostname { hostname } => Op::SetHostname(hostname.clone().into_bytes()),
         Step::LoopbackUp => Op::LoopbackUp,
@@ -375,10 +415,13 @@ fn extents(maps: &[plan::IdMap]) -> Vec<Extent> {
     maps.iter().map(|map| Extent { inside: map.container_id, outside: map.host_id, count: map.size }).collect()
 }
 
-fn ruleset(abi: u32) -> Result<OwnedFd, LowerError> {
+fn ruleset(abi: u32, no_tcp: bool) -> Result<OwnedFd, LowerError> {
     let make = || -> Result<_, ::landlock::RulesetError> {
         let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-        let ruleset = ruleset.handle_access(plan::handled_access(abi))?;
+        let mut ruleset = ruleset.handle_access(plan::handled_access(abi))?;
+        if no_tcp {
+            ruleset = ruleset.handle_access(plan::tcp(abi))?;
+        }
         let scoped = plan::scoped(abi);
         if scoped.is_empty() { ruleset.create() } else { ruleset.scope(scoped)?.create() }
     };
@@ -392,6 +435,7 @@ fn landlock_rule(rule: &plan::LandlockRule) -> Result<LandlockRule, LowerError> 
         access: rule.access,
         file_access: rule.access & plan::file_rights().bits(),
         optional: rule.optional,
+        identity: rule.identity,
     })
 }
 

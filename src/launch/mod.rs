@@ -4,6 +4,7 @@
 //! walks its operations top to bottom, and what fails comes back as `{step, errno}`. The parent owns the words.
 
 mod child;
+mod descendants;
 mod init;
 mod lower;
 mod parent;

@@ -3,9 +3,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
+use rustix::net::{Shutdown, shutdown};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, pidfd_send_signal, set_child_subreaper, waitid};
 
 use super::child;
+use super::descendants::end_descendants;
 use super::lower::Lowered;
 use super::scratch::Scratch;
 use super::wire;
@@ -28,16 +30,24 @@ pub struct Running {
     pub scratch: Option<Scratch>,
     /// Whether pid 1 is our init, which tells how the payload ended.
     pub init: bool,
+    has_namespaces: bool,
+    /// Whether what init leaves comes to this process, and nothing else does.
+    adopts: bool,
     reaped: bool,
 }
 
 impl Running {
     /// Waits until pid 1 of the sandbox is gone, and with it everything in its pid namespace. `None` where that was seen before.
+    ///
+    /// Without a pid namespace what an init that was killed has left is ended here.
     pub fn reap(&mut self) -> Result<Option<WaitIdStatus>, Errno> {
         while !self.reaped {
             match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
                 Ok(status) => {
                     self.reaped = true;
+                    if self.adopts {
+                        end_descendants();
+                    }
                     return Ok(status);
                 }
                 Err(Errno::INTR) => {}
@@ -50,13 +60,39 @@ impl Running {
     pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
         pidfd_send_signal(&self.pidfd, signal)
     }
+
+    /// Tells a child that waits for it that its terminal is set up.
+    ///
+    /// # Errors
+    /// Those of send(2), but for a child that is gone.
+    pub fn terminal_is_ready(&self) -> Result<(), Errno> {
+        if self.has_namespaces {
+            return Ok(());
+        }
+        match wire::go_ahead(&self.socket) {
+            Err(Errno::PIPE) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Ends the sandbox at once. Without a pid namespace an init that is killed would leave everything else: it is told to end that, by
+    /// the socket, and woken up.
+    pub fn kill(&self) -> Result<(), Errno> {
+        if self.has_namespaces {
+            return self.signal(Signal::KILL);
+        }
+        // Ignoring: an init that is gone has closed its end.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+        self.signal(Signal::HUP)?;
+        self.signal(Signal::CONT)
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.reaped {
             // Ignoring: it is gone already, which is what is wanted.
-            let _ = self.signal(Signal::KILL);
+            let _ = self.kill();
             let _ = self.reap();
         }
     }
@@ -82,7 +118,8 @@ pub fn start(mut lowered: Lowered, arguments: &Arguments) -> Result<Running, Lau
     }
     let (ours, theirs) = wire::pair().map_err(step)?;
     let directory = Vec::with_capacity(PATH_MAX);
-    let (child, pidfd) = match sys::clone3(&Clone3 { namespaces: lowered.namespaces, cgroup: None }).map_err(step)? {
+    let adopts = !lowered.has_namespaces() && adopt().map_err(step)?;
+    let (child, pidfd) = match clone(&lowered).map_err(step)? {
         Forked::Child => {
             drop(ours);
             arguments.clear();
@@ -91,7 +128,8 @@ pub fn start(mut lowered: Lowered, arguments: &Arguments) -> Result<Running, Lau
         Forked::Parent { child, pidfd } => (child, pidfd),
     };
     drop(theirs);
-    let running = Running { child, pidfd, socket: ours, scratch: lowered.scratch.take(), init: lowered.has_init, reaped: false };
+    let (scratch, has_namespaces) = (lowered.scratch.take(), lowered.has_namespaces());
+    let running = Running { child, pidfd, socket: ours, scratch, init: lowered.has_init, has_namespaces, adopts, reaped: false };
     if let Some((step, uids, gids)) = &lowered.maps {
         write_maps_with_programs(child, uids, gids).map_err(|source| LaunchError::Maps { step: *step, source })?;
         match wire::go_ahead(&running.socket) {
@@ -101,4 +139,21 @@ pub fn start(mut lowered: Lowered, arguments: &Arguments) -> Result<Running, Lau
         }
     }
     Ok(running)
+}
+
+/// Without namespaces an older call does as well, which filters of containers let through.
+fn clone(lowered: &Lowered) -> Result<Forked, Errno> {
+    if lowered.has_namespaces() {
+        return sys::clone3(&Clone3 { namespaces: lowered.namespaces, cgroup: None });
+    }
+    sys::fork()
+}
+
+/// Takes in what init would leave if it were killed. Not where the caller had children when it became hamper: theirs could not be told
+/// from ours.
+fn adopt() -> Result<bool, Errno> {
+    match waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT) {
+        Err(Errno::CHILD) => set_child_subreaper(Some(getpid())).map(|()| true),
+        result => result.map(|_| false),
+    }
 }

@@ -13,7 +13,7 @@ use rustix::termios::tcsetpgrp;
 
 use super::child::State;
 use super::lower::{LandlockRule, PayloadOp};
-use super::wire::{Message, tell};
+use super::wire::{Message, tell, tell_with};
 use crate::sys::{self, CStrArray, close_from, exit_now, landlock_add_path, landlock_restrict_self};
 
 /// Where a payload failed.
@@ -32,7 +32,7 @@ pub(super) fn run(state: &State<'_>, start_step: u32) -> Failure {
     for (step, op) in &state.lowered.payload {
         let result = match state.lowered.fault {
             Some((at, errno)) if at == *step => Err(Errno::from_raw_os_error(errno)),
-            _ => perform(op, state.lowered.has_init),
+            _ => perform(*step, op, state),
         };
         if let Err(errno) = result {
             return Failure { step: *step, errno };
@@ -76,21 +76,38 @@ fn take_terminal(state: &State<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-fn perform(op: &PayloadOp, under_init: bool) -> Result<(), Errno> {
+fn perform(step: u32, op: &PayloadOp, state: &State<'_>) -> Result<(), Errno> {
     match op {
         PayloadOp::Rlimits(rlimits) => rlimits.iter().try_for_each(|(resource, value)| {
             let value = (*value != u64::MAX).then_some(*value);
             setrlimit(*resource, Rlimit { current: value, maximum: value })
         }),
-        PayloadOp::Landlock { ruleset, rules } => {
+        PayloadOp::Landlock { ruleset, rules, terminal } => {
             for rule in rules {
                 add_rule(ruleset.as_fd(), rule)?;
+            }
+            if let Some(own) = state.terminal.as_ref().filter(|_| *terminal != 0) {
+                landlock_add_path(ruleset.as_fd(), own.as_fd(), *terminal)?;
             }
             landlock_restrict_self(ruleset.as_fd())
         }
         // Without an init to tell of it, the socket must outlive a failing execve.
-        PayloadOp::CloseDescriptors => close_from(3, !under_init),
-        PayloadOp::Seccomp(program) => sys::install_filter(program),
+        // Nor can a filter that asks be told of without it; nothing else may be open then, for a small rlimit to leave room.
+        PayloadOp::CloseDescriptors if !state.lowered.has_namespaces() => sys::close_all_but(state.socket),
+        PayloadOp::CloseDescriptors => close_from(3, !state.lowered.has_init),
+        PayloadOp::Seccomp { program, asks: false } => sys::install_filter(program),
+        PayloadOp::Seccomp { program, asks: true } => {
+            match sys::install_filter_that_asks(program) {
+                Ok(listener) => tell_with(state.socket, Message::Listener, listener.as_fd()),
+                // A filter that this process was started under has a listener, and there is one at most: then nobody can be asked, and
+                // the kernel refuses such calls.
+                Err(Errno::BUSY) => {
+                    tell(state.socket, Message::Missed { step, errno: Errno::BUSY.raw_os_error() });
+                    sys::install_filter(program)
+                }
+                Err(errno) => Err(errno),
+            }
+        }
         PayloadOp::Execute { candidates, argv, environment } => Err(execute(candidates, argv, environment)),
     }
 }
@@ -101,11 +118,17 @@ fn add_rule(ruleset: std::os::fd::BorrowedFd<'_>, rule: &LandlockRule) -> Result
         Err(Errno::NOENT) if rule.optional => return Ok(()),
         Err(errno) => return Err(errno),
     };
-    let access = if !rule.optional || rule.access == rule.file_access || FileType::from_raw_mode(fstat(path)?.st_mode).is_dir() {
-        rule.access
-    } else {
-        rule.file_access
-    };
+    let mut access = rule.access;
+    if rule.identity.is_some() || rule.optional && rule.access != rule.file_access {
+        let stat = fstat(path)?;
+        // ESTALE: the file was replaced since the parent opened it.
+        if rule.identity.is_some_and(|identity| identity != (stat.st_dev, stat.st_ino)) {
+            return Err(Errno::STALE);
+        }
+        if !FileType::from_raw_mode(stat.st_mode).is_dir() {
+            access = rule.file_access;
+        }
+    }
     landlock_add_path(ruleset, path.as_fd(), access)
 }
 

@@ -157,6 +157,7 @@ impl Scratch {
     /// Another pair of upper and work directory in this one.
     pub fn also(&mut self, name: &str) -> Result<PathBuf, Errno> {
         self.extra = true;
+        self.begin()?;
         make(&self.slot.fd, name)?;
         let directory = openat(&self.slot.fd, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         make(&directory, "u")?;
@@ -168,14 +169,25 @@ impl Scratch {
     ///
     /// # Errors
     /// The errno of moving it away; the run that finds it next does that again.
-    pub fn give_back(self) -> Result<bool, Errno> {
+    pub fn give_back(mut self) -> Result<bool, Errno> {
         if !self.extra && is_untouched(&self.slot.fd)? {
             fchmod(&self.slot.fd, Mode::RWXU)?;
             // The lock goes with the process, which is about to end.
-            std::mem::forget(self.slot);
+            std::mem::forget(self);
             return Ok(false);
         }
+        self.extra = false;
         self.slot.throw_away().map(|()| true)
+    }
+}
+
+/// A start that comes to nothing takes with it what it has made beside the root's directories.
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.extra {
+            // Ignoring: the run that finds it next does that again.
+            let _ = self.slot.throw_away();
+        }
     }
 }
 

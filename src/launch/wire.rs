@@ -21,6 +21,8 @@ pub enum Message {
     Signaled { signal: i32 },
     /// The master side of the payload's terminal comes with this message.
     Terminal,
+    /// With this one, where the filter's questions are heard.
+    Listener,
     /// What a step found instead of what was asked for: tolerated, and reported.
     Missed { step: u32, errno: i32 },
 }
@@ -36,6 +38,7 @@ impl Message {
             Self::Exited { code } => (3, 0, code),
             Self::Signaled { signal } => (6, 0, signal),
             Self::Terminal => (4, 0, 0),
+            Self::Listener => (7, 0, 0),
             Self::Missed { step, errno } => (5, step, errno),
         };
         let mut bytes = [0; SIZE];
@@ -55,6 +58,7 @@ impl Message {
             3 => Some(Self::Exited { code: value }),
             6 => Some(Self::Signaled { signal: value }),
             4 => Some(Self::Terminal),
+            7 => Some(Self::Listener),
             5 => Some(Self::Missed { step, errno: value }),
             _ => None,
         }
@@ -104,7 +108,7 @@ pub fn hear(socket: BorrowedFd<'_>, flags: RecvFlags) -> Result<Option<(Message,
     }
 }
 
-/// Tells the child that its maps are written.
+/// Tells the child that what it waits for is done: its maps are written, or its terminal is set up.
 pub fn go_ahead(socket: impl AsFd) -> Result<(), Errno> {
     send(socket, b"g", SendFlags::NOSIGNAL).map(drop)
 }
@@ -134,6 +138,7 @@ mod tests {
             Message::Exited { code: 7 },
             Message::Signaled { signal: 9 },
             Message::Terminal,
+            Message::Listener,
             Message::Missed { step: u32::MAX, errno: -1 },
         ];
         for message in messages {

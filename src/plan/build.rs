@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::landlock::{MINIMUM_ABI, Writable, rules};
+use super::landlock_rung;
 use super::locked::unlocked;
 use super::namespaces::{maps, namespaces};
 use super::payload::{Invocation, argv, inside_home, workdir};
@@ -116,6 +117,8 @@ pub struct Request<'a> {
     pub seccomp: Option<&'a SeccompFacts>,
     /// `/etc/resolv.conf` of the host, for its network.
     pub resolv_conf: Option<&'a Source>,
+    /// The run's own temporary directory, where there is no mount to make one.
+    pub temporary: Option<&'a Path>,
 }
 
 /// Decides every step of a start, in order.
@@ -124,6 +127,9 @@ pub struct Request<'a> {
 /// [`PlanError::NotYet`] for a key whose mechanism is missing, [`PlanError::Required`] where something that may degrade is required,
 /// [`PlanError::Impossible`] where the profile asks for what cannot be had together.
 pub fn build(request: &Request<'_>) -> Result<Plan, PlanError> {
+    if request.profile.isolation == Isolation::Landlock {
+        return landlock_rung::build(request);
+    }
     refuse_what_is_missing(request.profile)?;
     let mut plan = Plan { steps: Vec::with_capacity(48), degraded: Vec::new(), notes: Vec::new() };
     let ranges = choose_map(request, &mut plan)?;
@@ -138,10 +144,7 @@ pub fn build(request: &Request<'_>) -> Result<Plan, PlanError> {
     Ok(plan)
 }
 
-fn refuse_what_is_missing(profile: &Profile) -> Result<(), PlanError> {
-    if profile.isolation == Isolation::Landlock {
-        return Err(PlanError::NotYet { key: "isolation = \"landlock\"", why: "only namespaces are there so far" });
-    }
+pub(super) fn refuse_what_is_missing(profile: &Profile) -> Result<(), PlanError> {
     if profile.security.devices.iter().any(|device| device.starts_with('@')) {
         return Err(PlanError::NotYet { key: "security.devices", why: "@gpu is not there so far; name the devices" });
     }
@@ -219,17 +222,21 @@ fn choose_landlock(request: &Request<'_>, plan: &mut Plan) -> Result<Option<u32>
     Ok(None)
 }
 
-fn parent_steps(request: &Request<'_>, landlock: Option<u32>, plan: &mut Plan) {
-    let steps = &mut plan.steps;
-    steps.push(Step::JoinSessionKeyring);
+/// The sources that a start opens, in the order in which it does.
+pub(super) fn sources<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a Source> {
     let mounts = request.mounts.iter().filter_map(|mount| mount.source.as_ref());
     let host = match &request.image.tree {
         Tree::Host { binds, .. } => binds.as_slice(),
         Tree::Layers(_) => &[],
     };
     let repository = request.project.worktree.as_ref().map(|worktree| &worktree.common);
-    let sources = request.project.source.iter().chain(repository).chain(request.home).chain(request.resolv_conf).chain(host).chain(mounts);
-    steps.extend(sources.map(|source| Step::OpenSource { source: source.clone() }));
+    request.project.source.iter().chain(repository).chain(request.home).chain(request.resolv_conf).chain(host).chain(mounts)
+}
+
+fn parent_steps(request: &Request<'_>, landlock: Option<u32>, plan: &mut Plan) {
+    let steps = &mut plan.steps;
+    steps.push(Step::JoinSessionKeyring);
+    steps.extend(sources(request).map(|source| Step::OpenSource { source: source.clone() }));
     let watched: Vec<PathBuf> = request.project.guarded.iter().map(|guarded| guarded.path.clone()).collect();
     if !watched.is_empty() {
         steps.push(Step::WatchReplaced { paths: watched });
@@ -244,7 +251,7 @@ fn parent_steps(request: &Request<'_>, landlock: Option<u32>, plan: &mut Plan) {
         steps.push(Step::CompileSeccomp { filter: seccomp.name.clone(), allowed: seccomp.allowed, instructions: seccomp.instructions });
     }
     if let Some(abi) = landlock {
-        steps.push(Step::CreateLandlock { abi });
+        steps.push(Step::CreateLandlock { abi, no_tcp: false });
     }
     steps.push(Step::Clone { namespaces: namespaces(request.profile.network.mode) });
 }
@@ -520,17 +527,24 @@ fn entering_steps(request: &Request<'_>, plan: &mut Plan) {
 }
 
 fn payload_steps(request: &Request<'_>, landlock: Option<u32>, writable: &[String], plan: &mut Plan) -> Result<(), PlanError> {
-    let profile = request.profile;
     if let Some(abi) = landlock {
-        let writable = Writable { root: profile.root.mode != RootMode::Ro, targets: writable };
-        plan.steps.push(Step::EnterLandlock { abi, rules: rules(abi, &writable) });
+        let writable = Writable { root: request.profile.root.mode != RootMode::Ro, targets: writable };
+        plan.steps.push(Step::EnterLandlock { abi, rules: rules(abi, &writable), terminal: 0 });
     }
+    last_steps(request, plan)
+}
+
+/// From the closing of descriptors to execve.
+pub(super) fn last_steps(request: &Request<'_>, plan: &mut Plan) -> Result<(), PlanError> {
+    let profile = request.profile;
     plan.steps.push(Step::CloseDescriptors);
     if !profile.limits.ulimits.is_empty() {
         plan.steps.push(Step::SetRlimits { rlimits: profile.limits.ulimits.clone() });
     }
     match request.seccomp {
-        Some(seccomp) => plan.steps.push(Step::InstallSeccomp { instructions: seccomp.instructions }),
+        Some(seccomp) => {
+            plan.steps.push(Step::InstallSeccomp { instructions: seccomp.instructions, asks: profile.isolation == Isolation::Landlock })
+        }
         None if profile.security.seccomp == SeccompSource::None && profile.security.preset != Preset::Untrusted => {}
         None => return Err(PlanError::Impossible { key: "security.seccomp", why: "the filter is missing".into() }),
     }
@@ -561,9 +575,12 @@ pub mod tests_support {
             Step::JoinSessionKeyring,
             Step::OpenSource { source: source.clone() },
             Step::TakeScratch,
+            Step::BecomeSubreaper,
             Step::Clone { namespaces: vec![] },
             Step::WriteIdMaps { uid: vec![], gid: vec![], deny_setgroups: true, by: MapWriter::Init },
             Step::DieWithParent,
+            Step::EndWithParent,
+            Step::NotDumpable,
             Step::SetGroups { groups: vec![] },
             Step::SetHostname { hostname: "x".into() },
             Step::LoopbackUp,
@@ -581,10 +598,10 @@ pub mod tests_support {
             Step::DropCapabilities { keep: vec![], ambient: false },
             Step::NoNewPrivileges,
             Step::StartPayload { init: true },
-            Step::EnterLandlock { abi: 7, rules: vec![] },
+            Step::EnterLandlock { abi: 7, rules: vec![], terminal: 0 },
             Step::CloseDescriptors,
             Step::SetRlimits { rlimits: vec![] },
-            Step::InstallSeccomp { instructions: 0 },
+            Step::InstallSeccomp { instructions: 0, asks: false },
             Step::Execute { argv: vec![], environment: vec![] },
         ]
     }

@@ -1,6 +1,6 @@
 //! The Landlock ruleset: a second proof beside the mounts, on the final merged tree.
 
-use ::landlock::{ABI, Access, AccessFs, BitFlags, Scope, make_bitflags};
+use ::landlock::{ABI, Access, AccessFs, AccessNet, BitFlags, Scope, make_bitflags};
 
 use super::LandlockRule;
 
@@ -18,6 +18,11 @@ pub fn handled_access(abi: u32) -> BitFlags<AccessFs> {
 /// Abstract sockets and signals stay inside, where the kernel can see to that (ABI 6).
 pub fn scoped(abi: u32) -> BitFlags<Scope> {
     if abi >= 6 { Scope::AbstractUnixSocket | Scope::Signal } else { BitFlags::EMPTY }
+}
+
+/// Bind and connect of TCP, where the kernel can see to that (ABI 4).
+pub fn tcp(abi: u32) -> BitFlags<AccessNet> {
+    AccessNet::from_all(known(abi))
 }
 
 fn known(abi: u32) -> ABI {
@@ -42,7 +47,12 @@ pub fn rules(abi: u32, writable: &Writable<'_>) -> Vec<LandlockRule> {
     let no_devices = all & !make_bitflags!(AccessFs::{MakeChar | MakeBlock | IoctlDev});
     let read = all & make_bitflags!(AccessFs::{Execute | ReadFile | ReadDir});
     let devices = all & !make_bitflags!(AccessFs::{MakeChar | MakeBlock});
-    let rule = |path: &str, access: BitFlags<AccessFs>, optional| LandlockRule { path: path.into(), access: access.bits(), optional };
+    let rule = |path: &str, access: BitFlags<AccessFs>, optional| LandlockRule {
+        path: path.into(),
+        access: access.bits(),
+        optional,
+        identity: None,
+    };
     if writable.root {
         return vec![rule("/", no_devices, false), rule("/dev", devices, false)];
     }

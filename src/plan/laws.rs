@@ -73,6 +73,11 @@ const LAWS: &[Law] = &[
         after: |step| matches!(step, Step::StartPayload { .. }),
     },
     Law {
+        words: "init takes in orphans, ends everything with its parent and cannot be traced before there is anything to end",
+        before: |step| matches!(step, Step::BecomeSubreaper | Step::EndWithParent | Step::NotDumpable),
+        after: |step| matches!(step, Step::StartPayload { .. } | Step::OpenPty),
+    },
+    Law {
         words: "no_new_privs comes before Landlock and seccomp, which need it",
         before: |step| matches!(step, Step::NoNewPrivileges),
         after: |step| matches!(step, Step::EnterLandlock { .. } | Step::InstallSeccomp { .. }),
@@ -115,20 +120,45 @@ fn mounts(step: &Step) -> bool {
 /// Steps without which there is no sandbox, once each.
 const ALWAYS: &[(&str, Kind)] = &[
     ("a plan clones once", |step| matches!(step, Step::Clone { .. })),
-    ("a plan mounts a root once", |step| matches!(step, Step::MountRoot { .. })),
-    ("a plan pivots once", |step| matches!(step, Step::PivotRoot)),
     ("a plan drops capabilities once", |step| matches!(step, Step::DropCapabilities { .. })),
     ("a plan sets no_new_privs once", |step| matches!(step, Step::NoNewPrivileges)),
     ("a plan closes descriptors once", |step| matches!(step, Step::CloseDescriptors)),
     ("a plan executes once", |step| matches!(step, Step::Execute { .. })),
 ];
 
+/// What a sandbox of namespaces has besides.
+const WITH_NAMESPACES: &[(&str, Kind)] = &[
+    ("a plan mounts a root once", |step| matches!(step, Step::MountRoot { .. })),
+    ("a plan pivots once", |step| matches!(step, Step::PivotRoot)),
+];
+
+/// What a sandbox without namespaces has besides: nothing else holds the payload, and nothing else ends what it leaves.
+const WITHOUT_NAMESPACES: &[(&str, Kind)] = &[
+    ("without namespaces a plan enters a Landlock domain once", |step| matches!(step, Step::EnterLandlock { .. })),
+    ("without namespaces a plan installs a seccomp filter once", |step| matches!(step, Step::InstallSeccomp { .. })),
+    ("without namespaces init ends everything with its parent", |step| matches!(step, Step::EndWithParent)),
+    ("without namespaces the payload runs under init", |step| matches!(step, Step::StartPayload { init: true })),
+];
+
+/// Without a mount namespace of its own a mount would be the host's.
+const WITHOUT_NAMESPACES_NEVER: (&str, Kind) =
+    ("without namespaces nothing is mounted", |step| mounts(step) || matches!(step, Step::PivotRoot | Step::ReadOnlyRoot));
+
+fn own_namespaces(steps: &[Step]) -> bool {
+    !steps.iter().any(|step| matches!(step, Step::Clone { namespaces } if namespaces.is_empty()))
+}
+
 /// Checks a plan against every law.
 ///
 /// # Errors
 /// [`PlanError::Law`] with the first law that does not hold.
 pub fn check(steps: &[Step]) -> Result<(), PlanError> {
-    for (words, kind) in ALWAYS {
+    let besides = if own_namespaces(steps) { WITH_NAMESPACES } else { WITHOUT_NAMESPACES };
+    let (words, mounting) = WITHOUT_NAMESPACES_NEVER;
+    if !own_namespaces(steps) && steps.iter().any(mounting) {
+        return Err(PlanError::Law(words));
+    }
+    for (words, kind) in ALWAYS.iter().chain(besides) {
         if steps.iter().filter(|step| kind(step)).count() != 1 {
             return Err(PlanError::Law(words));
         }

@@ -6,6 +6,7 @@
 
 mod build;
 mod landlock;
+mod landlock_rung;
 pub mod laws;
 mod locked;
 mod namespaces;
@@ -20,7 +21,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use build::{Image, OpenedMount, Project, Request, SeccompFacts, Tree, User, Worktree, build, kept_directory};
-pub use landlock::{MINIMUM_ABI, file_rights, handled_access, scoped};
+pub use landlock::{MINIMUM_ABI, file_rights, handled_access, scoped, tcp};
+pub use landlock_rung::{RUNG_MINIMUM_ABI, may_change_attributes, refuse_wishes, writable};
 pub use payload::{Invocation, inside_home, payload_environment};
 pub use step::{Guard, IdMap, LandlockRule, Lower, MapWriter, Namespace, Node, Over, Root, Step, Upper};
 
@@ -50,6 +52,8 @@ pub enum PlanError {
     NotYet { key: &'static str, why: &'static str },
     #[error("{what} is required, but {got}")]
     Required { what: &'static str, got: String },
+    #[error("{key} needs namespaces, and isolation = \"landlock\" has none: {why}")]
+    NeedsNamespaces { key: &'static str, why: &'static str, remedy: &'static str },
     #[error("{key}: {why}")]
     Impossible { key: &'static str, why: String },
     #[error("the image has no default command, and none was given")]

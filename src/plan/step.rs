@@ -106,6 +106,9 @@ pub struct LandlockRule {
     pub access: u64,
     /// Whether the rule may be left out where the path does not exist.
     pub optional: bool,
+    /// Device and inode of what the parent has opened there, where it has.
+    #[serde(skip)]
+    pub identity: Option<(u64, u64)>,
 }
 
 /// A name in the tree that is read-only or hidden, relative to the project.
@@ -141,11 +144,17 @@ pub enum Step {
     TakeScratch,
     MakePipes,
     CompileSeccomp { filter: String, allowed: usize, instructions: usize },
-    CreateLandlock { abi: u32 },
+    // `no_tcp`: the domain refuses TCP as well, where the ABI can.
+    CreateLandlock { abi: u32, no_tcp: bool },
+    // Without a pid namespace, in the parent and in init: processes whose parents have ended become theirs to end.
+    BecomeSubreaper,
     Clone { namespaces: Vec<Namespace> },
     // The child, which becomes init.
     WriteIdMaps { uid: Vec<IdMap>, gid: Vec<IdMap>, deny_setgroups: bool, by: MapWriter },
     DieWithParent,
+    // Without a pid namespace: init outlives its parent until it has ended everything.
+    EndWithParent,
+    NotDumpable,
     SetGroups { groups: Vec<u32> },
     SetHostname { hostname: String },
     LoopbackUp,
@@ -172,9 +181,11 @@ pub enum Step {
     StartPayload { init: bool },
     // The payload, before execve.
     SetRlimits { rlimits: Vec<(Rlimit, u64)> },
-    EnterLandlock { abi: u32, rules: Vec<LandlockRule> },
+    // `terminal`: the rights on the payload's own terminal, which has no path before it is opened.
+    EnterLandlock { abi: u32, rules: Vec<LandlockRule>, terminal: u64 },
     CloseDescriptors,
-    InstallSeccomp { instructions: usize },
+    // `asks`: the parent changes modes and times, in what the payload may write.
+    InstallSeccomp { instructions: usize, asks: bool },
     Execute { argv: Vec<String>, environment: Vec<String> },
 }
 
@@ -189,7 +200,11 @@ impl fmt::Display for Step {
             Self::CompileSeccomp { filter, allowed, instructions } => {
                 write!(f, "make the seccomp filter {filter} ({allowed} calls, {instructions} instructions)")
             }
-            Self::CreateLandlock { abi } => write!(f, "create the Landlock ruleset (ABI {abi})"),
+            Self::CreateLandlock { abi, no_tcp } => {
+                write!(f, "create the Landlock ruleset (ABI {abi}{})", if *no_tcp { ", no TCP" } else { "" })
+            }
+            Self::BecomeSubreaper => write!(f, "take in processes that lose their parent"),
+            Self::Clone { namespaces } if namespaces.is_empty() => write!(f, "clone, with no namespace of its own"),
             Self::Clone { namespaces } => {
                 write!(f, "clone into new namespaces:")?;
                 namespaces.iter().try_for_each(|namespace| write!(f, " {}", format!("{namespace:?}").to_lowercase()))
@@ -206,6 +221,8 @@ impl fmt::Display for Step {
                 if *deny_setgroups { write!(f, ", setgroups denied first") } else { Ok(()) }
             }
             Self::DieWithParent => write!(f, "die with the parent"),
+            Self::EndWithParent => write!(f, "end everything when the parent ends"),
+            Self::NotDumpable => write!(f, "become not dumpable"),
             Self::SetGroups { groups } => write!(f, "set the supplementary groups to {groups:?}"),
             Self::SetHostname { hostname } => write!(f, "set the host name to {hostname}, and no domain name"),
             Self::LoopbackUp => write!(f, "bring the loopback interface up"),
@@ -268,7 +285,10 @@ impl fmt::Display for Step {
             }
             Self::EnterLandlock { rules, .. } => write!(f, "enter the Landlock domain with {} rules", rules.len()),
             Self::CloseDescriptors => write!(f, "close all descriptors above 2"),
-            Self::InstallSeccomp { .. } => write!(f, "install the seccomp filter"),
+            Self::InstallSeccomp { asks: true, .. } => {
+                write!(f, "install the seccomp filter, which asks the parent to change modes and times")
+            }
+            Self::InstallSeccomp { asks: false, .. } => write!(f, "install the seccomp filter"),
             Self::Execute { argv, .. } => write!(f, "execute {}", argv.join(" ")),
         }
     }

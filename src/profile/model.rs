@@ -14,6 +14,9 @@ use serde::Serialize;
 pub struct Profile {
     /// The profile's name: `name`, else the name of the directory that holds the file, else the shipped profile's own.
     pub name: String,
+    /// Section and name of every key that some file or `--set` writes, as opposed to a default or a preset's value.
+    #[serde(skip)]
+    pub written: Vec<(&'static str, &'static str)>,
     /// Every file that was read to make this profile, in order: profile, includes, local, (later) lock. Always protected.
     pub files: Vec<PathBuf>,
     /// Where the image comes from.
@@ -60,6 +63,13 @@ pub struct Profile {
     pub lifecycle: Lifecycle,
     /// `[expose] commands`
     pub expose: Vec<String>,
+}
+
+impl Profile {
+    /// Whether a key is written, whatever its value: what somebody asked for must not degrade in silence, a default may.
+    pub fn is_written(&self, section: &str, name: &str) -> bool {
+        self.written.contains(&(section, name))
+    }
 }
 
 /// `image`: where the root file system and its config come from.

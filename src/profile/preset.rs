@@ -60,6 +60,7 @@ fn untrusted(profile: &mut Profile) {
 fn plain() -> Profile {
     Profile {
         name: String::new(),
+        written: Vec::new(),
         files: Vec::new(),
         image: ImageSource::Host,
         platform: Platform::native(),

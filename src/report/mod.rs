@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::host::Host;
-use crate::plan::{Degraded, Plan, Step};
+use crate::plan::{Degraded, Plan, Step, scoped};
 use crate::profile::Profile;
 use crate::supervise::{End, Outcome};
 
@@ -104,15 +104,25 @@ fn protections(profile: &Profile, plan: &Plan, host: &Host) -> Vec<Protection> {
     plan.steps
         .iter()
         .filter_map(|step| match step {
+            Step::Clone { namespaces } if namespaces.is_empty() => Some(Protection {
+                name: "isolation",
+                asked: format!("{:?}", profile.isolation),
+                got: "Landlock and seccomp, no namespaces".into(),
+            }),
             Step::Clone { namespaces } => {
                 Some(Protection { name: "namespaces", asked: format!("{namespaces:?}"), got: format!("{namespaces:?}") })
             }
-            Step::EnterLandlock { abi, rules } => Some(Protection {
+            Step::EnterLandlock { abi, rules, .. } => Some(Protection {
                 name: "landlock",
                 asked: format!("{:?}", profile.security.landlock),
-                got: format!("ABI {abi} of {}, {} rules", host.landlock.unwrap_or(0), rules.len()),
+                got: format!(
+                    "ABI {abi} of {}, {} rules; scoped: {}",
+                    host.landlock.unwrap_or(0),
+                    rules.len(),
+                    if scoped(*abi).is_empty() { "nothing" } else { "signals, abstract sockets" }
+                ),
             }),
-            Step::InstallSeccomp { instructions } => Some(Protection {
+            Step::InstallSeccomp { instructions, .. } => Some(Protection {
                 name: "seccomp",
                 asked: format!("{:?}", profile.security.seccomp),
                 got: format!("{instructions} instructions"),

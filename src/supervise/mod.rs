@@ -1,5 +1,6 @@
 //! A running sandbox in, its outcome out: signals, terminal, deadline, replaced files, and what is cleaned up afterwards.
 
+mod attributes;
 mod obeyed;
 mod pipes;
 mod terminal;
@@ -20,6 +21,7 @@ use rustix::time::Timespec;
 use crate::launch::Running;
 use crate::launch::wire::{Message, hear};
 use crate::sys;
+use attributes::Attributes;
 
 pub use obeyed::Obeyed;
 pub use pipes::Pipes;
@@ -38,6 +40,8 @@ pub struct Orders {
     pub pipes: Option<Pipes>,
     /// The project and what is guarded in it: the sandbox ends when the host replaces one of them.
     pub watched: Option<(PathBuf, Vec<Watched>)>,
+    /// Below which the payload may change modes and times, where it has to ask for that; without a link in them.
+    pub writable: Vec<PathBuf>,
     /// Profiles of the project that the payload can reach, and who is told of those that it made or changed.
     pub obeyed: Option<(Obeyed, Tell)>,
     /// Only warn then.
@@ -107,6 +111,7 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
         stage: Stage::Running,
         started: Instant::now(),
         watch: None,
+        attributes: None,
         replaced: Vec::new(),
         hung_up: false,
         settled: false,
@@ -158,6 +163,7 @@ struct Supervision<'a> {
     stage: Stage,
     started: Instant,
     watch: Option<Watch>,
+    attributes: Option<Attributes>,
     replaced: Vec<PathBuf>,
     /// Init, or the payload that took its place, has closed its end: now only its own end is waited for.
     hung_up: bool,
@@ -184,6 +190,9 @@ impl Supervision<'_> {
             if let Some(terminal) = &mut self.orders.terminal {
                 terminal.pump();
             }
+            if ready.attributes && !self.attributes.as_ref().is_some_and(Attributes::answer) {
+                self.attributes = None;
+            }
             if let Some(pipes) = &mut self.orders.pipes {
                 pipes.pump();
             }
@@ -208,6 +217,10 @@ impl Supervision<'_> {
         if let Some(watch) = &self.watch {
             list.push(PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN));
         }
+        let attributes_at = self.attributes.as_ref().map(|attributes| {
+            list.push(PollFd::from_borrowed_fd(attributes.as_fd(), PollFlags::IN));
+            list.len() - 1
+        });
         if let Some(terminal) = &self.orders.terminal {
             terminal.add_to(&mut list);
         }
@@ -227,7 +240,12 @@ impl Supervision<'_> {
             Err(errno) => return Err(cannot("wait for events")(errno)),
         }
         let is_ready = |index: usize| !list[index].revents().is_empty();
-        Ok(Ready { socket: is_ready(SOCKET), signals: is_ready(SIGNALS), watch: self.watch.is_some() && is_ready(SIGNALS + 1) })
+        Ok(Ready {
+            socket: is_ready(SOCKET),
+            signals: is_ready(SIGNALS),
+            watch: self.watch.is_some() && is_ready(SIGNALS + 1),
+            attributes: attributes_at.is_some_and(is_ready),
+        })
     }
 
     fn timeout(&self) -> Option<Timespec> {
@@ -302,15 +320,11 @@ impl Supervision<'_> {
 
     fn kill(&mut self) -> Result<(), SuperviseError> {
         self.stage = Stage::Killed;
-        self.send(Signal::KILL)
+        sent(self.running.kill())
     }
 
     fn send(&self, signal: Signal) -> Result<(), SuperviseError> {
-        match self.running.signal(signal) {
-            // Gone already; its last message is on the way.
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(errno) => Err(cannot("signal the sandbox")(errno)),
-        }
+        sent(self.running.signal(signal))
     }
 
     fn look_at_watch(&mut self) -> Result<(), SuperviseError> {
@@ -360,7 +374,7 @@ impl Supervision<'_> {
     fn take_messages(&mut self) -> Result<bool, SuperviseError> {
         loop {
             match hear(self.running.socket.as_fd(), RecvFlags::DONTWAIT) {
-                Ok(None) | Err(Errno::CONNRESET) => {
+                Ok(None) => {
                     self.hung_up = true;
                     return Ok(false);
                 }
@@ -370,7 +384,8 @@ impl Supervision<'_> {
                     }
                 }
                 Err(Errno::AGAIN) => return Ok(false),
-                Err(Errno::INTR) => {}
+                // A child that has failed before it read our last word makes this error, told once and before what it has said itself.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(errno) => return Err(cannot("hear from the sandbox")(errno)),
             }
         }
@@ -398,8 +413,11 @@ impl Supervision<'_> {
             Message::Missed { step, errno } => self.missed.push((step, Errno::from_raw_os_error(errno))),
             Message::Terminal => {
                 if let (Some(terminal), Some(fd)) = (&mut self.orders.terminal, fd) {
-                    terminal.connect(fd).map_err(cannot("set the terminal up"))?;
+                    terminal.connect(fd).and_then(|()| self.running.terminal_is_ready()).map_err(cannot("set the terminal up"))?;
                 }
+            }
+            Message::Listener => {
+                self.attributes = fd.map(|listener| Attributes::new(listener, std::mem::take(&mut self.orders.writable)));
             }
             Message::Stopped { signal } => self.suspend(signal)?,
             Message::Exited { code } => {
@@ -439,8 +457,17 @@ impl Supervision<'_> {
     }
 }
 
+fn sent(result: Result<(), Errno>) -> Result<(), SuperviseError> {
+    match result {
+        // Gone already; its last message is on the way.
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(errno) => Err(cannot("signal the sandbox")(errno)),
+    }
+}
+
 struct Ready {
     socket: bool,
     signals: bool,
     watch: bool,
+    attributes: bool,
 }

@@ -61,6 +61,19 @@ pub fn close_from(first: u32, at_execve: bool) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
 }
 
+/// Closes every descriptor above 2 but one, now.
+///
+/// # References
+/// close_range(2)
+pub fn close_all_but(kept: BorrowedFd<'_>) -> Result<(), Errno> {
+    let kept = u32::try_from(kept.as_raw_fd()).map_err(|_| Errno::BADF)?;
+    if kept > 3 {
+        // SAFETY: as in close_from: the caller is a child about to execute, and neither uses nor drops what it had open.
+        check(unsafe { libc::syscall(libc::SYS_close_range, 3u32, kept - 1, 0u32) })?;
+    }
+    close_from(kept.max(2) + 1, false)
+}
+
 /// The Landlock ABI of the running kernel.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ mod fork;
 mod idmap;
 mod memory;
 mod net;
+mod notify;
 mod tty;
 
 pub use alloc::Bump;
@@ -18,8 +19,8 @@ pub use clone::{
     single_threaded, spawn_sharing_memory,
 };
 pub use confine::{
-    MountAttr, close_from, drop_bounding, ids_at_start, install_filter, join_session_keyring, landlock_abi, landlock_add_path,
-    landlock_restrict_self, mount_setattr, secure_mode,
+    MountAttr, close_all_but, close_from, drop_bounding, ids_at_start, install_filter, join_session_keyring, landlock_abi,
+    landlock_add_path, landlock_restrict_self, mount_setattr, secure_mode,
 };
 pub use entry::{Arguments, arguments};
 pub use exec::{CStrArray, execve};
@@ -27,3 +28,4 @@ pub use fork::fork;
 pub use idmap::{Extent, IdMapError, MAP_PROGRAMS, format_map, write_maps_with_programs};
 pub use memory::{await_signal_idle, forget, forget_allocations, forget_stack, poll_idle};
 pub use net::loopback_up;
+pub use notify::{Asked, answer_call, hear_call, install_filter_that_asks, still_waits};

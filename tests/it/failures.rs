@@ -103,9 +103,43 @@ fn a_failure_under_the_host_image() {
 }
 
 #[test]
+fn a_failure_without_namespaces() {
+    let env = TestEnv::alone();
+    env.profile("image = \"host\"\nisolation = \"landlock\"\n[limits]\nulimits = { nofile = 256 }\n");
+    let call = || env.hamper(["run"]).payload(["true"]);
+    call().output().code(0);
+    let human = env.hamper(["plan"]).payload(["true"]).output().ok();
+    let words: Vec<&str> = human
+        .lines()
+        .filter_map(|line| line.split_at_checked(5))
+        .filter(|(number, _)| !number.trim().is_empty())
+        .map(|(_, words)| words)
+        .collect();
+    assert!(words.len() > 20, "{human}");
+    assert!(within(10.0, || trash_is_empty(&env)));
+    let everything = || [names(&env.store()), names(&env.state()), names(&env.project())].concat();
+    let known = everything();
+    for (step, words) in words.iter().enumerate() {
+        let code = if words.starts_with("execute ") { 126 } else { 125 };
+        // EPERM is what a machine without namespaces says: here it must not lead anywhere.
+        for errno in [EIO, 1] {
+            let out = call().env("HAMPER_FAIL_AT", format!("{step}:{errno}")).measured().code(code).told(&[words]);
+            assert_eq!(out.stdout, "", "the payload has not run");
+            out.left_nothing();
+        }
+    }
+    call().output().code(0);
+    assert!(within(10.0, || trash_is_empty(&env)));
+    let left: Vec<_> = everything().into_iter().filter(|path| !known.contains(path) && !is_recycled(path)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn a_failure_at_a_terminal() {
     use crate::support::pty::Pty;
     let env = TestEnv::new();
+    // A plan loads nothing.
+    env.run("busybox").sh("true").code(0);
     let hamper = env.run("busybox").args(["--entrypoint", ""]).payload(["true"]);
     let words = hamper.words();
     let human = Pty::new().run(&words.replacen("'run'", "'plan'", 1), &env);

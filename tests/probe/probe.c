@@ -12,7 +12,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/landlock.h>
+#include <linux/seccomp.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -341,6 +343,18 @@ static void write_file(const char *path)
 	}
 }
 
+/* Opens with these flags, and changes the mode by the descriptor. */
+static void change_mode_by_descriptor(mode_t mode, const char *path, int flags)
+{
+	int fd = open(path, flags | O_CLOEXEC);
+	if (fd < 0) {
+		tell(path, -1);
+		return;
+	}
+	tell(path, fchmod(fd, mode));
+	close(fd);
+}
+
 static void fill(const char *path, long bytes)
 {
 	static char block[65536];
@@ -437,6 +451,10 @@ static void connect_to(const char *address, int port)
 		die("an IPv4 address");
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct timeval limit = {.tv_sec = 2};
+	if (fd < 0) {
+		tell(address, -1);
+		return;
+	}
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 	tell(address, connect(fd, (struct sockaddr *)&to, sizeof to));
 	close(fd);
@@ -454,8 +472,28 @@ static void connect_unix(const char *name)
 	else
 		length++;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0) {
+		tell(name, -1);
+		return;
+	}
 	tell(name, connect(fd, (struct sockaddr *)&to, length));
 	close(fd);
+}
+
+/* A pair of sockets, and then one of them connected to a path instead. */
+static void pair(const char *kind, const char *name)
+{
+	struct sockaddr_un to = {.sun_family = AF_UNIX};
+	int fds[2], type = !strcmp(kind, "stream") ? SOCK_STREAM : !strcmp(kind, "seqpacket") ? SOCK_SEQPACKET : SOCK_DGRAM;
+	if (strlen(name) >= sizeof to.sun_path)
+		die("name too long");
+	strcpy(to.sun_path, name);
+	if (tell(kind, socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds)))
+		return;
+	tell(name, connect(fds[0], (struct sockaddr *)&to, sizeof to));
+	tell("send", sendto(fds[0], "x", 1, MSG_NOSIGNAL, (struct sockaddr *)&to, sizeof to));
+	close(fds[0]);
+	close(fds[1]);
 }
 
 static void bind_to(int port)
@@ -725,6 +763,24 @@ static void await_signal(void)
 		pause();
 }
 
+/* Processes that end as soon as each has a child to go on, in sessions of their own; for ten seconds at most. */
+static void chains(long wanted)
+{
+	time_t end = time(NULL) + 10;
+	while (wanted-- > 0)
+		if (!fork()) {
+			for (int fd = 0; fd < 3; fd++)
+				close(fd);
+			while (time(NULL) < end) {
+				setsid();
+				pid_t next = fork();
+				if (next > 0)
+					_exit(0);
+			}
+			_exit(0);
+		}
+}
+
 static void read_memory(const char *path)
 {
 	char byte;
@@ -744,6 +800,7 @@ static const char usage[] =
 	"  open PATH... | write PATH... | rename FROM TO | exchange A B | unlink PATH | rmdir PATH | link FROM TO | symlink TARGET PATH\n"
 	"  truncate PATH | chmod MODE PATH | chown UID GID PATH | mknod PATH KIND MAJOR MINOR | mount SOURCE TARGET TYPE FLAGS\n"
 	"  umount PATH | chroot PATH | mkdir PATH | setuid UID | fill PATH BYTES | exec PATH [ARG...]\n"
+	"  fchmod MODE PATH FLAGS | pair stream|seqpacket|dgram NAME | chains N | daemon FILE\n"
 	"  connect ADDRESS PORT | unix NAME | bind PORT | ptrace PID | kill PID SIGNAL | memory PATH\n"
 	"  setrlimit RESOURCE VALUE | getrlimit RESOURCE | umask | session\n"
 	"  signal | sleep SECONDS | exit CODE | raise SIGNAL | orphan | spawn N | walk [EXCLUDE...]\n";
@@ -859,6 +916,34 @@ static void run(int argc, char **argv)
 	} else if (IS("chmod")) {
 		NEED(2);
 		tell(argv[1], chmod(argv[1], strtol(argv[0], NULL, 8)));
+	} else if (IS("fchmod")) {
+		NEED(3);
+		change_mode_by_descriptor(strtol(argv[0], NULL, 8), argv[1], number(argv[2]));
+	} else if (IS("pair")) {
+		NEED(2);
+		pair(argv[0], argv[1]);
+	} else if (IS("chains")) {
+		NEED(1);
+		chains(number(argv[0]));
+	} else if (IS("daemon")) {
+		/* ignores what can be ignored, in a session of its own; its number is in the file */
+		NEED(1);
+		if (!fork()) {
+			setsid();
+			if (fork())
+				_exit(0);
+			for (int signal = 1; signal < 32; signal++)
+				(void)!sigaction(signal, &(struct sigaction){.sa_handler = SIG_IGN}, NULL);
+			FILE *file = fopen(argv[0], "w");
+			if (file) {
+				fprintf(file, "%d\n", getpid());
+				fclose(file);
+			}
+			for (int fd = 0; fd < 3; fd++)
+				close(fd);
+			for (;;)
+				pause();
+		}
 	} else if (IS("chown")) {
 		NEED(3);
 		tell(argv[2], lchown(argv[2], number(argv[0]), number(argv[1])));
@@ -1033,6 +1118,57 @@ static int measure(int argc, char **argv)
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
+/*
+ * Outside a sandbox: probe nouserns COMMAND... runs the command under a filter
+ * as services and containers have it: no user namespaces, no unshare, no clone3.
+ */
+static int without_userns(char **argv)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 6, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unshare, 3, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_NEWUSER, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+	};
+	struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+	verb = "nouserns";
+	if (!*argv || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+		die("cannot begin");
+	execvp(*argv, argv);
+	return 127;
+}
+
+/*
+ * Outside a sandbox: probe listened COMMAND... runs the command under a filter
+ * that somebody listens to, as some containers have it; there is one at most.
+ */
+static int listened(char **argv)
+{
+	struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+	struct sock_fprog program = {.len = 1, .filter = code};
+	verb = "listened";
+	if (!*argv || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		die("cannot begin");
+	int fd = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+	/* The listener outlives hamper, which closes what it does not know. */
+	if (fd < 0)
+		die("no listener");
+	pid_t child = fork();
+	int status;
+	if (!child) {
+		close(fd);
+		execvp(*argv, argv);
+		_exit(127);
+	}
+	waitpid(child, &status, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+}
+
 int main(int argc, char **argv)
 {
 	int from = 1;
@@ -1043,6 +1179,10 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(argv[1], "measure"))
 		return measure(argc - 2, argv + 2);
+	if (!strcmp(argv[1], "nouserns"))
+		return without_userns(argv + 2);
+	if (!strcmp(argv[1], "listened"))
+		return listened(argv + 2);
 	while (from < argc) {
 		int to = from;
 		while (to < argc && strcmp(argv[to], "--"))

@@ -11,6 +11,9 @@ use crate::sys;
 /// ABI 1 forbids renames between directories, which breaks real programs.
 const MINIMUM_ABI: u32 = 2;
 
+/// Without truncate(2) Landlock alone does not keep files outside from being emptied.
+pub const RUNG_ABI: u32 = 3;
+
 /// The newest ABI that adds something hamper asks for.
 const WANTED_ABI: u32 = 6;
 
@@ -31,7 +34,8 @@ fn in_child(name: &'static str, act: impl FnOnce() -> Result<(), Errno>) -> Atte
 
 const NO_PROCESS: &str = "not tried: no process could be made for it";
 
-pub fn landlock() -> Finding {
+/// The finding, and the ABI that was seen: 0 for none.
+pub fn landlock() -> (Finding, u32) {
     let tried = run(
         0,
         |_| true,
@@ -48,7 +52,7 @@ pub fn landlock() -> Finding {
         Ok(tried) => (tried.attempt("abi"), tried.told("number").and_then(|number| number.parse().ok()).unwrap_or(0)),
         Err(_) => (Attempt::NotTried, 0),
     };
-    landlock_words(attempt, abi, &read("/sys/kernel/security/lsm").unwrap_or_default())
+    (landlock_words(attempt, abi, &read("/sys/kernel/security/lsm").unwrap_or_default()), abi)
 }
 
 fn landlock_words(attempt: Attempt, abi: u32, modules: &str) -> Finding {

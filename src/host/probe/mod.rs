@@ -21,7 +21,7 @@ use super::Directories;
 pub use blocker::{Act, Blocker, Explanation, Surroundings, explain, explain_clone};
 pub(super) use procfs::kernel_version;
 pub(super) use program::MINIMUM_KERNEL;
-pub use userns::userns_blocked;
+pub use userns::namespaces_blocked;
 
 /// How much of what hamper wants is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -130,8 +130,8 @@ pub fn examine(directories: &Directories) -> Examination {
     let usable = userns::check(&around, &mut all);
     all.findings.extend([program::kernel(), program::architecture(), installation, program::capabilities(), program::container(&around)]);
     storage::check(directories, &around, usable, &mut all);
-    let (landlock, seccomp) = (confine::landlock(), confine::seccomp());
-    if !usable.users && landlock.state != State::Missing && !seccomp.stops {
+    let ((landlock, abi), seccomp) = (confine::landlock(), confine::seccomp());
+    if !usable.users && abi >= confine::RUNG_ABI && !seccomp.stops {
         all.still_works = Some(STILL_WORKS.into());
     }
     all.findings.extend([landlock, seccomp]);
@@ -141,7 +141,7 @@ pub fn examine(directories: &Directories) -> Examination {
 }
 
 /// The rung below namespaces: files of the host alone, held by Landlock.
-const STILL_WORKS: &str = "image \"host\" with isolation = \"auto\" or \"landlock\": host files held by Landlock, no INET sockets unless network.mode = \"host\", no hide, protect, mounts or limits";
+const STILL_WORKS: &str = "image \"host\" with isolation = \"auto\" or \"landlock\": the host's files held by Landlock and seccomp, no sockets unless network.mode = \"host\", no hide, protect, mounts, limits or secrets";
 
 /// `EPERM` and the like.
 pub fn errno_name(errno: Errno) -> String {

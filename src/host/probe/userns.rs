@@ -27,10 +27,20 @@ const FURTHER: [(&str, u64); 6] = [
     ("net", libc::CLONE_NEWNET as u64),
 ];
 
-/// Tries a user namespace with the single map; what blocks it, if something does. Costs a millisecond: for use after a failure.
-pub fn userns_blocked() -> Option<Explanation> {
+/// Tries a user namespace with the single map, and then the further ones in it; what blocks them, if something does: then no sandbox of
+/// namespaces can be had. Costs some milliseconds: for use after a failure.
+pub fn namespaces_blocked() -> Option<Explanation> {
     let mut around = Surroundings::read();
-    blocked(&mut around).map(|(_, explanation)| explanation)
+    if let Some((_, explanation)) = blocked(&mut around) {
+        return Some(explanation);
+    }
+    let errno = run(everything(), |_| true, |_| ()).err()?;
+    Some(explain_in(Act::Namespace, errno, &around))
+}
+
+/// All that a sandbox is cloned into.
+fn everything() -> u64 {
+    FURTHER.iter().fold(NEWUSER, |flags, (_, flag)| flags | flag)
 }
 
 /// The acts of a user namespace with the single map, in order.
@@ -120,10 +130,9 @@ pub fn check(around: &Surroundings, all: &mut Examination) -> Usable {
     }
     all.findings.push(Finding::ok("user_namespaces", "made, and the single map written"));
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let everything = FURTHER.iter().fold(NEWUSER, |flags, (_, flag)| flags | flag);
     let place = ["/tmp", "/run", "/usr"].into_iter().find(|path| Path::new(path).is_dir()).unwrap_or("/proc");
     let tried = run(
-        everything,
+        everything(),
         |_| true,
         |trial| {
             if single_map(trial, uid, gid) && private(trial) {

@@ -17,6 +17,7 @@
 mod emit;
 mod oci;
 mod policy;
+mod same_user;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,8 @@ use table::{LIMIT, Set};
 const KILL_PROCESS: u32 = 0x8000_0000;
 const ALLOW: u32 = 0x7FFF_0000;
 const EPERM: u32 = errno(libc::EPERM as u32);
+/// `SECCOMP_RET_USER_NOTIF`: without somebody who listens it is ENOSYS.
+const ASK: u32 = 0x7FC0_0000;
 const ENOSYS: u32 = errno(libc::ENOSYS as u32);
 
 /// `SECCOMP_RET_ERRNO` with this number.
@@ -52,13 +55,23 @@ pub struct Request<'a> {
     pub ptrace: bool,
     /// The payload may make user namespaces of its own, and mount in them.
     pub nested_userns: bool,
-    /// No sockets but those of AF_UNIX, whatever else is let through: where there is no network namespace.
-    pub no_inet: bool,
+    /// Where there are no namespaces: what is refused besides, whatever else is let through.
+    pub same_user: Option<SameUser>,
     /// Capabilities that the payload has, with or without `CAP_`.
     pub caps: &'a [&'a str],
     /// Major and minor version of the kernel, for the `minKernel` of OCI profiles.
     pub kernel: (u32, u32),
     pub arch: Arch,
+}
+
+/// A payload that has the caller's ids, and the host's processes, sockets and IPC around it: the filter shuts what Landlock leaves open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SameUser {
+    /// Sockets of the host's network; without it there are none at all.
+    pub network: bool,
+    /// Mode, owner, times and extended attributes can be changed through a descriptor without asking. Only where nothing that the payload can merely
+    /// read belongs to the caller: the kernel asks for the owner there, not for a descriptor that may write.
+    pub attributes: bool,
 }
 
 /// The list that a filter starts from.
@@ -67,7 +80,7 @@ pub enum Source<'a> {
     Default,
     /// For hostile code: less of the kernel, no debugging, few ioctls, TCP and UDP only.
     Strict,
-    /// Everything, foreign ABIs too: no filter at all, unless `no_inet` needs one.
+    /// Everything, foreign ABIs too: no filter at all, unless `same_user` needs one.
     None,
     /// As the profile says, and never more ABIs than the machine's own.
     Oci(&'a OciProfile),
@@ -114,14 +127,14 @@ impl From<TooLong> for Error {
 /// longer than the kernel takes.
 pub fn compile(request: &Request<'_>) -> Result<Filter, Error> {
     let granted = granted(request)?;
-    if matches!(request.source, Source::None) && !request.no_inet {
+    if matches!(request.source, Source::None) && request.same_user.is_none() {
         return Ok(Filter { program: Vec::new(), allowed: Set::known(request.arch).len(), notes: granted.notes });
     }
     let mut draft = Draft::new(request, granted.notes);
     draft.base(request)?;
     draft.open(&granted.calls);
-    if request.no_inet {
-        draft.shut_inet(request);
+    if let Some(same_user) = request.same_user {
+        same_user::narrow(&mut draft, same_user);
     }
     draft.finish()
 }
@@ -184,11 +197,11 @@ fn allow(request: &Request<'_>, index: usize, name: &str, granted: &mut Granted)
         }
     };
     let ring = names.iter().any(|name| policy::IO_URING.calls.contains(name));
-    if request.no_inet && (ring || names.contains(&"socket")) {
+    if request.same_user.is_some_and(|same_user| names.iter().any(|name| same_user::narrows(same_user, name))) {
         return Err(Error::Conflict {
             asked: format!("seccomp_allow = [{name:?}]"),
-            with: "isolation = \"landlock\" without network.mode = \"host\"",
-            why: "the filter is all that keeps the network away there",
+            with: "isolation = \"landlock\"",
+            why: "without namespaces the filter is all that keeps such calls from what is yours",
         });
     }
     if ring {
@@ -302,25 +315,6 @@ impl Draft {
         for (number, leaf) in self.leaves.iter_mut().enumerate() {
             if calls.has(number) {
                 *leaf = self.allow;
-            }
-        }
-    }
-
-    /// AF_UNIX sockets only, and no way past that.
-    fn shut_inet(&mut self, request: &Request<'_>) {
-        let no_family = self.graph.verdict(errno(libc::EAFNOSUPPORT as u32));
-        // Our own rule has nothing more to ask of an AF_UNIX socket; an OCI profile's may.
-        let unix = match request.source {
-            Source::Oci(_) => self.leaf("socket").unwrap_or(self.refuse),
-            Source::Default | Source::Strict | Source::None => self.allow,
-        };
-        let socket = self.graph.test(Word::low(0), Op::Equal, libc::AF_UNIX as u32, unix, no_family);
-        self.set("socket", socket);
-        let permitted = self.graph.reaching(oci::permits);
-        for name in policy::IO_URING.calls {
-            if self.leaf(name).is_some_and(|leaf| permitted.from(leaf)) {
-                self.set(name, self.refuse);
-                self.notes.push(format!("{name} is refused: it opens sockets past the filter, which is all that keeps the network away"));
             }
         }
     }

@@ -97,7 +97,7 @@ fn check(program: &[sock_filter]) {
 }
 
 fn request(source: Source<'_>, arch: Arch) -> Request<'_> {
-    Request { source, allow: &[], ptrace: false, nested_userns: false, no_inet: false, caps: &[], kernel: (6, 18), arch }
+    Request { source, allow: &[], ptrace: false, nested_userns: false, same_user: None, caps: &[], kernel: (6, 18), arch }
 }
 
 fn number(name: &str, arch: Arch) -> u32 {
@@ -409,28 +409,137 @@ fn nested_userns_opens_namespaces_and_mounts() {
     assert!(matches!(strict, Err(Error::Conflict { .. })));
 }
 
+/// No network, and nothing that is changed through a descriptor.
+const ALONE: SameUser = SameUser { network: false, attributes: false };
+
+fn same_user(source: Source<'_>, same_user: SameUser) -> Filter {
+    let filter = compile(&Request { same_user: Some(same_user), ..request(source, Arch::X86_64) }).unwrap();
+    check(&filter.program);
+    filter
+}
+
 #[test]
-fn no_inet_leaves_unix_sockets_only() {
-    let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
-        {"names": ["socket"], "action": "SCMP_ACT_ERRNO",
-         "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}, {"index": 2, "value": 7, "op": "SCMP_CMP_EQ"}]}]}"#;
-    let profile = parse(text).unwrap();
-    for source in [Source::Default, Source::Strict, Source::None, Source::Oci(&profile)] {
-        let filter = compile(&Request { no_inet: true, ..request(source, Arch::X86_64) }).unwrap();
-        check(&filter.program);
-        assert_eq!(ask(&filter, Arch::X86_64, "socket", &[1, 1, 0]), ALLOW, "{source:?}");
-        for family in [0, 2, 10, 16, 17, 38, 40, 43, 2 | 1 << 32] {
+fn without_namespaces_what_landlock_leaves_open_is_shut() {
+    let open = parse(r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#).unwrap();
+    for source in [Source::Default, Source::Strict, Source::None, Source::Oci(&open)] {
+        let filter = same_user(source, ALONE);
+        for name in [
+            "chown",
+            "lchown",
+            "fchownat",
+            "setxattr",
+            "lsetxattr",
+            "setxattrat",
+            "removexattr",
+            "utimes",
+            "fchown",
+            "fsetxattr",
+            "fremovexattr",
+            "file_setattr",
+            "shmget",
+            "shmat",
+            "msgget",
+            "semget",
+            "mq_open",
+            "ptrace",
+            "process_vm_readv",
+            "process_vm_writev",
+            "pidfd_getfd",
+            "kcmp",
+            "inotify_init1",
+            "inotify_add_watch",
+            "fanotify_init",
+            "name_to_handle_at",
+            "open_by_handle_at",
+            "keyctl",
+            "request_key",
+            "io_uring_setup",
+            "io_uring_enter",
+            "openat2",
+        ] {
+            assert!([EPERM, ENOSYS].contains(&ask(&filter, Arch::X86_64, name, &[])), "{source:?} {name}");
+        }
+        for family in [0, 1, 2, 10, 16, 17, 38, 40, 43, 2 | 1 << 32] {
             assert_eq!(ask(&filter, Arch::X86_64, "socket", &[family, 1, 0]), EAFNOSUPPORT, "{source:?} {family}");
         }
-        assert_ne!(ask(&filter, Arch::X86_64, "io_uring_setup", &[]), ALLOW);
+        for name in ["chmod", "fchmodat", "fchmodat2", "fchmod"] {
+            assert_eq!(ask(&filter, Arch::X86_64, name, &[]), ASK, "{source:?} {name}");
+        }
+        for (name, arguments, wanted) in [
+            ("socketpair", &[1, 1][..], ALLOW),
+            ("socketpair", &[1, 0x80805], ALLOW),
+            ("socketpair", &[1, 2], EPERM),
+            ("socketpair", &[1, 3], EPERM),
+            ("socketpair", &[30, 1], EAFNOSUPPORT),
+            ("open", &[0, 0], ALLOW),
+            ("open", &[0, 0x80241], ALLOW),
+            ("open", &[0, 3], EPERM),
+            ("openat", &[0, 0, 2], ALLOW),
+            ("openat", &[0, 0, 0x80003], EPERM),
+            ("utimensat", &[5, 0], ASK),
+            ("utimensat", &[5, 77], ASK),
+            ("kill", &[0, 15], ALLOW),
+            ("kill", &[77, 9], ALLOW),
+            ("kill", &[u64::MAX, 9], EPERM),
+            ("kill", &[0xFFFF_FFFF, 9], EPERM),
+            ("prlimit64", &[0, 7], ALLOW),
+            ("prlimit64", &[77, 7], EPERM),
+            ("sched_setaffinity", &[0], ALLOW),
+            ("sched_setaffinity", &[77], EPERM),
+            ("setpriority", &[0, 0, 5], ALLOW),
+            ("setpriority", &[0, 77, 5], EPERM),
+            ("setpriority", &[2, 0, 5], EPERM),
+            ("ioctl", &[0, 0x5413], ALLOW),
+            ("ioctl", &[0, 0x5412], EPERM),
+            ("ioctl", &[0, 0x4008_6602], EPERM),
+            ("ioctl", &[0, 0x5000_9401], EPERM),
+        ] {
+            let verdict = ask(&filter, Arch::X86_64, name, arguments);
+            // strict has few ioctls, and says ENOTTY to the others.
+            let shut = wanted == EPERM && verdict == ENOTTY;
+            assert!(verdict == wanted || shut, "{source:?} {name} {arguments:x?}: {verdict:x}");
+        }
         assert_eq!(run(&filter.program, &Data { number: 41 | X32_BIT, arch: Arch::X86_64.audit(), ..Data::default() }), ENOSYS);
         assert_eq!(run(&filter.program, &Data { number: 41, arch: I386, ..Data::default() }), KILL);
     }
-    let oci = compile(&Request { no_inet: true, ..request(Source::Oci(&profile), Arch::X86_64) }).unwrap();
-    assert_eq!(ask(&oci, Arch::X86_64, "socket", &[1, 1, 7]), EPERM, "the profile may ask more of a UNIX socket");
-    for name in ["socket", "@io-uring", "io_uring_enter"] {
+}
+
+#[test]
+fn without_namespaces_some_is_let_through_where_it_is_asked_for() {
+    let network = same_user(Source::Default, SameUser { network: true, attributes: false });
+    for (family, protocol, wanted) in
+        [(2, 0, ALLOW), (10, 6, ALLOW), (16, 0, ALLOW), (16, 9, EPROTONOSUPPORT), (1, 0, EAFNOSUPPORT), (38, 0, EAFNOSUPPORT)]
+    {
+        assert_eq!(ask(&network, Arch::X86_64, "socket", &[family, 1, protocol]), wanted, "{family} {protocol}");
+    }
+    let attributes = same_user(Source::Default, SameUser { network: false, attributes: true });
+    for name in ["fchmod", "fchown", "fsetxattr", "fremovexattr"] {
+        assert_eq!(ask(&attributes, Arch::X86_64, name, &[]), ALLOW, "{name}");
+    }
+    assert_eq!(ask(&attributes, Arch::X86_64, "utimensat", &[5, 0]), ALLOW);
+    assert_eq!(ask(&attributes, Arch::X86_64, "utimensat", &[5, 1 << 32]), ASK);
+    assert_eq!(ask(&attributes, Arch::X86_64, "utimensat", &[5, 0x7fff_0000]), ASK);
+    // reflink copies, on any file system
+    assert_eq!(ask(&attributes, Arch::X86_64, "ioctl", &[0, 0x4004_9409]), ALLOW);
+}
+
+#[test]
+fn without_namespaces_a_profile_may_refuse_more_and_allow_no_more() {
+    let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["fchmodat"], "action": "SCMP_ACT_ERRNO"},
+        {"names": ["chmod"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 1, "value": 511, "op": "SCMP_CMP_EQ"}]},
+        {"names": ["socket"], "action": "SCMP_ACT_ERRNO",
+         "args": [{"index": 0, "value": 2, "op": "SCMP_CMP_EQ"}, {"index": 2, "value": 7, "op": "SCMP_CMP_EQ"}]}]}"#;
+    let profile = parse(text).unwrap();
+    let oci = same_user(Source::Oci(&profile), SameUser { network: true, attributes: false });
+    assert_eq!(ask(&oci, Arch::X86_64, "socket", &[2, 1, 7]), EPERM, "the profile asks more of such a socket");
+    assert_eq!(ask(&oci, Arch::X86_64, "socket", &[2, 1, 6]), ALLOW);
+    assert_eq!(ask(&oci, Arch::X86_64, "fchmodat", &[]), EPERM, "what is refused is not asked for");
+    assert_eq!(ask(&oci, Arch::X86_64, "chmod", &[0, 0o600]), EPERM, "nor is what an argument decides");
+    assert_eq!(ask(&oci, Arch::X86_64, "fchmodat2", &[]), ASK);
+    for name in ["socket", "chmod", "fchmod", "@io-uring", "io_uring_enter", "@ptrace", "@ipc", "@xattr", "prlimit64", "openat2"] {
         let allow = [name.to_string()];
-        let made = compile(&Request { no_inet: true, allow: &allow, ..request(Source::Default, Arch::X86_64) });
+        let made = compile(&Request { same_user: Some(ALONE), allow: &allow, ..request(Source::Default, Arch::X86_64) });
         assert!(matches!(made, Err(Error::Conflict { .. })), "{name}");
     }
 }
@@ -816,7 +925,7 @@ fn sizes_are_bounded() {
     let three =
         r#"{"index":0,"value":1,"op":"SCMP_CMP_EQ"},{"index":1,"value":1,"op":"SCMP_CMP_EQ"},{"index":2,"value":1,"op":"SCMP_CMP_EQ"}"#;
     let profile = parse(&entries(300, &format!(r#"{{"names":["read"],"action":"SCMP_ACT_ERRNO","args":[{three}]}}"#))).unwrap();
-    assert_eq!(compile(&Request { no_inet: true, ..request(Source::Oci(&profile), Arch::X86_64) }).unwrap().allowed, 0);
+    assert_eq!(compile(&Request { same_user: Some(ALONE), ..request(Source::Oci(&profile), Arch::X86_64) }).unwrap().allowed, 0);
     // As many names as there is room for.
     let names: Vec<String> = (0..90_000).map(|n| format!("{n:x}")).collect();
     let profile = parse(&entries(1, &format!(r#"{{"names":{names:?},"action":"SCMP_ACT_ALLOW"}}"#).replace(", ", ","))).unwrap();

@@ -6,6 +6,7 @@ mod cleanup;
 mod environment;
 mod filesystem;
 mod identity;
+mod landlock_rung;
 mod later_runs;
 mod network;
 mod processes;

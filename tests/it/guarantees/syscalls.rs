@@ -24,8 +24,16 @@ fn at_most_three_hundred_calls_get_through_by_reading_the_filter() {
     use hamper::plan::seccomp::{Arch, Request, Source, compile};
     for (source, most) in [(Source::Default, 300), (Source::Strict, 300)] {
         for ptrace in [false, true] {
-            let request =
-                Request { source, allow: &[], ptrace, nested_userns: false, no_inet: false, caps: &[], kernel: (6, 0), arch: Arch::X86_64 };
+            let request = Request {
+                source,
+                allow: &[],
+                ptrace,
+                nested_userns: false,
+                same_user: None,
+                caps: &[],
+                kernel: (6, 0),
+                arch: Arch::X86_64,
+            };
             let filter = compile(&request).expect("filter");
             let let_through = (0..1024).filter(|number| evaluate(&filter.program, 0xC000_003E, *number) == 0x7FFF_0000).count();
             assert!(let_through <= most, "{let_through}");

@@ -35,6 +35,11 @@ impl Pty {
         pty
     }
 
+    /// The path of the terminal's side that programs have.
+    pub fn name(&self) -> String {
+        ptsname(&self.master, Vec::new()).expect("its name").to_string_lossy().into_owned()
+    }
+
     pub fn resize(&self, rows: u16, columns: u16) {
         tcsetwinsize(&self.master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).expect("size");
     }

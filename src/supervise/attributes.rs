@@ -1,0 +1,210 @@
+//! Modes and times that a payload without namespaces changes: done by the parent, where it lies in what the payload may write.
+//!
+//! Landlock does not look at chmod(2) and utimensat(2), and the kernel asks for the owner alone, who is the caller: every file of the
+//! caller would be open to them. So the filter lets no such call through. It hands them over, and this process, which is outside the
+//! domain, resolves the path once, to a descriptor, looks where that leads, and acts on the descriptor. Nothing that the payload does
+//! meanwhile changes which file that is; it cannot move a file out of or into what it may write.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Timestamps, chmod, fstat, open, openat2, readlink, utimensat};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use rustix::time::Timespec;
+
+use crate::sys::{self, Asked};
+
+/// Longest path, with its zero byte, as the kernel takes it.
+const PATH_MAX: usize = 4096;
+
+/// Answers until others wait as well: a payload that asks without end must not keep signals and terminal waiting.
+const AT_ONCE: usize = 64;
+
+/// What to do, with the arguments as the kernel takes them.
+enum Wish {
+    Mode(Mode),
+    Times(Timestamps),
+}
+
+/// Which file: a descriptor of the payload, a path beside it, and whether a link at its end is meant itself.
+struct Place {
+    directory: i32,
+    /// Address of the path; none for the descriptor itself.
+    path: Option<u64>,
+    no_follow: bool,
+}
+
+/// Hears the calls of one sandbox.
+pub struct Attributes {
+    listener: OwnedFd,
+    /// Directories below which the payload may write, as the kernel names them.
+    writable: Vec<PathBuf>,
+}
+
+impl Attributes {
+    pub fn new(listener: OwnedFd, writable: Vec<PathBuf>) -> Self {
+        Self { listener, writable }
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Answers what there is; false once nobody can ask any more.
+    pub fn answer(&self) -> bool {
+        for _ in 0..AT_ONCE {
+            let mut fds = [rustix::event::PollFd::new(&self.listener, rustix::event::PollFlags::IN)];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            // Ignoring: a poll that fails is made again by who waits for all.
+            let _ = rustix::event::poll(&mut fds, Some(&now));
+            let ready = fds[0].revents();
+            if !ready.contains(rustix::event::PollFlags::IN) {
+                return !ready.intersects(rustix::event::PollFlags::HUP | rustix::event::PollFlags::ERR);
+            }
+            if let Ok(asked) = sys::hear_call(self.as_fd()) {
+                // Ignoring: who has asked is gone.
+                let _ = sys::answer_call(self.as_fd(), asked.id, self.perform(&asked));
+            }
+        }
+        true
+    }
+
+    fn perform(&self, asked: &Asked) -> Result<(), Errno> {
+        let process = PathBuf::from(format!("/proc/{}", asked.pid));
+        let memory = std::fs::File::open(process.join("mem")).map_err(|_| Errno::PERM)?;
+        // From here on `memory` is that of the process that waits, whatever its number comes to mean.
+        if !sys::still_waits(self.as_fd(), asked.id) {
+            return Err(Errno::SRCH);
+        }
+        let (place, wish) = understand(asked, &memory)?;
+        let file = self.resolve(asked, &process, &memory, &place)?;
+        self.check(&file)?;
+        match wish {
+            // chmod(2) has no form for such a descriptor before Linux 6.6; its name in /proc leads to it and to nothing else.
+            Wish::Mode(mode) => chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), mode),
+            Wish::Times(times) => utimensat(&file, c"", &times, AtFlags::EMPTY_PATH),
+        }
+    }
+
+    fn resolve(&self, asked: &Asked, process: &Path, memory: &std::fs::File, place: &Place) -> Result<OwnedFd, Errno> {
+        let path = place.path.map(|address| read_path(memory, address)).transpose()?;
+        let link = match place.directory {
+            libc::AT_FDCWD => process.join("cwd"),
+            number => process.join(format!("fd/{number}")),
+        };
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let absolute = path.as_ref().is_some_and(|path| path.as_bytes().first() == Some(&b'/'));
+        let base = if absolute { None } else { Some(open(&link, flags, Mode::empty()).map_err(|_| Errno::BADF)?) };
+        if !sys::still_waits(self.as_fd(), asked.id) {
+            return Err(Errno::SRCH);
+        }
+        match (path, base) {
+            (None, Some(file)) => Ok(file),
+            (Some(path), base) => {
+                let flags = if place.no_follow { flags | OFlags::NOFOLLOW } else { flags };
+                let base = base.as_ref().map_or(CWD, |base| base.as_fd());
+                // Links of /proc would lead by this process, not by the one that asks.
+                openat2(base, &path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+            }
+            (None, None) => Err(Errno::BADF),
+        }
+    }
+
+    /// Whether the payload may write there, and would be asked for nothing more than to be the owner. A caller who is root has more.
+    fn check(&self, file: &OwnedFd) -> Result<(), Errno> {
+        if fstat(file)?.st_uid != geteuid().as_raw() {
+            return Err(Errno::PERM);
+        }
+        let name = readlink(format!("/proc/self/fd/{}", file.as_raw_fd()), Vec::new())?;
+        let name = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
+        if self.writable.iter().any(|directory| name.starts_with(directory)) { Ok(()) } else { Err(Errno::PERM) }
+    }
+}
+
+/// The same number on every architecture; the libc crate does not have it for all.
+const FCHMODAT2: libc::c_long = 452;
+
+/// The calls that the filter hands over. The kernel looks at the low half of an `int`.
+fn understand(asked: &Asked, memory: &std::fs::File) -> Result<(Place, Wish), Errno> {
+    const NO_FOLLOW: u64 = libc::AT_SYMLINK_NOFOLLOW as u64;
+    let [a, b, c, d, ..] = asked.arguments;
+    let mode = |bits: u64| Wish::Mode(Mode::from_raw_mode(bits as u32 & 0o7777));
+    let by_path = |directory: u64, path, flags: u64| {
+        let no_follow = flags & 0xFFFF_FFFF == NO_FOLLOW;
+        if flags & 0xFFFF_FFFF & !NO_FOLLOW != 0 {
+            Err(Errno::PERM)
+        } else {
+            Ok(Place { directory: directory as i32, path: Some(path), no_follow })
+        }
+    };
+    match libc::c_long::from(asked.number) {
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_chmod => Ok((by_path(libc::AT_FDCWD as u64, a, 0)?, mode(b))),
+        libc::SYS_fchmod => Ok((Place { directory: a as i32, path: None, no_follow: false }, mode(b))),
+        libc::SYS_fchmodat => Ok((by_path(a, b, 0)?, mode(c))),
+        FCHMODAT2 => Ok((by_path(a, b, d)?, mode(c))),
+        libc::SYS_utimensat if b == 0 => Ok((Place { directory: a as i32, path: None, no_follow: false }, times(memory, c)?)),
+        libc::SYS_utimensat => Ok((by_path(a, b, d)?, times(memory, c)?)),
+        _ => Err(Errno::PERM),
+    }
+}
+
+/// Two `struct timespec`; none means now.
+fn times(memory: &std::fs::File, address: u64) -> Result<Wish, Errno> {
+    let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    if address == 0 {
+        return Ok(Wish::Times(Timestamps { last_access: now, last_modification: now }));
+    }
+    let mut bytes = [0u8; 32];
+    memory.read_exact_at(&mut bytes, address).map_err(|_| Errno::FAULT)?;
+    let [accessed, accessed_nano, modified, modified_nano] =
+        std::array::from_fn(|index| i64::from_ne_bytes(std::array::from_fn(|byte| bytes[8 * index + byte])));
+    Ok(Wish::Times(Timestamps {
+        last_access: Timespec { tv_sec: accessed, tv_nsec: accessed_nano },
+        last_modification: Timespec { tv_sec: modified, tv_nsec: modified_nano },
+    }))
+}
+
+/// A path in the payload's memory, page by page, since the next one need not be there.
+fn read_path(memory: &std::fs::File, address: u64) -> Result<CString, Errno> {
+    const PAGE: u64 = 4096;
+    let mut path = Vec::new();
+    let mut at = address;
+    while path.len() < PATH_MAX {
+        let room = usize::try_from(PAGE - at % PAGE).unwrap_or(0).min(PATH_MAX - path.len());
+        let mut part = [0u8; PAGE as usize];
+        let count = memory.read_at(&mut part[..room], at).map_err(|_| Errno::FAULT)?;
+        if count == 0 {
+            return Err(Errno::FAULT);
+        }
+        if let Some(end) = part[..count].iter().position(|byte| *byte == 0) {
+            path.extend_from_slice(&part[..end]);
+            return CString::new(path).map_err(|_| Errno::INVAL);
+        }
+        path.extend_from_slice(&part[..count]);
+        at = at.checked_add(count as u64).ok_or(Errno::FAULT)?;
+    }
+    Err(Errno::NAMETOOLONG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn paths_end_at_a_zero_byte_and_have_a_longest() {
+        let mut file = tempfile::tempfile().expect("file");
+        file.write_all(&[b'x'; 4000]).expect("write");
+        file.write_all(b"/y\0zzz").expect("write");
+        file.write_all(&[b'x'; 9000]).expect("write");
+        assert_eq!(read_path(&file, 3998).expect("a path").as_bytes(), b"xx/y");
+        assert_eq!(read_path(&file, 4003), Err(Errno::NAMETOOLONG));
+        assert_eq!(read_path(&file, 20_000), Err(Errno::FAULT));
+        assert_eq!(read_path(&file, 12_000), Err(Errno::FAULT));
+    }
+}
