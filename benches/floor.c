@@ -41,7 +41,7 @@ static const char *layers, *scratch, *inside, *source[2];
 static char **program, uid_map[32], gid_map[32], overlay[8192];
 static char init_stack[16384] __attribute__((aligned(16))), payload_stack[16384] __attribute__((aligned(16)));
 static struct stat opened[2];
-static int step, sources, binds, root, ruleset, payload, word[2];
+static int step, sources, binds, root, slot, ruleset, payload, word[2];
 static void walk(void), fail(void);
 static int resolve(const char *path, int flags, int resolve) {
     struct open_how how = {.flags = O_PATH | O_CLOEXEC | flags, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve};
@@ -72,8 +72,7 @@ static void open_source(void) {
 // Locked against other runs, and empty.
 static void take_scratch(void) {
     char entries[256];
-    int slot = open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC), upper = openat(slot, "u", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    CHECK(upper);
+    int upper = openat(slot = open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC), "u", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CHECK(flock(slot, LOCK_EX | LOCK_NB));
     if (syscall(SYS_getdents64, upper, entries, sizeof entries) != 48) fail();
 }
@@ -163,6 +162,9 @@ static void mount_root(void) {
     umask(0);
     CHECK(chdir(layers));
     CHECK(mount("overlay", scratch, "overlay", SAFE, overlay));
+    // The kernel's marks of a volatile overlay, which would stop the next run.
+    CHECK(unlinkat(slot, "w/work/incompat/volatile/dirty", 0));
+    CHECK(unlinkat(slot, "w/work/incompat/volatile", AT_REMOVEDIR) | unlinkat(slot, "w/work/incompat", AT_REMOVEDIR));
     CHECK(root = open(scratch, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
 }
 
@@ -286,15 +288,13 @@ static void fail(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 2 && strcmp(argv[1], "--steps") == 0) {
-        for (step = 0; step < (int)COUNT(steps); step++) puts(steps[step].name);
-        return 0;
-    }
+    for (; argc == 2 && step < (int)COUNT(steps); step++) puts(steps[step].name);
+    if (argc == 2) return 0;
     if (argc < 8) return 2;
     layers = argv[1], scratch = argv[3], source[0] = argv[4], inside = argv[5], source[1] = argv[6], program = argv + 7;
     snprintf(uid_map, sizeof uid_map, "0 %u 1", getuid());
     snprintf(gid_map, sizeof gid_map, "0 %u 1", getgid());
-    snprintf(overlay, sizeof overlay, "userxattr,lowerdir=%s,upperdir=%s/u,workdir=%s/w", argv[2], scratch, scratch);
+    snprintf(overlay, sizeof overlay, "userxattr,volatile,lowerdir=%s,upperdir=%s/u,workdir=%s/w", argv[2], scratch, scratch);
     walk();
     return 125;
 }

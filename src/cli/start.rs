@@ -177,7 +177,9 @@ fn obeyed(project: &plan::Project, unprotected: bool) -> Option<Obeyed> {
     }
     let read_only = |guarded: &&Guarded| guarded.identity.is_some() && !unprotected;
     let guarded = project.guarded.iter().filter(read_only).map(|guarded| guarded.path.clone()).collect();
-    Obeyed::survey(&project.path, guarded)
+    // The paths of a repository are guarded where there is one.
+    let repository = project.guarded.iter().any(|guarded| guarded.path.starts_with(".git"));
+    Obeyed::survey(&project.path, guarded, repository)
 }
 
 fn stop_signal(profile: &Profile, image: &ImageFacts) -> Signal {

@@ -113,7 +113,7 @@ impl State<'_> {
             Op::Dev { shm, devices } => self.mount_dev(shm, devices),
             Op::Proc => self.mount_proc(),
             Op::Sysctls(sysctls) => self.write_sysctls(sysctls),
-            Op::MaskProc { masked, read_only } => self.mask_proc(masked, read_only),
+            Op::MaskProc { directories, files, read_only } => self.mask_proc(directories, files, read_only),
             Op::Sys => self.mount_sys(step),
             Op::Cgroup => self.mount_cgroup(step),
             Op::Tmpfs { target, options, read_only } => self.mount_tmpfs(target, options, *read_only),
@@ -228,12 +228,24 @@ impl State<'_> {
     }
 
     /// Masks with devices of the host and a tmpfs of ours, never with anything of the image.
-    fn mask_proc(&self, masked: &[std::ffi::CString], read_only: &[std::ffi::CString]) -> Result<(), Errno> {
+    fn mask_proc(
+        &self,
+        directories: &[std::ffi::CString],
+        files: &[std::ffi::CString],
+        read_only: &[std::ffi::CString],
+    ) -> Result<(), Errno> {
         fchdir(self.proc.ok_or(Errno::BADF)?)?;
-        for name in masked {
+        let cover = |name: &CStr| mount(c"tmpfs", name, c"tmpfs", SAFEST | MountFlags::RDONLY, c"size=0k,mode=555");
+        for name in directories {
+            match cover(name) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        for name in files {
             match mount_bind(c"/dev/null", name.as_c_str()) {
                 Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::NOTDIR) => mount(c"tmpfs", name.as_c_str(), c"tmpfs", SAFEST | MountFlags::RDONLY, c"size=0k,mode=555")?,
+                Err(Errno::NOTDIR) => cover(name)?,
                 Err(errno) => return Err(errno),
             }
         }

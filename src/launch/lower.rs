@@ -120,7 +120,8 @@ pub(super) enum Op {
     Proc,
     Sysctls(Vec<(CString, Vec<u8>)>),
     MaskProc {
-        masked: Vec<CString>,
+        directories: Vec<CString>,
+        files: Vec<CString>,
         read_only: Vec<CString>,
     },
     Sys,
@@ -389,7 +390,9 @@ fn plain_op(step: &Step) -> Result<Op, LowerError> {
         ),
         Step::MaskProc { masked, read_only } => {
             let names = |list: &[String]| list.iter().map(|name| c_string(name, "a name in /proc")).collect::<Result<Vec<_>, _>>();
-            Op::MaskProc { masked: names(masked)?, read_only: names(read_only)? }
+            let (directories, files): (Vec<_>, Vec<_>) =
+                masked.iter().cloned().partition(|name| plan::MASKED_DIRECTORIES.contains(&name.as_str()));
+            Op::MaskProc { directories: names(&directories)?, files: names(&files)?, read_only: names(read_only)? }
         }
         Step::MountSys => Op::Sys,
         Step::MountCgroup => Op::Cgroup,

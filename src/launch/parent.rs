@@ -138,6 +138,8 @@ pub fn start(mut lowered: Lowered, arguments: &Arguments) -> Result<Running, Lau
             Err(source) => return Err(LaunchError::Step { step: *step, source }),
         }
     }
+    // Its pieces are in memory that goes with the process, as the one descriptor in it does.
+    std::mem::forget(lowered);
     Ok(running)
 }
 

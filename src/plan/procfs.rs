@@ -3,6 +3,9 @@
 /// Covered: they tell about the machine or the kernel, and no program in a sandbox needs them. The list is Docker's and podman's.
 pub const MASKED: [&str; 9] = ["acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "scsi", "timer_list", "sysrq-trigger"];
 
+/// Those of [`MASKED`] that are directories wherever they are.
+pub const MASKED_DIRECTORIES: [&str; 3] = ["acpi", "asound", "scsi"];
+
 /// Readable, never writable: settings of the kernel and its devices.
 pub const READ_ONLY: [&str; 4] = ["bus", "fs", "irq", "sys"];
 

@@ -165,7 +165,7 @@ impl Texts {
         if self.sources.len() < 2 {
             return;
         }
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = std::collections::BTreeSet::new();
         for index in (0..self.entries.len()).rev() {
             let entry = &self.entries[index];
             let key = &KEYS[entry.key];

@@ -149,8 +149,9 @@ fn read_index(path: &Path) -> Result<Vec<u8>, Error> {
     let path = path.join("index.json");
     let failed = |errno: rustix::io::Errno| Error::Open { path: path.display().to_string(), source: errno.into() };
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let fd = rustix::fs::open(&path, flags, Mode::empty()).map_err(failed)?;
-    let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+    // One descriptor of a start stays open to its end, which closes it.
+    let fd = crate::sys::keep_open(rustix::fs::open(&path, flags, Mode::empty()).map_err(failed)?);
+    let stat = rustix::fs::fstat(fd).map_err(failed)?;
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || size > MAX_MANIFEST {
         return Err(failed(rustix::io::Errno::INVAL));
@@ -158,7 +159,7 @@ fn read_index(path: &Path) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
     let mut filled = 0;
     while filled < bytes.len() {
-        match rustix::io::read(&fd, &mut bytes[filled..]).map_err(failed)? {
+        match rustix::io::read(fd, &mut bytes[filled..]).map_err(failed)? {
             0 => break,
             count => filled += count,
         }

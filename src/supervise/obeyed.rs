@@ -32,12 +32,12 @@ pub struct Obeyed {
 }
 
 impl Obeyed {
-    /// Looks at `project`, in which the files `guarded` are read-only for the payload. `None`: it cannot be looked at.
-    pub fn survey(project: &Path, guarded: Vec<PathBuf>) -> Option<Self> {
+    /// Looks at `project`, in which the files `guarded` are read-only for the payload, a git repository or not. `None`: it cannot be looked at.
+    pub fn survey(project: &Path, guarded: Vec<PathBuf>, repository: bool) -> Option<Self> {
         let unchanged = stamp(project)?;
         let mut profiles = profiles(project);
         profiles.retain(|path, _| !is_below(&guarded, path));
-        Some(Self { project: project.to_owned(), unchanged, guarded, profiles, git: missing(project) })
+        Some(Self { project: project.to_owned(), unchanged, guarded, profiles, git: missing(project, repository) })
     }
 
     /// The project, and the directory of its named profiles where there is one.
@@ -103,10 +103,9 @@ fn profiles(project: &Path) -> BTreeMap<PathBuf, Stamp> {
 }
 
 /// In a repository its own names, else the repository.
-fn missing(project: &Path) -> Vec<PathBuf> {
-    let is_missing = |name: &&str| project.join(name).symlink_metadata().is_err();
-    if is_missing(&REPOSITORY) {
+fn missing(project: &Path, repository: bool) -> Vec<PathBuf> {
+    if !repository {
         return vec![REPOSITORY.into()];
     }
-    GIT.into_iter().filter(is_missing).map(PathBuf::from).collect()
+    GIT.into_iter().filter(|name| project.join(name).symlink_metadata().is_err()).map(PathBuf::from).collect()
 }
