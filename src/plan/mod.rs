@@ -23,8 +23,8 @@ use serde::Serialize;
 pub use build::{Image, OpenedMount, Project, Request, SeccompFacts, Tree, User, Worktree, build, kept_directory};
 pub use landlock::{MINIMUM_ABI, file_rights, handled_access, scoped, tcp};
 pub use landlock_rung::{RUNG_MINIMUM_ABI, may_change_attributes, refuse_wishes, writable};
-pub use procfs::MASKED_DIRECTORIES;
 pub use payload::{Invocation, inside_home, payload_environment};
+pub use procfs::MASKED_DIRECTORIES;
 pub use step::{Guard, IdMap, LandlockRule, Lower, MapWriter, Namespace, Node, Over, Root, Step, Upper};
 
 /// The ordered steps of a start, and what the supervisor must know about it.
