@@ -10,7 +10,10 @@ use rustix::process::Signal;
 use super::error::CliError;
 use super::image_facts::{ImageFacts, image_facts};
 use super::landlock_rung::Private;
-use crate::host::{Directories, Guarded, Host, Ids, Opened, SourceError, find_worktree, open_in_project, open_source, survey_guarded};
+use crate::host::{
+    Directories, Guarded, Host, Ids, Opened, SourceError, find_worktree, open_in_project, open_source, survey_guarded,
+    writable_by_group_alone,
+};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, OpenedMount, Plan, Step};
 use crate::profile::{
@@ -80,6 +83,9 @@ pub fn assemble(
     let mounts = open_mounts(profile, &project, directories, &state, &mut opened)?;
     refuse_second_view(&project, &mounts)?;
     project.shown = shown_writable(&project, &mounts);
+    if profile.security.preset == Preset::Untrusted && (profile.identity.map == MapMode::Single || host.ranges.is_none()) {
+        refuse_group_writable(&project, &mounts, ids)?;
+    }
     let private = rung.then(|| Private::take(profile, directories, &host, effects)).transpose()?;
     let home = match (profile.identity.home, image.image.user.home.as_str()) {
         (HomeMode::Tmp, _) => private.as_ref().and_then(|own| own.home.as_deref()).map(|home| opened.own(home)).transpose()?,
@@ -331,6 +337,27 @@ fn refuse_second_view(project: &plan::Project, mounts: &[OpenedMount]) -> Result
             return Err(CliError::Told {
                 words: format!("the mount on {} would show {}, which project.hide hides", mount.target, path.display()),
                 hint: Some("mount a directory that does not hold it, or take it out of hide".into()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The kernel has no way to drop the caller's supplementary groups under the single map, so that a payload writes what they let him write.
+///
+/// # Errors
+/// [`CliError::Told`] names the source and the group.
+fn refuse_group_writable(project: &plan::Project, mounts: &[OpenedMount], ids: Ids) -> Result<(), CliError> {
+    let own = project.source.iter().filter(|_| project.mode == ProjectMode::Rw);
+    let sources = mounts.iter().filter(|mount| !mount.read_only).filter_map(|mount| mount.source.as_ref()).chain(own);
+    for source in sources {
+        if let Some(group) = writable_by_group_alone(source, ids) {
+            return Err(CliError::Told {
+                words: format!(
+                    "{} is writable for you only by your supplementary group {group}, which an untrusted program would keep",
+                    source.path.display()
+                ),
+                hint: Some("mount it read-only, or use a range of ids: hamper doctor".into()),
             });
         }
     }

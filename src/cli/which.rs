@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::error::CliError;
 use super::run::CommonArgs;
 use super::start::ProjectChoice;
-use crate::host::{Directories, Ids};
+use crate::host::{Directories, Ids, gpu_devices};
 use crate::profile::{self, Caller, Missing, Mount, MountKind, Profile, ProjectMode, Search};
 
 pub struct Chosen {
@@ -43,9 +43,25 @@ pub fn choose(args: &CommonArgs, directories: &Directories, ids: Ids, cwd: &Path
     })?;
     let mut profile = opened.profile;
     command_line(&mut profile, args, cwd)?;
+    expand_devices(&mut profile)?;
     let mounted = profile.project.mode != ProjectMode::None;
     let project = ProjectChoice { path: mounted.then_some(opened.project), notes: opened.notes };
     Ok(Chosen { profile, project })
+}
+
+/// `@gpu` stands for what this machine has.
+fn expand_devices(profile: &mut Profile) -> Result<(), CliError> {
+    let devices = &mut profile.security.devices;
+    let Some(at) = devices.iter().position(|device| device == "@gpu") else { return Ok(()) };
+    let found = gpu_devices();
+    if found.is_empty() {
+        return Err(CliError::Told {
+            words: "security.devices: this machine has no device that @gpu could stand for".into(),
+            hint: Some("ls -l /dev/dri /dev/kfd /dev/nvidia*".into()),
+        });
+    }
+    devices.splice(at..=at, found);
+    Ok(())
 }
 
 fn command_line(profile: &mut Profile, args: &CommonArgs, cwd: &Path) -> Result<(), CliError> {

@@ -7,6 +7,8 @@ use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat,
 use rustix::io::Errno;
 use serde::Serialize;
 
+use super::Ids;
+
 /// A source that the parent has opened: the child binds it only if it still is this file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Source {
@@ -85,6 +87,18 @@ fn describe(path: &Path, fd: OwnedFd) -> Result<Opened, Errno> {
     let stat = fstat(&fd)?;
     let directory = FileType::from_raw_mode(stat.st_mode).is_dir();
     Ok(Opened { source: Source { path: path.to_owned(), directory, device: stat.st_dev, inode: stat.st_ino }, fd })
+}
+
+/// The supplementary group that alone lets the caller write to `source`; `None`: he may as its owner, by his own group, as everybody, or
+/// not at all.
+///
+/// # References
+/// path_resolution(7), "Permissions"
+pub fn writable_by_group_alone(source: &Source, ids: Ids) -> Option<u32> {
+    let stat = rustix::fs::stat(&source.path).ok()?;
+    let by_group = stat.st_uid != ids.uid && stat.st_gid != ids.gid && stat.st_mode & 0o020 != 0;
+    let groups = if by_group { rustix::process::getgroups().unwrap_or_default() } else { Vec::new() };
+    groups.into_iter().map(rustix::process::Gid::as_raw).find(|group| *group == stat.st_gid)
 }
 
 /// What there is at a path that the profile guards.

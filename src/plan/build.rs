@@ -145,9 +145,6 @@ pub fn build(request: &Request<'_>) -> Result<Plan, PlanError> {
 }
 
 pub(super) fn refuse_what_is_missing(profile: &Profile) -> Result<(), PlanError> {
-    if profile.security.devices.iter().any(|device| device.starts_with('@')) {
-        return Err(PlanError::NotYet { key: "security.devices", why: "@gpu is not there so far; name the devices" });
-    }
     let network = &profile.network;
     if matches!(network.mode, NetworkMode::Filtered | NetworkMode::Nat) {
         return Err(PlanError::NotYet { key: "network.mode", why: "only \"none\" and \"host\" are there so far" });

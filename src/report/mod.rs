@@ -8,10 +8,11 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::host::Host;
 use crate::plan::{Degraded, Plan, Step, scoped};
-use crate::profile::Profile;
+use crate::profile::{Capability, Profile};
 use crate::supervise::{End, Outcome};
 
 /// Version of the report's form; a reader refuses one that it does not know.
@@ -55,8 +56,8 @@ struct Failed {
 #[derive(Debug, Serialize)]
 struct Protection {
     name: &'static str,
-    asked: String,
-    got: String,
+    asked: Value,
+    got: Value,
 }
 
 impl<'a> Report<'a> {
@@ -101,42 +102,37 @@ fn supplementary_groups(plan: &Plan) -> Vec<u32> {
 }
 
 fn protections(profile: &Profile, plan: &Plan, host: &Host) -> Vec<Protection> {
-    plan.steps
-        .iter()
-        .filter_map(|step| match step {
-            Step::Clone { namespaces } if namespaces.is_empty() => Some(Protection {
-                name: "isolation",
-                asked: format!("{:?}", profile.isolation),
-                got: "Landlock and seccomp, no namespaces".into(),
-            }),
-            Step::Clone { namespaces } => {
-                Some(Protection { name: "namespaces", asked: format!("{namespaces:?}"), got: format!("{namespaces:?}") })
-            }
-            Step::EnterLandlock { abi, rules, .. } => Some(Protection {
-                name: "landlock",
-                asked: format!("{:?}", profile.security.landlock),
-                got: format!(
-                    "ABI {abi} of {}, {} rules; scoped: {}",
-                    host.landlock.unwrap_or(0),
-                    rules.len(),
-                    if scoped(*abi).is_empty() { "nothing" } else { "signals, abstract sockets" }
-                ),
-            }),
-            Step::InstallSeccomp { instructions, .. } => Some(Protection {
-                name: "seccomp",
-                asked: format!("{:?}", profile.security.seccomp),
-                got: format!("{instructions} instructions"),
-            }),
-            Step::DropCapabilities { keep, .. } => {
-                Some(Protection { name: "capabilities", asked: format!("{keep:?}"), got: format!("{keep:?}") })
-            }
-            Step::NoNewPrivileges => Some(Protection { name: "no_new_privs", asked: "1".into(), got: "1".into() }),
-            Step::WriteIdMaps { uid, gid, .. } => {
-                Some(Protection { name: "id maps", asked: format!("{:?}", profile.identity.map), got: format!("{uid:?} {gid:?}") })
-            }
-            _ => None,
-        })
-        .collect()
+    plan.steps.iter().filter_map(|step| protection(step, profile, host)).collect()
+}
+
+/// What a step asked for in the words of the profile, and what it came to: a step that could not do its part has ended the run, or is among
+/// what was missed.
+fn protection(step: &Step, profile: &Profile, host: &Host) -> Option<Protection> {
+    let security = &profile.security;
+    let (name, asked, got) = match step {
+        Step::Clone { namespaces } if namespaces.is_empty() => {
+            ("isolation", json!(profile.isolation), json!("Landlock and seccomp, no namespaces"))
+        }
+        Step::Clone { namespaces } => ("namespaces", json!(profile.isolation), json!(namespaces)),
+        Step::EnterLandlock { abi, rules, .. } => {
+            let scoped: &[&str] = if scoped(*abi).is_empty() { &[] } else { &["signal", "abstract-unix-socket"] };
+            let got = json!({ "abi": abi, "kernel": host.landlock.ok(), "rules": rules.len(), "scoped": scoped });
+            ("landlock", json!(security.landlock), got)
+        }
+        Step::InstallSeccomp { instructions, .. } => {
+            ("seccomp", json!(security.seccomp), json!({ "mode": 2, "instructions": instructions }))
+        }
+        Step::DropCapabilities { keep, .. } => ("capabilities", json!(names(&security.caps)), json!(names(keep))),
+        Step::NoNewPrivileges => ("no_new_privs", json!(true), json!(true)),
+        Step::WriteIdMaps { uid, gid, .. } => ("id maps", json!(profile.identity.map), json!({ "uid": uid, "gid": gid })),
+        Step::SetRlimits { rlimits } => ("rlimits", json!(profile.limits.ulimits), json!(rlimits)),
+        _ => return None,
+    };
+    Some(Protection { name, asked, got })
+}
+
+fn names(capabilities: &[Capability]) -> Vec<&'static str> {
+    capabilities.iter().map(|capability| capability.name()).collect()
 }
 
 /// Where a report goes: a name in a directory that was opened before the payload could put anything else in its place.

@@ -480,3 +480,14 @@ fn a_projects_mode() {
     let none = run("none");
     assert_eq!(none.value("open ./x:"), "ENOENT");
 }
+
+#[test]
+fn a_group_of_devices_is_what_this_machine_has() {
+    let env = TestEnv::new();
+    let run = env.run("busybox").set("security.devices=[\"@gpu\"]").sh("ls /dev/dri /dev/kfd /dev/nvidia* 2>/dev/null; true").any();
+    let has = std::path::Path::new("/dev/dri").exists() || std::path::Path::new("/dev/kfd").exists();
+    match has {
+        true => assert!(run.status.success() && !run.stdout.is_empty(), "{run:?}"),
+        false => drop(run.code(125).told(&["no device that @gpu could stand for", "hint: ls -l /dev/dri"])),
+    }
+}

@@ -149,3 +149,27 @@ fn the_root_directory_is_roots_whoever_ran_before() {
         assert!(out.value("stat /:").starts_with("40755 0:0 "), "as {user}: {}", out.stdout);
     }
 }
+
+/// Under the single map nothing takes the caller's supplementary groups away: what only they open stays closed to an untrusted program.
+#[test]
+fn an_untrusted_program_gets_no_mount_that_is_writable_by_a_supplementary_group_alone() {
+    let shared = std::env::var_os("HAMPER_TEST_GROUP").map(std::path::PathBuf::from).filter(|path| path.exists());
+    crate::require!(shared.is_some(), "a directory that is writable by a supplementary group alone (root makes it)");
+    let env = TestEnv::new();
+    let shared = shared.expect("directory");
+    let inside = shared.join(format!("by-{}", crate::support::unique()));
+    std::fs::write(&inside, "").expect("the caller may write there");
+    std::fs::remove_file(&inside).expect("remove");
+    // What an untrusted run requires besides is not the point here.
+    let run = |preset: &str, mode: &str| {
+        let volume = format!("{}:/shared{mode}", shared.display());
+        let name = format!("/shared/by-{}", crate::support::unique());
+        let sets = [format!("security.preset={preset}"), "require=[]".into(), "limits.on_missing=warn".into()];
+        let run = env.run("busybox").map("single").args(["-v", &volume]).set(&sets[0]).set(&sets[1]).set(&sets[2]);
+        run.probe(&format!("write {name} -- unlink {name}"))
+    };
+    run("untrusted", "").code(125).told(&["only by your supplementary group", "hamper doctor"]);
+    run("untrusted", ":ro").code(0);
+    let control = run("dev", "").code(0);
+    assert!(control.stdout.lines().all(|line| line.ends_with(": ok")), "{}", control.stdout);
+}
