@@ -43,7 +43,7 @@ fn a_server_of_the_host_is_out_of_reach() {
 }
 
 #[test]
-fn abstract_sockets_of_the_host_are_out_of_reach() {
+fn landlock_is_there_and_abstract_sockets_of_the_host_are_out_of_reach() {
     let env = TestEnv::new();
     let name = format!("hamper-test-{}", unique());
     let address = SocketAddr::from_abstract_name(&name).expect("name");

@@ -170,17 +170,6 @@ fn a_landlock_domain_is_there() {
 }
 
 #[test]
-fn landlock_is_a_second_proof() {
-    let env = TestEnv::new();
-    // What the mounts allow and the domain does not: a device node, in a directory of the root, by a payload that has the capability.
-    crate::require!(crate::support::subuid().is_some(), "subordinate ids");
-    let run =
-        |landlock: &str| env.run("busybox").set(&format!("security.landlock={landlock}")).probe("write /x -- mknod /fifo p 0 0").code(0);
-    assert_eq!(run("auto").value("mknod /fifo:"), "ok");
-    assert_eq!(run("off").value("mknod /fifo:"), "ok");
-}
-
-#[test]
 fn an_oci_profile_is_taken_as_it_is() {
     let env = TestEnv::new();
     let profile = env.file(
