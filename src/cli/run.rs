@@ -263,7 +263,7 @@ fn launch_and_wait(
         return Ok(Ended::Blocked { why, umask });
     }
     for path in &outcome.replaced {
-        talk(&format!("hamper: {} was replaced on the host and is not protected any more", path.display()));
+        talk(&format!("hamper: {} was made or replaced while the sandbox ran and is not protected any more", path.display()));
     }
     if let (Some(destination), Some(path)) = (&destination, &args.report) {
         destination.write(&report::Report::new(profile, &plan, &outcome, &host)).map_err(|source| CliError::Io {
@@ -321,7 +321,10 @@ fn code(steps: &[Step], outcome: &Outcome) -> Result<i32, CliError> {
         }
         End::Failed { step, errno } => Err(failed_step(steps, *step, *errno)),
         End::Replaced(path) => Err(CliError::Told {
-            words: format!("{} was replaced on the host, which undoes its protection: the sandbox was ended", path.display()),
+            words: format!(
+                "{} was made or replaced while the sandbox ran, which undoes its protection: the sandbox was ended",
+                path.display()
+            ),
             hint: Some("[project] on_replace = \"warn\" lets it go on".into()),
         }),
         End::Lost => Err(CliError::Told { words: "the sandbox was killed".into(), hint: None }),

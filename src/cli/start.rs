@@ -169,10 +169,10 @@ pub fn assemble(
     Ok(Assembled { plan, resources, pipes, opened: opened.fds, watched, obeyed, stop_signal: stop_signal(profile, &image), image, host })
 }
 
-/// What exists and is guarded in a writable project is watched for replacement.
+/// What exists and is guarded is watched for replacement; what is to be hidden, and is not there, must not appear.
 fn watched(project: &plan::Project) -> Option<(PathBuf, Vec<Watched>)> {
-    let watch = |guarded: &Guarded| guarded.identity.map(|identity| Watched { path: guarded.path.clone(), identity });
-    let paths: Vec<Watched> = project.guarded.iter().filter_map(watch).collect();
+    let guarded = project.guarded.iter().filter(|guarded| guarded.hidden || guarded.identity.is_some());
+    let paths: Vec<Watched> = guarded.map(|guarded| Watched { path: guarded.path.clone(), identity: guarded.identity }).collect();
     (!paths.is_empty() && project.source.is_some()).then(|| (project.path.clone(), paths))
 }
 

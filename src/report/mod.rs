@@ -73,7 +73,7 @@ impl<'a> Report<'a> {
             End::Exited(code) => (exit(Some(*code), None, "payload"), None),
             End::Signaled(signal) => (exit(None, Some(*signal), "signal"), None),
             End::TimeLimit => (exit(None, None, "time limit"), None),
-            End::Replaced(_) => (exit(None, None, "a guarded file was replaced on the host"), None),
+            End::Replaced(_) => (exit(None, None, "a guarded file was made or replaced while the sandbox ran"), None),
             End::Lost => (exit(None, None, "killed from outside"), None),
             End::Failed { step, errno } => (None, Some(failed(*step, *errno))),
         };

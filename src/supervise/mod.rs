@@ -328,7 +328,7 @@ impl Supervision<'_> {
     }
 
     fn look_at_watch(&mut self) -> Result<(), SuperviseError> {
-        let Seen { replaced, written } = self.watch.as_mut().map(Watch::look).unwrap_or_default();
+        let Seen { replaced, written } = self.watch.as_mut().map(Watch::look).transpose()?.unwrap_or_default();
         if written {
             self.look_at_obeyed()?;
         }

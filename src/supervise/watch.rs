@@ -26,8 +26,8 @@ pub struct WatchError {
 #[derive(Clone, Debug)]
 pub struct Watched {
     pub path: PathBuf,
-    /// Device and inode.
-    pub identity: (u64, u64),
+    /// Device and inode; absent where there was nothing, which then must not appear: no mount hides it.
+    pub identity: Option<(u64, u64)>,
 }
 
 /// An inotify(7) instance on the directories that hold guarded names.
@@ -36,9 +36,19 @@ pub struct Watch {
     project: PathBuf,
     /// Guarded names by watch descriptor.
     names: HashMap<i32, Vec<PathBuf>>,
+    /// Hidden paths that did not exist.
+    missing: Vec<PathBuf>,
     /// Directories in which profiles may appear.
     obeyed: Vec<i32>,
 }
+
+/// A relative path and what it lies in, without the root of all.
+fn components(path: &Path) -> impl Iterator<Item = &Path> {
+    path.ancestors().filter(|part| !part.as_os_str().is_empty())
+}
+
+/// What makes a guarded path another one.
+const REPLACED: WatchFlags = WatchFlags::MOVED_TO.union(WatchFlags::MOVED_FROM).union(WatchFlags::DELETE);
 
 /// What has happened since the last look.
 #[derive(Debug, Default)]
@@ -60,21 +70,40 @@ impl Watch {
             move |source| WatchError { path, source }
         };
         let fd = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(wrap(project))?;
-        let mut watch = Self { fd, project: project.to_owned(), names: HashMap::new(), obeyed: Vec::new() };
-        for Watched { path, .. } in paths {
-            for guarded in path.ancestors().filter(|part| !part.as_os_str().is_empty()) {
-                let directory = project.join(guarded.parent().unwrap_or(Path::new("")));
-                let flags = WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::ONLYDIR;
-                let descriptor = add_watch(&watch.fd, &directory, flags).map_err(wrap(&directory))?;
-                let names = watch.names.entry(descriptor).or_default();
-                if !names.iter().any(|known| known == guarded) {
-                    names.push(guarded.to_owned());
-                }
+        let missing = paths.iter().filter(|watched| watched.identity.is_none()).map(|watched| watched.path.clone()).collect();
+        let mut watch = Self { fd, project: project.to_owned(), names: HashMap::new(), missing, obeyed: Vec::new() };
+        paths.iter().filter(|watched| watched.identity.is_some()).try_for_each(|watched| watch.add(&watched.path))?;
+        watch.add_missing()?;
+        let now = |path: &Path| stat(project.join(path)).ok().map(|stat| (stat.st_dev, stat.st_ino));
+        let replaced = paths.iter().find(|watched| now(&watched.path) != watched.identity);
+        Ok((watch, replaced.map(|watched| project.join(&watched.path))))
+    }
+
+    /// Watches every component of a path that is there.
+    fn add(&mut self, path: &Path) -> Result<(), WatchError> {
+        for guarded in components(path) {
+            let directory = self.project.join(guarded.parent().unwrap_or(Path::new("")));
+            let added = add_watch(&self.fd, &directory, REPLACED | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD);
+            let descriptor = added.map_err(|source| WatchError { path: directory, source })?;
+            let names = self.names.entry(descriptor).or_default();
+            if !names.iter().any(|known| known == guarded) {
+                names.push(guarded.to_owned());
             }
         }
-        let now = |path: &Path| stat(project.join(path)).ok().map(|stat| (stat.st_dev, stat.st_ino));
-        let replaced = paths.iter().find(|watched| now(&watched.path) != Some(watched.identity));
-        Ok((watch, replaced.map(|watched| project.join(&watched.path))))
+        Ok(())
+    }
+
+    /// Watches what there is of the ways to what is not there.
+    fn add_missing(&self) -> Result<(), WatchError> {
+        let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD;
+        for guarded in self.missing.iter().flat_map(|path| components(path)) {
+            let directory = self.project.join(guarded.parent().unwrap_or(Path::new("")));
+            match add_watch(&self.fd, &directory, flags) {
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(source) => return Err(WatchError { path: directory, source }),
+            }
+        }
+        Ok(())
     }
 
     pub fn as_fd(&self) -> BorrowedFd<'_> {
@@ -94,21 +123,29 @@ impl Watch {
     }
 
     /// What has happened since the last call.
-    pub fn look(&mut self) -> Seen {
-        let mut seen = Seen::default();
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn look(&mut self) -> Result<Seen, WatchError> {
+        let (mut seen, mut made) = (Seen::default(), false);
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(&self.fd, &mut buffer);
         while let Ok(event) = reader.next() {
             let name = event.file_name().map(|name| Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())));
             seen.written |= self.obeyed.contains(&event.wd()) && name.is_some_and(is_obeyed);
-            if !event.events().intersects(ReadFlags::MOVED_TO | ReadFlags::MOVED_FROM | ReadFlags::DELETE) {
-                continue;
-            }
-            let guarded = self.names.get(&event.wd()).into_iter().flatten();
+            let moved = event.events().intersects(ReadFlags::MOVED_TO | ReadFlags::MOVED_FROM | ReadFlags::DELETE);
+            made |= event.events().intersects(ReadFlags::MOVED_TO | ReadFlags::CREATE);
+            let guarded = self.names.get(&event.wd()).into_iter().flatten().filter(|_| moved);
             if let Some(path) = guarded.into_iter().find(|path| path.file_name() == name.map(Path::as_os_str)) {
                 seen.replaced.get_or_insert_with(|| self.project.join(path));
             }
         }
-        seen
+        if made && !self.missing.is_empty() {
+            // What leads to it may be there now; watched first, so that nothing falls in between.
+            self.add_missing()?;
+            let appeared = self.missing.iter().map(|path| self.project.join(path)).find(|path| path.symlink_metadata().is_ok());
+            seen.replaced = seen.replaced.or(appeared);
+        }
+        Ok(seen)
     }
 }

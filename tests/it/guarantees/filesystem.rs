@@ -166,6 +166,36 @@ fn hidden_stays_hidden_in_read_only_and_scratch_projects() {
     }
 }
 
+/// No mount can hide what is not there: a run ends when it appears, whoever makes it.
+#[test]
+fn what_is_hidden_and_missing_ends_the_sandbox_when_it_appears() {
+    for (path, early) in [(".env", false), (".env", true), ("not/yet/there/.env", false)] {
+        let env = TestEnv::new();
+        env.file("plain", "");
+        env.profile(&format!("image = \"{}\"\n[project]\nhide = [\"{path}\"]\n", image("busybox")));
+        let start = || {
+            let mut child = env.run_profile().args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; sleep 60; exit 7"]).spawn();
+            child.await_line("ready");
+            std::thread::sleep(std::time::Duration::from_millis(if early { 0 } else { 400 }));
+            child
+        };
+        let child = start();
+        env.file(path, "SECRET=hush\n");
+        child.output().code(125).told(&["was made or replaced while the sandbox ran", path]);
+        // From now on it is there, and hidden.
+        env.run_profile().probe(&format!("open ./{path}")).code(0).line(&format!("open ./{path}: EACCES"));
+    }
+    // The control: another name in the same directory ends nothing, and where it is told to a run goes on.
+    let env = TestEnv::new();
+    env.profile(&format!("image = \"{}\"\n[project]\nhide = [\".env\"]\n", image("busybox")));
+    for (path, set) in [("other", "project.on_replace=stop"), (".env", "project.on_replace=warn")] {
+        let mut child = env.run_profile().set(set).args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; sleep 1; exit 7"]).spawn();
+        child.await_line("ready");
+        env.file(path, "");
+        child.output().code(7);
+    }
+}
+
 #[test]
 fn what_the_host_replaces_ends_the_sandbox() {
     for (path, replace) in [("hamper.toml", true), (".git/config", true), (".env", true), (".git", false)] {
@@ -182,7 +212,7 @@ fn what_the_host_replaces_ends_the_sandbox() {
         } else {
             std::fs::rename(env.project().join(path), env.project().join("moved")).expect("rename");
         }
-        let out = child.output().code(125).told(&["was replaced on the host", path]);
+        let out = child.output().code(125).told(&["was made or replaced while the sandbox ran", path]);
         assert!(out.took.as_secs_f64() < 5.0);
     }
     // Writing in place changes no inode: the sandbox goes on. And so it does where it is told to.
