@@ -20,8 +20,8 @@ pub struct ImageFacts {
     pub notes: Vec<String>,
     /// Sources of the host tree.
     pub opened: Vec<OwnedFd>,
-    /// Keeps the layers from being pruned.
-    pub lease: Option<Lease>,
+    /// Keeps the layers from being pruned, to the end of the process.
+    pub _lease: Option<Lease>,
 }
 
 /// Resolves the profile's image; loads it where that is needed and allowed.
@@ -96,7 +96,7 @@ fn host_image(profile: &Profile, directories: &Directories, host: &Host) -> Resu
         root: (0o755, (0, 0)),
         notes: Vec::new(),
         opened,
-        lease: None,
+        _lease: None,
     })
 }
 

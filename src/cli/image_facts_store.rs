@@ -82,7 +82,7 @@ pub fn store_image(
         root: (skeleton.mode, skeleton.modified),
         notes,
         opened: Vec::new(),
-        lease,
+        _lease: lease,
     })
 }
 

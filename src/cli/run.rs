@@ -156,6 +156,8 @@ pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>, 
         }
         ended => ended,
     };
+    // The process ends now, which gives everything back at once.
+    std::mem::forget((profile, project, invocation, directories));
     match ended {
         Ended::Code(code) => Ok(u8::try_from(code).unwrap_or(125)),
         Ended::Blocked { why, .. } => Err(CliError::Told { words: why.sentence, hint: None }),
@@ -276,8 +278,8 @@ fn launch_and_wait(
         talk(&format!("hamper: {} appeared while the sandbox ran: read it before you run git here", path.display()));
     }
     let result = code(&plan.steps, &outcome).map(Ended::Code);
-    // The process ends now, and the kernel closes what is left faster than we do.
-    std::mem::forget((running, opened, image.lease));
+    // The process ends now, and the kernel closes and frees what is left faster than we do.
+    std::mem::forget((running, opened, image, plan, host));
     result
 }
 

@@ -430,8 +430,8 @@ fn open_home(state: &ProjectState, bound: bool, opening: &mut Opening) -> Result
 
 /// Twenty hexadecimal digits that stand for a path in the names of what is kept about it.
 pub fn short_hash(key: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, key);
-    digest.as_ref().iter().take(10).map(|byte| format!("{byte:02x}")).collect()
+    use sha2::{Digest, Sha256};
+    Sha256::digest(key).iter().take(10).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Where a project's own things are kept: by its resolved path, never by its name.

@@ -5,12 +5,13 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::mount::MsFlags;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat, openat2, symlinkat, unlinkat};
 use rustix::io::{Errno, write};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, mount, mount_bind, mount_bind_recursive, mount_change, mount_remount, unmount,
+    fsconfig_set_string, fsmount, fsopen, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
 };
 use rustix::process::{
     DumpableBehavior, Signal, chdir, fchdir, getpid, pivot_root, set_child_subreaper, set_dumpable_behavior,
@@ -209,7 +210,7 @@ impl State<'_> {
 
     fn mount_proc(&mut self) -> Result<(), Errno> {
         let place = resolve_real(self.root()?, c"proc")?;
-        mount_on(place, c"proc", SAFEST, c"")?;
+        mount_on(place, c"proc", SAFEST, None)?;
         self.proc = Some(resolve_real(self.root()?, c"proc")?);
         Ok(())
     }
@@ -251,7 +252,7 @@ impl State<'_> {
         }
         for name in read_only {
             match mount_bind_recursive(name.as_c_str(), name.as_c_str()) {
-                Ok(()) => mount_remount(name.as_c_str(), MountFlags::BIND | MountFlags::RDONLY | SAFEST, c"")?,
+                Ok(()) => remount_read_only(name)?,
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno),
             }
@@ -262,7 +263,7 @@ impl State<'_> {
     /// Where the host shows only a part of its sysfs (inside another container) the kernel refuses a new one: then /sys stays empty.
     fn mount_sys(&self, step: u32) -> Result<(), Errno> {
         let place = resolve_real(self.root()?, c"sys")?;
-        match mount_on(place, c"sysfs", SAFEST | MountFlags::RDONLY, c"") {
+        match mount_on(place, c"sysfs", SAFEST | MountFlags::RDONLY, None) {
             Err(Errno::PERM) => self.missed(step, Errno::PERM),
             result => result?,
         }
@@ -285,7 +286,7 @@ impl State<'_> {
                 return Ok(());
             }
         };
-        match mount_on(place, c"cgroup2", SAFEST | MountFlags::RDONLY, c"") {
+        match mount_on(place, c"cgroup2", SAFEST | MountFlags::RDONLY, None) {
             Err(errno @ (Errno::PERM | Errno::BUSY | Errno::NODEV)) => {
                 self.missed(step, errno);
                 Ok(())
@@ -461,6 +462,13 @@ pub(super) fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
 /// From here on no other process may trace this one or open its files in /proc: its maps needed that, and are written.
 fn hide_from_others() -> Result<(), Errno> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+/// Without options: for any at all, also for none in them, the kernel copies a page.
+fn remount_read_only(target: &CStr) -> Result<(), Errno> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let none = None::<&CStr>;
+    nix::mount::mount(none, target, none, flags, none).map_err(|errno| Errno::from_raw_os_error(errno as i32))
 }
 
 /// A file, and the directories that it was in; kernels differ in which of them they make.

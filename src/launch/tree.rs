@@ -97,9 +97,9 @@ fn c_str(bytes: &[u8]) -> Result<&CStr, Errno> {
 /// Mounts a new file system on the directory that `target` is.
 ///
 /// The target is entered and mounted on as `.`, so that no path is walked a second time.
-pub fn mount_on(target: BorrowedFd<'_>, kind: &CStr, flags: MountFlags, options: &CStr) -> Result<(), Errno> {
+pub fn mount_on<'o>(target: BorrowedFd<'_>, kind: &CStr, flags: MountFlags, options: impl Into<Option<&'o CStr>>) -> Result<(), Errno> {
     fchdir(target)?;
-    mount(kind, c".", kind, flags, options)
+    mount(kind, c".", kind, flags, options.into())
 }
 
 /// A copy of a mount subtree, not attached anywhere yet, and known to be the file that the parent opened.
