@@ -128,9 +128,8 @@ fn wishes(profile: &Profile, prepared: &Prepared, user: &User, project: Option<&
         wishes.directories.push("/tmp".into());
         wishes.directories.push("/run".into());
     }
-    if profile.root.mode == RootMode::Ro {
-        wishes.directories.extend(prepared.config.volumes.iter().cloned());
-    }
+    // They are there whether anything is mounted on them or not.
+    wishes.directories.extend(prepared.config.volumes.iter().cloned());
     if !profile.secrets.is_empty() {
         wishes.directories.push("/run/secrets".into());
     }

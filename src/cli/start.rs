@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -88,7 +88,11 @@ pub fn assemble(
     }
     let private = rung.then(|| Private::take(profile, directories, &host, effects)).transpose()?;
     let home = match (profile.identity.home, image.image.user.home.as_str()) {
-        (HomeMode::Tmp, _) => private.as_ref().and_then(|own| own.home.as_deref()).map(|home| opened.own(home)).transpose()?,
+        (HomeMode::Tmp, _) => private
+            .as_ref()
+            .and_then(|own| own.home.as_deref())
+            .map(|home| opened.own(home).map(|source| plan::Home { source, work: None }))
+            .transpose()?,
         (HomeMode::Private, home) if home != "/" => Some(open_home(&state, image.image.home_is_empty, &mut opened)?),
         _ => None,
     };
@@ -109,7 +113,7 @@ pub fn assemble(
         // Nothing can be mounted where the image has it, so the payload is told where it is.
         image.image.environment.push(private.variable());
         if let Some(home) = &home {
-            image.image.user.home = home.path.to_string_lossy().into_owned();
+            image.image.user.home = home.source.path.to_string_lossy().into_owned();
         }
     }
     let same_user = rung.then(|| plan::seccomp::SameUser {
@@ -304,9 +308,11 @@ fn protected_paths(profile: &Profile, project: &Path, git_is_file: Option<bool>)
         SecretSource::Env(_) => None,
     });
     let read = profile.files.iter().chain(&profile.env_file).map(PathBuf::as_path).chain(seccomp).chain(secrets);
-    for path in read.filter_map(|file| file.strip_prefix(project).ok()) {
-        if !paths.iter().any(|known| known == path) {
-            paths.push(path.to_owned());
+    for path in read.map(without_dots) {
+        if let Ok(inside) = path.strip_prefix(project)
+            && !paths.iter().any(|known| known == inside)
+        {
+            paths.push(inside.to_owned());
         }
     }
     // A repository that is not there needs no protection of its hooks; one that is elsewhere is named by a file, which is protected.
@@ -382,11 +388,26 @@ fn shown_writable(project: &plan::Project, mounts: &[OpenedMount]) -> Vec<(PathB
 /// What the caller names on the command line is meant as it is; what a profile names in the project may have been swapped by a payload.
 fn open_bind(source: &Path, project: &plan::Project, mount: &Mount, effects: Effects) -> Result<Opened, SourceError> {
     let MountKind::Bind { missing, .. } = &mount.kind else { return open_source(source) };
-    let inside = project.source.as_ref().and_then(|_| source.strip_prefix(&project.path).ok()).filter(|_| !mount.by_hand());
-    match inside {
-        Some(relative) => open_in_project(&project.path, relative, *missing == Missing::Create && effects == Effects::All),
-        None => open_source(source),
+    if project.source.is_none() || mount.by_hand() || !source.starts_with(&project.path) {
+        return open_source(source);
     }
+    let source = without_dots(source);
+    match source.strip_prefix(&project.path) {
+        Ok(relative) => open_in_project(&project.path, relative, *missing == Missing::Create && effects == Effects::All),
+        Err(_) => open_source(&source),
+    }
+}
+
+/// A path without `..`, by its words alone: what a payload has made of a directory on the way does not change where it leads.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(clean.pop()),
+            other => clean.push(other),
+        }
+    }
+    clean
 }
 
 fn open_mounts(
@@ -418,14 +439,49 @@ fn open_mounts(
 }
 
 /// The kept home: its files are in `u`, whether it is bound or the upper directory of an overlay.
-fn open_home(state: &ProjectState, bound: bool, opening: &mut Opening) -> Result<crate::host::Source, CliError> {
+fn open_home(state: &ProjectState, bound: bool, opening: &mut Opening) -> Result<plan::Home, CliError> {
     let home = state.directory.join("home");
     let upper = opening.own(&home.join("u"))?;
     if bound {
-        return Ok(upper);
+        return Ok(plan::Home { source: upper, work: None });
     }
-    opening.own(&home.join("w"))?;
-    opening.own(&home)
+    let source = opening.own(&home)?;
+    let work = if opening.effects == Effects::All { lock_work(&home, opening)? } else { "w".into() };
+    Ok(plan::Home { source, work: Some(work) })
+}
+
+/// Runs of one project that share its home at the same time, under one user.
+const MAX_HOMES: u32 = 256;
+
+/// A work directory that no other run has: the kernel empties it with each mount, whoever is using it. The lock ends with this process.
+fn lock_work(home: &Path, opening: &mut Opening) -> Result<String, CliError> {
+    use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+    for number in 0..MAX_HOMES {
+        let name = if number == 0 { "w".to_owned() } else { format!("w{number}") };
+        let path = home.join(&name);
+        let wrap = |errno: Errno| CliError::Io { act: "lock", path: path.clone(), source: errno.into() };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = match open(&path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => {
+                make_directory(&path)?;
+                open(&path, flags, Mode::empty())
+            }
+            result => result,
+        };
+        let fd = fd.map_err(wrap)?;
+        match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                opening.fds.push(fd);
+                return Ok(name);
+            }
+            Err(Errno::WOULDBLOCK) => {}
+            Err(errno) => return Err(wrap(errno)),
+        }
+    }
+    Err(CliError::Told {
+        words: format!("{MAX_HOMES} runs of this project are using its home"),
+        hint: Some("--set identity.home=tmp".into()),
+    })
 }
 
 /// Twenty hexadecimal digits that stand for a path in the names of what is kept about it.

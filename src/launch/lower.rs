@@ -494,15 +494,15 @@ const MARKS: [&str; 3] = ["incompat/volatile/dirty", "incompat/volatile", "incom
 const OPTIONS_MAX: usize = 4096;
 
 fn over_options(over: &Over, scratch: Option<&mut Scratch>) -> Result<CString, LowerError> {
-    let (base, volatile) = match over {
-        Over::Keep(path) => (path.clone(), ""),
+    let (base, work, more) = match over {
+        Over::Keep { path, work } => (path.clone(), work.as_str(), ",index=off"),
         Over::Scratch(name) => {
             let scratch = scratch.ok_or(LowerError::Missing("a scratch directory"))?;
-            (scratch.also(name).map_err(|source| LowerError::Open { path: scratch.path().join(name), source })?, ",volatile")
+            (scratch.also(name).map_err(|source| LowerError::Open { path: scratch.path().join(name), source })?, "w", ",volatile")
         }
     };
     let base = escape(&base);
-    c_string(&format!("userxattr{volatile},lowerdir=.,upperdir={base}/u,workdir={base}/w"), "an overlay")
+    c_string(&format!("userxattr{more},lowerdir=.,upperdir={base}/u,workdir={base}/{work}"), "an overlay")
 }
 
 /// In overlay options a comma ends an option, a colon a lower directory, and a backslash protects both.

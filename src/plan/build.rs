@@ -53,6 +53,14 @@ pub enum Tree {
     Host { binds: Vec<Source>, nodes: Vec<(String, Node)> },
 }
 
+/// The kept home: a directory to bind, or, with the name of a work directory that no other run has, one for an overlay over what the
+/// image has there.
+#[derive(Clone, Debug)]
+pub struct Home {
+    pub source: Source,
+    pub work: Option<String>,
+}
+
 /// The project as the parent found it.
 #[derive(Clone, Debug)]
 pub struct Project {
@@ -109,7 +117,7 @@ pub struct Request<'a> {
     pub environment: &'a [(String, String)],
     pub mounts: &'a [OpenedMount],
     /// The kept home directory, opened.
-    pub home: Option<&'a Source>,
+    pub home: Option<&'a Home>,
     /// Where a kept root lives.
     pub keep: Option<&'a Path>,
     /// Name, target and length of each secret.
@@ -227,7 +235,15 @@ pub(super) fn sources<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a Sou
         Tree::Layers(_) => &[],
     };
     let repository = request.project.worktree.as_ref().map(|worktree| &worktree.common);
-    request.project.source.iter().chain(repository).chain(request.home).chain(request.resolv_conf).chain(host).chain(mounts)
+    request
+        .project
+        .source
+        .iter()
+        .chain(repository)
+        .chain(request.home.map(|home| &home.source))
+        .chain(request.resolv_conf)
+        .chain(host)
+        .chain(mounts)
 }
 
 fn parent_steps(request: &Request<'_>, landlock: Option<u32>, plan: &mut Plan) {
@@ -410,11 +426,12 @@ fn home_mount(request: &Request<'_>, mounts: &mut Mounts) {
         return;
     }
     match (request.profile.identity.home, request.home) {
-        (HomeMode::Private, Some(source)) if request.image.home_is_empty => {
+        (HomeMode::Private, Some(Home { source, work: None })) => {
             mounts.push(home, true, Step::Bind { source: source.clone(), target: home.clone(), read_only: false });
         }
-        (HomeMode::Private, Some(source)) => {
-            mounts.push(home, true, Step::MountOver { target: home.clone(), over: Over::Keep(source.path.clone()) });
+        (HomeMode::Private, Some(Home { source, work: Some(work) })) => {
+            let over = Over::Keep { path: source.path.clone(), work: work.clone() };
+            mounts.push(home, true, Step::MountOver { target: home.clone(), over });
         }
         (HomeMode::Tmp, _) => {
             mounts.push(home, true, Step::MountTmpfs { target: home.clone(), size: None, mode: 0o700, read_only: false });

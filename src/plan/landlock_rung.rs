@@ -282,7 +282,7 @@ fn rules(request: &Request<'_>, abi: u32) -> Result<Vec<LandlockRule>, PlanError
         }
     }
     let temporary = request.temporary.ok_or(PlanError::Law("without mounts a plan has a temporary directory"))?;
-    let homes = [request.home.map(|home| home.path.as_path()), Some(temporary)];
+    let homes = [request.home.map(|home| home.source.path.as_path()), Some(temporary)];
     rules.extend(homes.into_iter().flatten().map(|path| named(&path.to_string_lossy(), rights.write, false)));
     Ok(rules)
 }
@@ -360,7 +360,7 @@ mod tests {
             invocation: &Invocation::default(),
             environment: &[],
             mounts: &[],
-            home: Some(&source("/state/home")),
+            home: Some(&crate::plan::Home { source: source("/state/home"), work: None }),
             keep: None,
             secrets: &[],
             seccomp: Some(&SeccompFacts { name: "default".into(), allowed: 1, instructions: 1 }),

@@ -94,8 +94,8 @@ pub enum Upper {
 pub enum Over {
     /// Below the scratch directory of this run, by this name.
     Scratch(String),
-    /// A directory on the host, with `u` and `w` in it.
-    Keep(PathBuf),
+    /// A directory on the host, with `u` and the work directory in it. Runs at the same time share `u`; a work directory has one run.
+    Keep { path: PathBuf, work: String },
 }
 
 /// A Landlock rule: rights below one path of the final tree.
@@ -259,7 +259,9 @@ impl fmt::Display for Step {
                 write!(f, "bind {} on {target} {}", source.path.display(), if *read_only { "read-only" } else { "writable" })
             }
             Self::MountOver { target, over: Over::Scratch(_) } => write!(f, "mount an overlay on {target}, thrown away"),
-            Self::MountOver { target, over: Over::Keep(path) } => write!(f, "mount an overlay on {target}, kept in {}", path.display()),
+            Self::MountOver { target, over: Over::Keep { path, .. } } => {
+                write!(f, "mount an overlay on {target}, kept in {}", path.display())
+            }
             Self::Guard { project, path, guard } => match guard {
                 Guard::Pin => write!(f, "pin {project}/{path}"),
                 Guard::Protect => write!(f, "protect {project}/{path}"),

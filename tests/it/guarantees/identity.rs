@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use crate::require;
-use crate::support::{TestEnv, gid, has_image, maps, subuid, uid};
+use crate::support::{TestEnv, gid, has_image, image, maps, subuid, uid};
 
 #[test]
 fn the_map_is_as_promised() {
@@ -172,4 +172,28 @@ fn an_untrusted_program_gets_no_mount_that_is_writable_by_a_supplementary_group_
     run("untrusted", ":ro").code(0);
     let control = run("dev", "").code(0);
     assert!(control.stdout.lines().all(|line| line.ends_with(": ok")), "{}", control.stdout);
+}
+
+/// A server and a shell beside it: both change what the image has in the home.
+#[test]
+fn runs_of_one_project_at_the_same_time_share_its_home() {
+    crate::require!(crate::support::has_image("node14"), "the image node14");
+    for map in maps() {
+        let env = TestEnv::new();
+        env.profile(&format!("image = \"{}\"\n", image("node14")));
+        let script = |script: &str| vec!["sh".to_owned(), "-c".into(), script.into()];
+        let first = script("echo ready; sleep 1.5; echo A >> ~/.profile && rm ~/.bash_logout && mv ~/.bashrc ~/.bashrc2 && cat ~/second");
+        let mut first = env.run_profile().map(map).payload(first.iter().map(String::as_str)).spawn();
+        first.await_line("ready");
+        for _ in 0..3 {
+            env.run_profile()
+                .map(map)
+                .payload(script("touch ~/.profile ~/x && echo here > ~/second").iter().map(String::as_str))
+                .output()
+                .code(0);
+        }
+        assert_eq!(first.output().code(0).stdout, "here\n", "{map}");
+        let after = env.run_profile().map(map).payload(script("tail -1 ~/.profile; ls -A ~").iter().map(String::as_str)).output().ok();
+        assert!(after.starts_with("A\n") && after.contains(".bashrc2") && !after.contains(".bash_logout"), "{map}: {after}");
+    }
 }

@@ -156,3 +156,33 @@ fn a_writable_mount_of_what_is_protected_is_told() {
     env.run_profile().args(["-v", &volume]).set("require=[\"protect\"]").sh("true").code(125).told(&["protect is required", ".git/hooks"]);
     env.run_profile().args(["-v", &format!("{volume}:ro")]).sh("true").code(0).silent();
 }
+
+/// A path that leaves the project by its own words is no link that a payload made.
+#[test]
+fn paths_beside_the_project_are_reached() {
+    for map in maps() {
+        let env = TestEnv::new();
+        env.file("../data/x", "fine\n");
+        env.file("../base.toml", "[env]\nBASE = \"yes\"\n");
+        env.file("../vars", "VARS=yes\n");
+        env.file("inside/y", "fine\n");
+        env.profile(&format!(
+            r#"include = ["../base.toml"]
+image = "{}"
+env_file = ["../vars"]
+[[mounts]]
+source = "../data"
+target = "/data"
+[[mounts]]
+source = "inside/../inside"
+target = "/inside"
+[secrets.token]
+from = "file:../data/x"
+target = "/run/secrets/token"
+"#,
+            image("busybox")
+        ));
+        let script = "cat /data/x /inside/y /run/secrets/token; echo $BASE $VARS";
+        assert_eq!(env.run_profile().map(map).sh(script).code(0).stdout, "fine\nfine\nfine\nyes yes\n");
+    }
+}
