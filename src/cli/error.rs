@@ -113,6 +113,7 @@ impl CliError {
             Self::Step { kind: StepKind::Execute, source: Errno::NOEXEC, .. } => {
                 "the file has no #! line, or is built for another processor"
             }
+            Self::Source(host::SourceError::LeavesProject { .. }) => "write the true path into the profile",
             Self::Mount { source: host::SourceError::LeavesProject { .. }, .. } => {
                 "write the true path into the profile, or mount it by -v"
             }

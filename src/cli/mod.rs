@@ -8,6 +8,7 @@ mod image;
 mod image_facts;
 mod image_facts_store;
 mod landlock_rung;
+mod ledger;
 mod notice;
 mod output;
 mod plan;

@@ -8,13 +8,14 @@ use rustix::io::Errno;
 
 use super::error::{CliError, StepKind};
 use super::landlock_rung;
+use super::ledger::Ledger;
 use super::output::{say, talk};
 use super::start::{Assembled, Effects, assemble, terminal_sides};
 use super::which::{self, Chosen};
 use crate::host::{Directories, Explanation, Ids};
 use crate::launch::{self, LaunchError, lower};
 use crate::plan::{self, Degraded, Invocation, Plan, Step};
-use crate::profile::{Isolation, OnReplace, Profile};
+use crate::profile::{Isolation, OnReplace, Profile, SeccompSource};
 use crate::supervise::{self, End, Orders, Outcome, Terminal};
 use crate::sys::Arguments;
 use crate::{report, sys};
@@ -116,7 +117,8 @@ pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>, 
     let ids = Ids::own()?;
     invocation.directory = current_directory()?;
     let Chosen { profile, project } = which::choose(args, &directories, ids, &invocation.directory)?;
-    super::trust::refuse_untrusted(&profile.files, &directories)?;
+    let mut ledger = Ledger::read(&directories)?;
+    super::trust::refuse_suspects(&mut ledger, &profile)?;
     complete(&mut invocation, args, &profile)?;
     let effects = if show.is_some() { Effects::None } else { Effects::All };
     let assemble = |profile: &Profile| assemble(profile, &project, &directories, ids, &invocation, args.offline, effects);
@@ -146,13 +148,22 @@ pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>, 
     }
     let said = assembled.plan.notes.clone();
     say_plan(&profile, &assembled.plan, &[], &directories);
-    let ended = match launch_and_wait(&profile, assembled, &directories, args, all)? {
+    let mut launch = |assembled: Assembled| {
+        let (trees, guarded) = &assembled.exposed;
+        ledger.begin(trees, guarded)?;
+        let ended = launch_and_wait(&profile, assembled, &directories, args, all);
+        if let Err(error) = ledger.end() {
+            talk(&format!("hamper: ignoring: {}", error.render()));
+        }
+        ended
+    };
+    let ended = match launch(assembled)? {
         Ended::Blocked { why, umask } => {
             let mut assembled = assemble_without_namespaces(&why)?;
             // The first start has changed it.
             assembled.resources.iter_mut().for_each(|resources| resources.umask = umask);
             say_plan(&profile, &assembled.plan, &said, &directories);
-            launch_and_wait(&profile, assembled, &directories, args, all)?
+            launch(assembled)?
         }
         ended => ended,
     };
@@ -213,7 +224,7 @@ fn launch_and_wait(
     args: &CommonArgs,
     all: &Arguments,
 ) -> Result<Ended, CliError> {
-    let Assembled { mut plan, resources, pipes, opened, watched, obeyed, stop_signal, image, host } = assembled;
+    let Assembled { mut plan, resources, pipes, opened, watched, appearing, exposed: _, stop_signal, image, host } = assembled;
     let Some(mut resources) = resources else { return Ok(Ended::Code(0)) };
     let open = |path: &PathBuf| {
         report::Destination::open(path).map_err(|source| CliError::Io { act: "write the report", path: path.clone(), source })
@@ -243,14 +254,14 @@ fn launch_and_wait(
         pipes,
         watched,
         writable,
-        obeyed: obeyed.map(|obeyed| (obeyed, super::trust::distrust_in(directories))),
+        appearing,
         warn_only: profile.project.on_replace == OnReplace::Warn,
         limit: profile.limits.time,
         stop_signal,
         stop_timeout: profile.lifecycle.stop_timeout,
     };
     let outcome = supervise::supervise(&mut running, orders)?;
-    let given_back = running.scratch.take().map_or(Ok(false), launch::Scratch::give_back);
+    let given_back = running.scratch.take().map_or(Ok(false), |scratch| scratch.give_back(reusable(profile, &outcome)));
     for result in [&cleaned, &given_back] {
         if let Err(errno) = result {
             talk(&format!("hamper: ignoring: cannot clean up a scratch directory: {errno}"));
@@ -281,6 +292,13 @@ fn launch_and_wait(
     // The process ends now, and the kernel closes and frees what is left faster than we do.
     std::mem::forget((running, opened, image, plan, host));
     result
+}
+
+/// Whether what a run did to its scratch directory can be seen from outside: a mount that failed leaves marks of the kernel, and without
+/// the filter a payload can set flags of the file system.
+fn reusable(profile: &Profile, outcome: &Outcome) -> bool {
+    let filtered = matches!(profile.security.seccomp, SeccompSource::Default | SeccompSource::Strict);
+    filtered && !matches!(outcome.end, End::Failed { .. })
 }
 
 /// A sandbox that shares the caller's keys is none; a kernel without keyrings has none to share.

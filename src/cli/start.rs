@@ -11,16 +11,15 @@ use super::error::CliError;
 use super::image_facts::{ImageFacts, image_facts};
 use super::landlock_rung::Private;
 use crate::host::{
-    Directories, Guarded, Host, Ids, Opened, SourceError, find_worktree, open_in_project, open_source, survey_guarded,
-    writable_by_group_alone,
+    Directories, Host, Ids, Opened, SourceError, find_worktree, open_in_project, open_source, survey_guarded, writable_by_group_alone,
 };
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, OpenedMount, Plan, Step};
 use crate::profile::{
-    HomeMode, Isolation, MapMode, Missing, Mount, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode,
+    HomeMode, Isolation, MapMode, Missing, Mount, MountKind, NetworkMode, OnReplace, Preset, Profile, ProjectMode, Requirement, RootMode,
     SeccompSource, SecretSource, TtyMode,
 };
-use crate::supervise::{self, Obeyed, Pipes, Watched};
+use crate::supervise::{self, Appearing, Pipes, Watched};
 
 /// Whether anything may be made on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +47,10 @@ pub struct Assembled {
     pub opened: Vec<OwnedFd>,
     /// The project and the guarded paths in it that exist.
     pub watched: Option<(PathBuf, Vec<Watched>)>,
-    /// Files of a writable project that hamper or git would obey in later runs.
-    pub obeyed: Option<Obeyed>,
+    /// What git obeys in a writable project, and is not there.
+    pub appearing: Option<Appearing>,
+    /// Directories that the payload can write, and files in them that it cannot.
+    pub exposed: (Vec<PathBuf>, Vec<PathBuf>),
     pub stop_signal: Signal,
     pub image: ImageFacts,
     pub host: Host,
@@ -77,6 +78,9 @@ pub fn assemble(
     let state = ProjectState::new(directories, profile, choice.path.as_deref());
     let mut opened = Opening { fds: Vec::with_capacity(8), effects };
     let target = project_target(profile, choice);
+    if let (Some(project), Some(path)) = (&choice.path, profile.image.path()) {
+        stays_in_project(project, path)?;
+    }
     let mut image = image_facts(profile, directories, &host, target.as_deref(), offline, effects)?;
     opened.fds.extend(image.opened.iter().map(|fd| fd.try_clone()).collect::<Result<Vec<_>, _>>().unwrap_or_default());
     let mut project = open_project(profile, choice, &mut opened)?;
@@ -169,8 +173,20 @@ pub fn assemble(
     };
     // What nothing protects, nobody can lose; and all of it can be left changed.
     let watched = if rung { None } else { watched(&project) };
-    let obeyed = obeyed(&project, rung);
-    Ok(Assembled { plan, resources, pipes, opened: opened.fds, watched, obeyed, stop_signal: stop_signal(profile, &image), image, host })
+    let appearing = appearing(&project);
+    let exposed = exposed(&project, &mounts, profile, rung);
+    Ok(Assembled {
+        plan,
+        resources,
+        pipes,
+        opened: opened.fds,
+        watched,
+        appearing,
+        exposed,
+        stop_signal: stop_signal(profile, &image),
+        image,
+        host,
+    })
 }
 
 /// What exists and is guarded is watched for replacement; what is to be hidden, and is not there, must not appear.
@@ -180,16 +196,29 @@ fn watched(project: &plan::Project) -> Option<(PathBuf, Vec<Watched>)> {
     (!paths.is_empty() && project.source.is_some()).then(|| (project.path.clone(), paths))
 }
 
-/// What a payload could leave for the next run to obey.
-fn obeyed(project: &plan::Project, unprotected: bool) -> Option<Obeyed> {
-    if project.source.is_none() || project.mode != ProjectMode::Rw {
-        return None;
-    }
-    let read_only = |guarded: &&Guarded| guarded.identity.is_some() && !unprotected;
-    let guarded = project.guarded.iter().filter(read_only).map(|guarded| guarded.path.clone()).collect();
+/// What a payload could leave for git on the host to obey.
+fn appearing(project: &plan::Project) -> Option<Appearing> {
     // The paths of a repository are guarded where there is one.
-    let repository = project.guarded.iter().any(|guarded| guarded.path.starts_with(".git"));
-    Obeyed::survey(&project.path, guarded, repository)
+    let repository = || project.guarded.iter().any(|guarded| guarded.path.starts_with(".git"));
+    (project.source.is_some() && project.mode == ProjectMode::Rw).then(|| Appearing::survey(&project.path, repository()))
+}
+
+/// The directories of the host that the payload can write, and the files in them that stay read-only for as long as the run lasts.
+fn exposed(project: &plan::Project, mounts: &[OpenedMount], profile: &Profile, rung: bool) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let mut trees = Vec::new();
+    let mut guarded = Vec::new();
+    if project.source.is_some() && project.mode == ProjectMode::Rw {
+        trees.push(project.path.clone());
+        trees.extend(project.worktree.iter().map(|worktree| worktree.common.path.clone()));
+        // A file that is replaced loses its guard, and without namespaces there is none; a second view of it has none either.
+        if !rung && profile.project.on_replace == OnReplace::Stop && project.shown.is_empty() {
+            let held = project.guarded.iter().filter(|guarded| guarded.identity.is_some());
+            guarded.extend(held.map(|guarded| project.path.join(&guarded.path)));
+        }
+    }
+    let sources = mounts.iter().filter(|mount| !mount.read_only).filter_map(|mount| mount.source.as_ref());
+    trees.extend(sources.map(|source| source.path.canonicalize().unwrap_or_else(|_| source.path.clone())));
+    (trees, guarded)
 }
 
 fn stop_signal(profile: &Profile, image: &ImageFacts) -> Signal {
@@ -398,8 +427,22 @@ fn open_bind(source: &Path, project: &plan::Project, mount: &Mount, effects: Eff
     }
 }
 
+/// An image in the project may be another one than last time, but no link leads to what lies elsewhere.
+///
+/// # Errors
+/// [`CliError::Source`] where one does; what is missing is told by whoever opens it.
+fn stays_in_project(project: &Path, path: &Path) -> Result<(), CliError> {
+    if !path.starts_with(project) {
+        return Ok(());
+    }
+    match without_dots(path).strip_prefix(project).map(|inside| open_in_project(project, inside, false)) {
+        Ok(Err(error @ SourceError::LeavesProject { .. })) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// A path without `..`, by its words alone: what a payload has made of a directory on the way does not change where it leads.
-fn without_dots(path: &Path) -> PathBuf {
+pub fn without_dots(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {

@@ -44,6 +44,8 @@ pub struct RootAttributes {
 pub struct Scratch {
     slot: Slot,
     relative: String,
+    /// Of the upper directory while it is empty, in bytes.
+    size: i64,
     extra: bool,
     /// Slots that were passed over because the run that had them last was killed.
     used: Vec<Slot>,
@@ -91,9 +93,9 @@ impl Scratch {
                 Some(_) => prepare(&slot.fd, root).map_err(wrap)?,
             };
             match fit {
-                Fit::Ready => {
+                Fit::Ready { size } => {
                     let relative = format!("../{}/{number}", base.file_name().unwrap_or_default().to_string_lossy());
-                    return Ok(Self { slot, relative, extra: false, used });
+                    return Ok(Self { slot, relative, size, extra: false, used });
                 }
                 Fit::Used if used.len() < MAX_USED => used.push(slot),
                 Fit::Used | Fit::Foreign => {}
@@ -165,12 +167,13 @@ impl Scratch {
         Ok(self.slot.path.join(name))
     }
 
-    /// Gives the directory back: kept where nothing was written, else thrown away. Returns whether there is trash to remove.
+    /// Gives the directory back: kept where it is `reusable` and nothing was written, else thrown away. Returns whether there is trash to
+    /// remove.
     ///
     /// # Errors
     /// The errno of moving it away; the run that finds it next does that again.
-    pub fn give_back(mut self) -> Result<bool, Errno> {
-        if !self.extra && is_untouched(&self.slot.fd)? {
+    pub fn give_back(mut self, reusable: bool) -> Result<bool, Errno> {
+        if reusable && !self.extra && is_untouched(&self.slot.fd, self.size)? {
             fchmod(&self.slot.fd, Mode::RWXU)?;
             // The lock goes with the process, which is about to end.
             std::mem::forget(self);
@@ -263,7 +266,8 @@ fn make(directory: impl AsFd, name: impl rustix::path::Arg) -> Result<(), Errno>
 /// Whether a run can have a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fit {
-    Ready,
+    /// With the size of its upper directory.
+    Ready { size: i64 },
     /// Left by a run that was killed.
     Used,
     /// Of a run under another map: its root belongs to an id that does not exist in this one, so that init could not change that.
@@ -278,15 +282,16 @@ fn prepare(slot: &OwnedFd, root: RootAttributes) -> Result<Fit, Errno> {
         Ok(stat) => {
             let same = stat.st_mode & 0o7777 == root.mode && (stat.st_mtime, stat.st_mtime_nsec as i64) == root.modified;
             if same {
-                return Ok(Fit::Ready);
+                return Ok(Fit::Ready { size: stat.st_size });
             }
             // What belongs to another id of the range cannot be changed from here.
-            Ok(if set_root(slot, root).is_ok() { Fit::Ready } else { Fit::Used })
+            Ok(if set_root(slot, root).is_ok() { Fit::Ready { size: stat.st_size } } else { Fit::Used })
         }
         Err(Errno::NOENT) => {
             make(slot, "u")?;
             make(slot, "w")?;
-            set_root(slot, root).map(|()| Fit::Ready)
+            set_root(slot, root)?;
+            Ok(Fit::Ready { size: statat(slot, "u", AtFlags::SYMLINK_NOFOLLOW)?.st_size })
         }
         Err(errno) => Err(errno),
     }
@@ -300,12 +305,16 @@ fn set_root(slot: &OwnedFd, root: RootAttributes) -> Result<(), Errno> {
 }
 
 /// Whether the upper directory holds no entry and no attribute that a payload could have left.
-fn is_untouched(slot: &OwnedFd) -> Result<bool, Errno> {
+fn is_untouched(slot: &OwnedFd, size: i64) -> Result<bool, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let upper = match openat(slot, "u", flags, Mode::empty()) {
         Err(Errno::ACCESS | Errno::NOENT) => return Ok(false),
         result => keep_open(result?),
     };
+    // A directory does not shrink again: it would tell how many names there were.
+    if fstat(upper)?.st_size != size {
+        return Ok(false);
+    }
     let mut names = [0u8; 256];
     match flistxattr(upper, &mut names) {
         Ok(length) if only_overlay_names(names.get(..length).unwrap_or_default()) => {}

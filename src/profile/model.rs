@@ -4,7 +4,7 @@
 //! documented default gives it; `Option` is used only where "absent" means something of its own.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -90,6 +90,20 @@ pub enum ImageSource {
     Rootfs { path: PathBuf },
     /// `host`: the host's own `/usr` and the parts of `/etc` that programs need.
     Host,
+}
+
+impl ImageSource {
+    /// Where it lies on this machine.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::OciDir { path, .. }
+            | Self::OciArchive { path, .. }
+            | Self::DockerArchive { path, .. }
+            | Self::Tar { path }
+            | Self::Rootfs { path } => Some(path),
+            Self::Registry(_) | Self::Host => None,
+        }
+    }
 }
 
 /// Which image of a layout or archive that holds several.

@@ -1,13 +1,13 @@
 //! A running sandbox in, its outcome out: signals, terminal, deadline, replaced files, and what is cleaned up afterwards.
 
+mod appearing;
 mod attributes;
-mod obeyed;
 mod pipes;
 mod terminal;
 mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
@@ -23,14 +23,11 @@ use crate::launch::wire::{Message, hear};
 use crate::sys;
 use attributes::Attributes;
 
-pub use obeyed::Obeyed;
+pub use appearing::Appearing;
 pub use pipes::Pipes;
 pub use terminal::{Side, Terminal, sides};
-use watch::{Seen, Watch};
+use watch::Watch;
 pub use watch::{WatchError, Watched};
-
-/// Is told of a file.
-pub type Tell = Box<dyn FnMut(&Path)>;
 
 /// How a sandbox is watched over.
 pub struct Orders {
@@ -42,8 +39,8 @@ pub struct Orders {
     pub watched: Option<(PathBuf, Vec<Watched>)>,
     /// Below which the payload may change modes and times, where it has to ask for that; without a link in them.
     pub writable: Vec<PathBuf>,
-    /// Profiles of the project that the payload can reach, and who is told of those that it made or changed.
-    pub obeyed: Option<(Obeyed, Tell)>,
+    /// What git obeys in the project, and is not there.
+    pub appearing: Option<Appearing>,
     /// Only warn then.
     pub warn_only: bool,
     /// Wall clock limit.
@@ -129,12 +126,7 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
     if let Some(pipes) = &mut orders.pipes {
         pipes.drain();
     }
-    let mut appeared = Vec::new();
-    if let Some((obeyed, tell)) = &mut orders.obeyed {
-        let changes = obeyed.changes();
-        changes.profiles.iter().for_each(|path| tell(path));
-        appeared = changes.git;
-    }
+    let appeared = orders.appearing.take().map(Appearing::appeared).unwrap_or_default();
     Ok(Outcome { end, missed, replaced, appeared })
 }
 
@@ -279,14 +271,9 @@ impl Supervision<'_> {
     }
 
     fn begin_watch(&mut self) -> Result<(), SuperviseError> {
-        let (project, paths) = match (&self.orders.watched, &self.orders.obeyed) {
-            (Some((project, paths)), _) => (project.as_path(), paths.as_slice()),
-            (None, Some(_)) => (Path::new(""), &[][..]),
-            (None, None) => return Ok(()),
-        };
+        let Some((project, paths)) = &self.orders.watched else { return Ok(()) };
         let (watch, replaced) = Watch::new(project, paths)?;
         self.watch = Some(watch);
-        self.look_at_obeyed()?;
         replaced.map_or(Ok(()), |path| self.take_replaced(path))
     }
 
@@ -328,21 +315,8 @@ impl Supervision<'_> {
     }
 
     fn look_at_watch(&mut self) -> Result<(), SuperviseError> {
-        let Seen { replaced, written } = self.watch.as_mut().map(Watch::look).transpose()?.unwrap_or_default();
-        if written {
-            self.look_at_obeyed()?;
-        }
+        let replaced = self.watch.as_mut().map(Watch::replaced).transpose()?.flatten();
         replaced.map_or(Ok(()), |path| self.take_replaced(path))
-    }
-
-    /// Watched before they are looked at, so that nothing falls in between; a directory of profiles may be new.
-    fn look_at_obeyed(&mut self) -> Result<(), SuperviseError> {
-        let (Some((obeyed, tell)), Some(watch)) = (&mut self.orders.obeyed, &mut self.watch) else { return Ok(()) };
-        for directory in obeyed.directories() {
-            watch.add_obeyed(&directory)?;
-        }
-        obeyed.changes().profiles.iter().for_each(|path| tell(path));
-        Ok(())
     }
 
     fn take_signals(&mut self, signals: &SignalFd) -> Result<(), SuperviseError> {

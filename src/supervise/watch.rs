@@ -13,8 +13,6 @@ use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch,
 use rustix::fs::stat;
 use rustix::io::Errno;
 
-use super::obeyed::is_obeyed;
-
 #[derive(Debug, thiserror::Error)]
 #[error("cannot watch {}", path.display())]
 pub struct WatchError {
@@ -38,8 +36,6 @@ pub struct Watch {
     names: HashMap<i32, Vec<PathBuf>>,
     /// Hidden paths that did not exist.
     missing: Vec<PathBuf>,
-    /// Directories in which profiles may appear.
-    obeyed: Vec<i32>,
 }
 
 /// A relative path and what it lies in, without the root of all.
@@ -49,15 +45,6 @@ fn components(path: &Path) -> impl Iterator<Item = &Path> {
 
 /// What makes a guarded path another one.
 const REPLACED: WatchFlags = WatchFlags::MOVED_TO.union(WatchFlags::MOVED_FROM).union(WatchFlags::DELETE);
-
-/// What has happened since the last look.
-#[derive(Debug, Default)]
-pub struct Seen {
-    /// The first guarded path that something has happened to.
-    pub replaced: Option<PathBuf>,
-    /// Something was made or written where profiles are.
-    pub written: bool,
-}
 
 impl Watch {
     /// Watches every component of each path, relative to `project`, and tells which of them has been replaced already.
@@ -71,7 +58,7 @@ impl Watch {
         };
         let fd = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(wrap(project))?;
         let missing = paths.iter().filter(|watched| watched.identity.is_none()).map(|watched| watched.path.clone()).collect();
-        let mut watch = Self { fd, project: project.to_owned(), names: HashMap::new(), missing, obeyed: Vec::new() };
+        let mut watch = Self { fd, project: project.to_owned(), names: HashMap::new(), missing };
         paths.iter().filter(|watched| watched.identity.is_some()).try_for_each(|watched| watch.add(&watched.path))?;
         watch.add_missing()?;
         let now = |path: &Path| stat(project.join(path)).ok().map(|stat| (stat.st_dev, stat.st_ino));
@@ -110,42 +97,29 @@ impl Watch {
         self.fd.as_fd()
     }
 
-    /// Watches a directory in which profiles may appear or be written.
+    /// The first path that something has happened to since the last call.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn add_obeyed(&mut self, directory: &Path) -> Result<(), WatchError> {
-        // Added to what is watched there already. Closing tells of every way to write but through a mapping, which ends in closing too.
-        let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD;
-        let wrap = |source| WatchError { path: directory.to_owned(), source };
-        self.obeyed.push(add_watch(&self.fd, directory, flags).map_err(wrap)?);
-        Ok(())
-    }
-
-    /// What has happened since the last call.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn look(&mut self) -> Result<Seen, WatchError> {
-        let (mut seen, mut made) = (Seen::default(), false);
+    pub fn replaced(&mut self) -> Result<Option<PathBuf>, WatchError> {
+        let (mut replaced, mut made) = (None, false);
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(&self.fd, &mut buffer);
         while let Ok(event) = reader.next() {
             let name = event.file_name().map(|name| Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())));
-            seen.written |= self.obeyed.contains(&event.wd()) && name.is_some_and(is_obeyed);
             let moved = event.events().intersects(ReadFlags::MOVED_TO | ReadFlags::MOVED_FROM | ReadFlags::DELETE);
             made |= event.events().intersects(ReadFlags::MOVED_TO | ReadFlags::CREATE);
             let guarded = self.names.get(&event.wd()).into_iter().flatten().filter(|_| moved);
             if let Some(path) = guarded.into_iter().find(|path| path.file_name() == name.map(Path::as_os_str)) {
-                seen.replaced.get_or_insert_with(|| self.project.join(path));
+                replaced.get_or_insert_with(|| self.project.join(path));
             }
         }
         if made && !self.missing.is_empty() {
             // What leads to it may be there now; watched first, so that nothing falls in between.
             self.add_missing()?;
             let appeared = self.missing.iter().map(|path| self.project.join(path)).find(|path| path.symlink_metadata().is_ok());
-            seen.replaced = seen.replaced.or(appeared);
+            replaced = replaced.or(appeared);
         }
-        Ok(seen)
+        Ok(replaced)
     }
 }

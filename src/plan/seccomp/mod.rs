@@ -239,7 +239,7 @@ impl Draft {
                 self.lists(&lists.default, &lists.longer_way);
                 self.rules(policy::PERSONALITIES);
                 self.sockets(None);
-                let ioctl = self.graph.one_of(Word::low(1), &policy::TERMINAL_IOCTLS, self.refuse, self.allow);
+                let ioctl = self.graph.one_of(Word::low(1), &policy::REFUSED_IOCTLS, self.refuse, self.allow);
                 self.set("ioctl", ioctl);
             }
             Source::Strict => {
@@ -305,7 +305,7 @@ impl Draft {
     fn few_ioctls(&mut self) {
         let not_here = self.graph.verdict(errno(libc::ENOTTY as u32));
         let mut spans: Vec<_> = policy::STRICT_IOCTLS.iter().map(|&(first, last)| (first, last, self.allow)).collect();
-        spans.extend(policy::TERMINAL_IOCTLS.map(|ioctl| (ioctl, ioctl, self.refuse)));
+        spans.extend(policy::REFUSED_IOCTLS.map(|ioctl| (ioctl, ioctl, self.refuse)));
         spans.sort_unstable_by_key(|(first, ..)| *first);
         let ioctl = self.graph.spans(Word::low(1), &spans, not_here);
         self.set("ioctl", ioctl);

@@ -296,8 +296,9 @@ pub const CAPABILITIES: &[(&str, &[&Group])] = &[
 /// Namespace flags of clone and unshare: mount, cgroup, uts, ipc, user, pid, net. The time namespace is not clone's to give.
 pub const NAMESPACE_FLAGS: u32 = 0x7E02_0000;
 
-/// Terminal ioctls that reach the terminal's other readers (TIOCSTI, TIOCLINUX) or load a line discipline (TIOCSETD).
-pub const TERMINAL_IOCTLS: [u32; 3] = [0x5412, 0x541C, 0x5423];
+/// Ioctls that reach the terminal's other readers (TIOCSTI, TIOCLINUX), load a line discipline (TIOCSETD), or leave something on a directory
+/// that is used again (FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR).
+pub const REFUSED_IOCTLS: [u32; 5] = [0x5412, 0x541C, 0x5423, 0x4008_6602, 0x401C_5820];
 
 /// The ioctls of `strict`, as ranges: terminals and pseudo-terminals, bytes waiting, close-on-exec, non-blocking and async mode.
 pub const STRICT_IOCTLS: &[(u32, u32)] = &[

@@ -143,7 +143,7 @@ fn files(draft: &mut Draft, attributes: bool) {
     narrow_call(draft, "ioctl", |draft, before| {
         let clone = draft.graph.one_of(Word::low(1), &CLONE_IOCTLS, before, draft.refuse);
         let other = draft.graph.masked(Word::low(1), 0xFF00, Op::Equal, BTRFS_IOCTL, clone, before);
-        let terminal = draft.graph.one_of(Word::low(1), &policy::TERMINAL_IOCTLS, draft.refuse, other);
+        let terminal = draft.graph.one_of(Word::low(1), &policy::REFUSED_IOCTLS, draft.refuse, other);
         draft.graph.one_of(Word::low(1), &ATTRIBUTE_IOCTLS, draft.refuse, terminal)
     });
 }

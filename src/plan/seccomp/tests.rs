@@ -327,7 +327,7 @@ fn expected(strict: bool, ptrace: bool, arch: Arch, data: &Data) -> u32 {
             16 if !strict => yes(low[2] == 0, EPROTONOSUPPORT),
             _ => EAFNOSUPPORT,
         },
-        "ioctl" if [0x5412, 0x541C, 0x5423].contains(&low[1]) => EPERM,
+        "ioctl" if [0x5412, 0x541C, 0x5423, 0x4008_6602, 0x401C_5820].contains(&low[1]) => EPERM,
         "ioctl" if strict => yes(policy::STRICT_IOCTLS.iter().any(|(first, last)| (*first..=*last).contains(&low[1])), ENOTTY),
         "ptrace" | "process_vm_readv" | "process_vm_writev" if ptrace && !strict => ALLOW,
         name if policy::LONGER_WAY.contains(&name) => ENOSYS,
@@ -342,7 +342,7 @@ fn arguments() -> Vec<[u64; 6]> {
     words.extend([0x7E02_0000, 0x0002_0000, 0x0200_0000, 0x1000_0000, 0x4000_0000, 0x8000_0000, 0x0001_0011, 0x003D_0F00]);
     words.extend([0x20000, 0x20008, 0x40000, 0xFFFF_FFFF, 0xFFFF_FFFE, 58, 132, 255, 262]);
     words.extend(policy::STRICT_IOCTLS.iter().flat_map(|&(a, b)| [a - 1, a, b, b + 1]).map(u64::from));
-    words.extend([0x5412, 0x541C, 0x5423]);
+    words.extend([0x5412, 0x541C, 0x5423, 0x4008_6602, 0x401C_5820]);
     let high = [0, 1 << 32, 0xFFFF_FFFF << 32];
     let mut all = Vec::new();
     for word in words {
@@ -491,6 +491,8 @@ fn without_namespaces_what_landlock_leaves_open_is_shut() {
             ("setpriority", &[2, 0, 5], EPERM),
             ("ioctl", &[0, 0x5413], ALLOW),
             ("ioctl", &[0, 0x5412], EPERM),
+            ("ioctl", &[0, 0x4008_6602], EPERM),
+            ("ioctl", &[0, 0x401C_5820], EPERM),
             ("ioctl", &[0, 0x4008_6602], EPERM),
             ("ioctl", &[0, 0x5000_9401], EPERM),
         ] {

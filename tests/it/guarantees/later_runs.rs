@@ -1,41 +1,75 @@
 //! What a payload leaves in a writable project for the runs after it: none of that decides unseen what a sandbox may reach.
 
-use crate::support::{TestEnv, image, maps, within};
+use crate::support::{TestEnv, image, maps};
 
 fn project(env: &TestEnv) {
     env.file("plain", "");
     env.profile(&format!("image = \"{}\"\n", image("busybox")));
 }
 
-/// Every profile that the project may have and this run has not read.
-const PLANTED: [(&str, &[&str]); 2] = [("hamper.local.toml", &[]), ("profiles/other.toml", &["other"])];
+/// Where a payload can put what a later run reads: the file, the directory of that run, and its arguments.
+const PLANTED: [(&str, &str, &[&str]); 5] = [
+    ("hamper.local.toml", "", &[]),
+    ("profiles/other.toml", "", &["other"]),
+    ("sub/hamper.toml", "sub", &[]),
+    ("sub/profiles/hello.toml", "sub", &["hello"]),
+    ("x.toml", "", &["./x.toml"]),
+];
+
+/// The clock of file times lags behind: what is made in the moment in which a run ends counts as made by it.
+fn tick() {
+    std::thread::sleep(std::time::Duration::from_millis(30));
+}
+
+fn run_in(env: &TestEnv, directory: &str, arguments: &[&str]) -> crate::support::Output {
+    let run = env.hamper(std::iter::once("run").chain(arguments.iter().copied())).directory(env.project().join(directory));
+    run.sh("echo planted=$PLANTED")
+}
 
 #[test]
 fn a_profile_that_a_payload_makes_is_refused_until_it_is_trusted() {
-    for (file, arguments) in PLANTED {
-        let env = TestEnv::new();
-        project(&env);
-        let text = format!("image = \"{}\"\n[env]\nPLANTED = \"yes\"\n", image("busybox"));
-        let plant = format!("mkdir -p profiles && printf '%s' '{text}' > {file}");
-        env.run_profile().sh(&plant).code(0).told(&[file, "hamper trust"]);
-        let listed = env.hamper(["trust"]).output().ok();
-        assert!(listed.trim_end().ends_with(file) && listed.lines().count() == 1, "{listed}");
-        let again = || env.hamper(std::iter::once("run").chain(arguments.iter().copied())).sh("echo planted=$PLANTED");
-        again().code(125).told(&[file, "hint: read it, then: hamper trust "]);
-        env.hamper(["plan"].into_iter().chain(arguments.iter().copied())).output().code(1).told(&[file]);
-        env.hamper(["trust", file]).output().code(0);
-        again().code(0).line("planted=yes");
-        env.hamper(["trust", file]).output().code(1).told(&["nothing is held against"]);
-        // A run that did not change it has nothing to tell.
-        env.run_profile().sh("true").code(0).silent();
+    for map in maps() {
+        for (file, directory, arguments) in PLANTED {
+            let text = format!("image = \"{}\"\n[env]\nPLANTED = \"yes\"\n", image("busybox"));
+            // Also where the directory was there before, and cannot be listed.
+            let plant = format!("mkdir -p profiles sub/profiles && printf '%s' '{text}' > {file} && chmod 311 profiles");
+            let env = TestEnv::new();
+            project(&env);
+            env.directory("project/profiles");
+            env.run_profile().map(map).sh(&plant).code(0);
+            let name = env.project().join(file).display().to_string();
+            run_in(&env, directory, arguments).code(125).told(&[&name, "hint: read it, then: hamper trust "]);
+            let plan = env.hamper(std::iter::once("plan").chain(arguments.iter().copied())).directory(env.project().join(directory));
+            plan.output().code(1).told(&[&name]);
+            env.hamper(["trust", &name]).output().code(0).silent();
+            run_in(&env, directory, arguments).code(0).line("planted=yes");
 
-        // The control: the same file, made by the user.
-        let control = TestEnv::new();
-        project(&control);
-        control.run_profile().sh("true").code(0);
-        control.file(file, &text);
-        control.hamper(std::iter::once("run").chain(arguments.iter().copied())).sh("echo planted=$PLANTED").code(0).line("planted=yes");
+            // The control: the same files, made by the user, before and after runs.
+            let control = TestEnv::new();
+            project(&control);
+            control.run_profile().sh("true").code(0);
+            tick();
+            control.file(file, &text);
+            control.directory("project/sub");
+            run_in(&control, directory, arguments).code(0).line("planted=yes");
+            tick();
+            control.file(file, text.replace("yes", "again"));
+            run_in(&control, directory, arguments).code(0).line("planted=again");
+        }
     }
+}
+
+#[test]
+fn trust_without_a_file_names_what_would_be_refused() {
+    let env = TestEnv::new();
+    project(&env);
+    env.hamper(["trust"]).output().code(0).silent();
+    env.run_profile().sh("echo 'name = \"x\"' > hamper.local.toml").code(0);
+    let listed = env.hamper(["trust"]).output().code(1);
+    assert_eq!(listed.stdout.trim_end(), env.project().join("hamper.local.toml").display().to_string());
+    env.hamper(["trust", "hamper.local.toml"]).output().code(0);
+    env.hamper(["trust"]).output().code(0);
+    env.hamper(["trust", "no-such-file"]).output().code(1).told(&["no-such-file"]);
 }
 
 #[test]
@@ -47,21 +81,54 @@ fn a_named_profile_that_a_payload_changes_is_refused() {
     // Read by this run, so read-only; not read by the next.
     env.hamper(["run", "other"]).sh("echo '# x' >> profiles/other.toml").any();
     assert!(!env.read("profiles/other.toml").contains("# x"));
-    env.run_profile().sh("echo '# x' >> profiles/other.toml").code(0).told(&["profiles/other.toml", "hamper trust"]);
+    env.run_profile().sh("echo '# x' >> profiles/other.toml").code(0);
     env.hamper(["run", "other"]).sh("true").code(125).told(&["profiles/other.toml"]);
 }
 
-/// The second run begins while the first goes on.
+/// A file that is older than the run is not made younger by a link to it, nor by another name.
+#[test]
+fn links_that_a_payload_makes_are_refused() {
+    let env = TestEnv::new();
+    project(&env);
+    env.file("examples/dangerous.toml", "name = \"x\"\n");
+    let outside = env.directory("outside");
+    std::fs::write(outside.join("vars"), "SECRET=hush\n").expect("write");
+    env.file("vars", "A=b\n");
+    env.run_profile().sh("true").code(0);
+    for plant in ["ln -s examples/dangerous.toml hamper.local.toml", "ln examples/dangerous.toml hamper.local.toml"] {
+        env.run_profile().sh(plant).code(0);
+        env.run_profile().sh("true").code(125).told(&["hamper.local.toml"]);
+        std::fs::remove_file(env.project().join("hamper.local.toml")).expect("remove");
+    }
+    env.run_profile().sh(&format!("rm vars; ln -s {}/vars vars", outside.display())).code(0);
+    let with_vars = |env: &TestEnv| env.run_profile().set("env_file=[\"vars\"]").sh("echo secret=$SECRET").any();
+    let out = with_vars(&env);
+    assert!(out.status.code() == Some(125) && !out.stdout.contains("hush"), "{out:?}");
+    // The control: a link that the user made.
+    let control = TestEnv::new();
+    project(&control);
+    std::os::unix::fs::symlink(outside.join("vars"), control.project().join("vars")).expect("link");
+    assert!(with_vars(&control).stdout.contains("secret=hush"));
+}
+
+/// The second run begins while the first goes on, and after it was killed.
 #[test]
 fn a_profile_is_refused_while_the_sandbox_that_made_it_still_runs() {
     let env = TestEnv::new();
     project(&env);
-    let script = "sleep 1; echo 'name = \"x\"' > hamper.local.toml; echo made; sleep 60";
+    let script = "echo 'name = \"x\"' > hamper.local.toml; echo made; sleep 60";
     let mut first = env.run_profile().with_probe().payload(["sh", "-c", script]).spawn();
     first.await_line("made");
-    assert!(within(5.0, || !env.hamper(["trust"]).output().ok().is_empty()), "it was not noticed");
     env.run_profile().sh("true").code(125).told(&["hamper.local.toml"]);
     first.signal(rustix::process::Signal::KILL);
+    drop(first);
+    env.run_profile().sh("true").code(125).told(&["hamper.local.toml"]);
+    std::fs::remove_file(env.project().join("hamper.local.toml")).expect("remove");
+    // What the user makes once nothing runs is the user's.
+    env.run_profile().sh("true").code(0);
+    tick();
+    env.file("hamper.local.toml", "name = \"mine\"\n");
+    env.run_profile().sh("true").code(0);
 }
 
 #[test]
@@ -72,8 +139,25 @@ fn what_the_caller_changes_in_a_profile_that_was_read_is_his() {
     first.await_line("up");
     let text = env.read("hamper.toml");
     std::fs::write(env.project().join("hamper.toml"), format!("{text}\n# mine\n")).expect("write");
+    env.run_profile().sh("true").code(0).silent();
     first.output().code(0);
     env.run_profile().sh("true").code(0).silent();
+}
+
+/// A writable mount is as good as the project for that.
+#[test]
+fn what_a_payload_makes_in_a_writable_mount_is_refused() {
+    let env = TestEnv::new();
+    project(&env);
+    let other = env.directory("other");
+    let volume = format!("{}:/other", other.display());
+    env.run_profile().args(["-v", &volume]).sh(&format!("echo 'image = \"{}\"' > /other/hamper.toml", image("busybox"))).code(0);
+    env.hamper(["run"]).directory(&other).sh("true").code(125).told(&["other/hamper.toml"]);
+    std::fs::remove_file(other.join("hamper.toml")).expect("remove");
+    env.run_profile().args(["-v", &format!("{volume}:ro")]).sh("true").code(0);
+    tick();
+    std::fs::write(other.join("hamper.toml"), format!("image = \"{}\"\n", image("busybox"))).expect("write");
+    env.hamper(["run"]).directory(&other).sh("true").code(0);
 }
 
 #[test]
@@ -185,4 +269,23 @@ target = "/run/secrets/token"
         let script = "cat /data/x /inside/y /run/secrets/token; echo $BASE $VARS";
         assert_eq!(env.run_profile().map(map).sh(script).code(0).stdout, "fine\nfine\nfine\nyes yes\n");
     }
+}
+
+#[test]
+fn an_image_of_the_project_that_a_payload_has_swapped_leads_nowhere_else() {
+    let env = TestEnv::new();
+    let outside = env.directory("outside");
+    std::fs::write(outside.join("secret"), "hush\n").expect("write");
+    env.directory("project/tree/bin");
+    env.profile("image = \"host\"\n");
+    let run = |image: &str| env.run_profile().set(&format!("image=\"{image}\"")).with_probe();
+    run("rootfs:tree").probe("open /secret").code(0).line("open /secret: ENOENT");
+    std::fs::rename(env.project().join("tree"), env.project().join("old")).expect("rename");
+    std::os::unix::fs::symlink(&outside, env.project().join("tree")).expect("link");
+    for image in ["rootfs:tree", "tar:tree/secret", "oci:tree", "oci-archive:tree/secret", "docker-archive:tree/secret"] {
+        run(image).probe("open /secret").code(125).told(&["leads out of the project by a link"]);
+    }
+    // The control: by its own name.
+    let own = format!("rootfs:{}", outside.display());
+    run(&own).probe("open /secret").code(0).line("open /secret: ok");
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-pub use command::{Hamper, Seen};
+pub use command::{Hamper, Output, Seen};
 pub use environment::TestEnv;
 
 /// Ends the test early where this machine cannot run it; fails it where every test must run.
