@@ -119,7 +119,7 @@ fn key(image: &str, wishes: &Wishes) -> String {
     // In software: asking the processor for its abilities costs a virtual machine more than this hash does.
     let mut context = Sha256::new();
     let mut add = |bytes: &[u8]| {
-        context.update(&(bytes.len() as u64).to_le_bytes());
+        context.update((bytes.len() as u64).to_le_bytes());
         context.update(bytes);
     };
     add(image.as_bytes());
