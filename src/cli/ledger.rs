@@ -27,11 +27,11 @@ use super::start::make_directory;
 use crate::host::Directories;
 
 /// Beyond this the ledger is written anew, with what still matters.
-const COMPACT: usize = 64 << 10;
+const COMPACT: usize = 16 << 10;
 /// No ledger grows so far; one that did would say nothing that can be trusted.
 const MOST: u64 = 8 << 20;
 /// Files that a compacted ledger still knows.
-const MOST_KNOWN: usize = 512;
+const MOST_KNOWN: usize = 64;
 /// File times come from a clock that lags behind by up to a timer tick.
 const TICK: i128 = 20_000_000;
 
@@ -77,11 +77,7 @@ impl Ledger {
             Err(rustix::io::Errno::NOENT) => None,
             result => Some(File::from(result.map_err(|errno| wrap(errno.into()))?)),
         };
-        let mut bytes = Vec::new();
-        if let Some(file) = &file {
-            bytes.reserve(COMPACT);
-            file.take(MOST).read_to_end(&mut bytes).map_err(wrap)?;
-        }
+        let bytes = file.as_ref().map(read_all).transpose().map_err(wrap)?.unwrap_or_default();
         let records = Records::parse(&bytes);
         Ok(Self { path, file, size: bytes.len(), records, fresh: Vec::new(), id: None })
     }
@@ -269,6 +265,18 @@ impl Records {
         let direct = file.strip_prefix(tree).is_ok_and(|inside| is_direct(tree, inside));
         !direct || spans.any(|span| span.start <= changed && span.end.is_none_or(|end| changed <= end))
     }
+}
+
+/// One read takes nearly every ledger whole.
+fn read_all(mut file: &File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; COMPACT + COMPACT / 2];
+    let count = file.read(&mut bytes)?;
+    let whole = count < bytes.len();
+    bytes.truncate(count);
+    if !whole {
+        file.take(MOST).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 /// Whether no component of `inside` is a link.
