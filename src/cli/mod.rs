@@ -20,7 +20,6 @@ mod trust;
 mod which;
 
 use std::ffi::OsString;
-use std::io::Write;
 
 use self::exit::ExitCode;
 use crate::sys;
@@ -52,9 +51,16 @@ const RUN_USAGE: u8 = 125;
 /// Reads the command line and does what it says.
 pub fn main(arguments: &sys::Arguments) -> ExitCode {
     let code = dispatch(arguments);
-    // Ignoring: a reader that went away has read enough.
-    let _ = std::io::stdout().flush();
-    code
+    match output::finish() {
+        Some(error) if code == ExitCode::SUCCESS => {
+            output::talk(&format!("hamper: cannot write to the standard output: {error}"));
+            match arguments.list.get(1) {
+                Some(command) if command == "run" || command == "shell" => ExitCode::from(RUN_USAGE),
+                _ => ExitCode::FAILURE,
+            }
+        }
+        _ => code,
+    }
 }
 
 fn dispatch(all: &sys::Arguments) -> ExitCode {
@@ -150,8 +156,7 @@ pub fn command() -> Clap {
 }
 
 fn usage(error: &clap::Error, runs: bool) -> ExitCode {
-    // Ignoring: a reader that went away has read enough.
-    let _ = error.print();
+    output::note(error.print());
     match (error.use_stderr(), runs) {
         (false, _) => ExitCode::SUCCESS,
         (true, true) => ExitCode::from(RUN_USAGE),

@@ -86,7 +86,7 @@ impl Error {
             Self::Maps(_) | Self::Namespace { .. } => {
                 Some("hamper doctor says what is missing; `identity.map = \"single\"` needs no range")
             }
-            Self::InUse(_) => Some("stop the sandbox first: hamper ps"),
+            Self::InUse(_) => Some("end the runs of it first: pgrep -a hamper"),
             Self::NoSuchImage { .. } => Some("hamper image ls"),
             Self::NotLoaded { command, .. } => Some(command),
             Self::NotPulled(_) => {

@@ -26,7 +26,7 @@ mod user;
 
 pub use error::Error;
 pub use export::export;
-pub use manage::{Removed, find_image, images, prune, remove_image};
+pub use manage::{Gone, Removed, find_image, images, prune, remove_image};
 pub use owner::{Ownership, SubRange};
 pub use prepare::{Lease, Prepared, Progress, Request, Tree, not_loaded, prepare};
 pub use record::ImageRecord;

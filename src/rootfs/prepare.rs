@@ -28,6 +28,9 @@ pub struct Request<'a> {
     pub ownership: Ownership,
     /// Instead of the image's USER.
     pub user: Option<&'a UserSpec>,
+    /// A load that was asked for gives the image these names, and those that the source has; a start gives it the latter when it is
+    /// unpacked.
+    pub names: Option<&'a [Reference]>,
     pub progress: Option<&'a (dyn Fn(Progress<'_>) + Sync)>,
 }
 
@@ -90,7 +93,9 @@ pub fn prepare(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> 
         _ => {}
     }
     let key = record::key(request)?;
-    if let Some(prepared) = key.as_deref().map(|key| record::read(store, key)).transpose()?.flatten() {
+    let known = key.as_deref().map(|key| record::read(store, key)).transpose()?.flatten();
+    let is_known = known.is_some();
+    if let Some(prepared) = known.filter(|_| request.names.is_none()) {
         return Ok(prepared);
     }
     if !request.load {
@@ -98,6 +103,10 @@ pub fn prepare(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> 
     }
     let mut prepared = load(store, request)?;
     if let Some(key) = key {
+        // One that is there may be leased.
+        if is_known {
+            return Ok(prepared);
+        }
         record::write(store, &key, &prepared)?;
         prepared.lease = record::read(store, &key)?.and_then(|again| again.lease);
     }
@@ -333,7 +342,7 @@ fn keep(store: &Store, request: &Request<'_>, image: &Image, loaded: &[Loaded]) 
     let record = ImageRecord {
         digest: digest.clone(),
         config_digest: Some(config_digest),
-        names: image.names.clone(),
+        names: Vec::new(),
         source: describe(request.source),
         platform: request.platform.to_string(),
         diff_ids: image.config.diff_ids.clone(),
@@ -341,11 +350,10 @@ fn keep(store: &Store, request: &Request<'_>, image: &Image, loaded: &[Loaded]) 
         loaded: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
     record.write(store)?;
-    for name in &image.names {
-        if let Ok(reference) = name.parse::<Reference>() {
-            let record = ReferenceRecord { reference: reference.to_string(), digest: digest.clone() };
-            store.write(&reference_path(&reference), &crate::store::to_json(&record))?;
-        }
+    let own = image.names.iter().filter_map(|name| name.parse::<Reference>().ok());
+    for reference in own.chain(request.names.into_iter().flatten().cloned()).filter(|reference| reference.digest.is_none()) {
+        let record = ReferenceRecord { reference: reference.to_string(), digest: digest.clone() };
+        store.write(&reference_path(&reference), &crate::store::to_json(&record))?;
     }
     Ok(digest)
 }
