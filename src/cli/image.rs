@@ -152,9 +152,7 @@ fn dispatch(args: &ImageArgs) -> Result<(), Failure> {
     let store = Store::open(&store_path(args)?)?;
     let ownership = ownership(args.map)?;
     match &args.command {
-        ImageCommand::Load { source, platform, names, form } => {
-            load(&store, ownership, source, platform.as_deref(), names, form.format())
-        }
+        ImageCommand::Load { source, platform, names, form } => load(&store, ownership, source, platform.as_deref(), names, form.format()),
         ImageCommand::Ls { form } => list(&store, form.format()),
         ImageCommand::Inspect { image, .. } => inspect(&store, image),
         ImageCommand::Rm { images } => images.iter().try_for_each(|image| {
@@ -287,14 +285,7 @@ fn prepare(
     Ok(prepared)
 }
 
-fn load(
-    store: &Store,
-    ownership: Ownership,
-    text: &str,
-    platform: Option<&str>,
-    names: &[String],
-    format: Format,
-) -> Result<(), Failure> {
+fn load(store: &Store, ownership: Ownership, text: &str, platform: Option<&str>, names: &[String], format: Format) -> Result<(), Failure> {
     let source = parse_source(text)?;
     refuse_unloadable(&source, text)?;
     let names = names.iter().map(|name| one_name(name)).collect::<Result<Vec<_>, _>>()?;

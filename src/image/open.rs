@@ -10,7 +10,7 @@ use super::document::{self, Descriptor, Document, Manifest, choose, listed};
 use super::json::{self, Shape};
 use super::layout::Layout;
 use super::media::{self, Compression, Kind};
-use super::{Digest, Error, ImageConfig, Reference, MAX_CONFIG, MAX_INDEX_DEPTH, MAX_LAYERS, MAX_MANIFEST};
+use super::{Digest, Error, ImageConfig, MAX_CONFIG, MAX_INDEX_DEPTH, MAX_LAYERS, MAX_MANIFEST, Reference};
 use crate::profile::{ImageSource, Platform, Select};
 
 /// An image whose documents have been read and verified; its layers have not.

@@ -7,8 +7,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
-use super::stack::{Found, Stack};
 use super::namespace::in_range;
+use super::stack::{Found, Stack};
 use super::{Error, Ownership, Prepared, Tree};
 use crate::image::shown;
 use crate::store::Store;

@@ -24,7 +24,7 @@ mod tests;
 mod trash;
 mod user;
 
-pub use error::Error;
+pub use error::{Error, hint_of_errno};
 pub use export::export;
 pub use manage::{Gone, Removed, find_image, images, prune, remove_image};
 pub use owner::{Ownership, SubRange};

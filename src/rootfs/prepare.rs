@@ -28,8 +28,8 @@ pub struct Request<'a> {
     pub ownership: Ownership,
     /// Instead of the image's USER.
     pub user: Option<&'a UserSpec>,
-    /// A load that was asked for gives the image these names, and those that the source has; a start gives it the latter when it is
-    /// unpacked.
+    /// A load that was asked for gives the image these names beside those of the source; a start gives it the latter alone, and only
+    /// when it unpacks it.
     pub names: Option<&'a [Reference]>,
     pub progress: Option<&'a (dyn Fn(Progress<'_>) + Sync)>,
 }
@@ -94,8 +94,14 @@ pub fn prepare(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> 
     }
     let key = record::key(request)?;
     let known = key.as_deref().map(|key| record::read(store, key)).transpose()?.flatten();
-    let is_known = known.is_some();
-    if let Some(prepared) = known.filter(|_| request.names.is_none()) {
+    if let Some(prepared) = known {
+        if let Some(names) = request.names {
+            let image = image::open(request.source, request.platform)?;
+            if !image.names.is_empty() || !names.is_empty() {
+                let _lock = store.begin_load()?;
+                keep_names(store, &prepared.digest, &image, Some(names))?;
+            }
+        }
         return Ok(prepared);
     }
     if !request.load {
@@ -103,10 +109,6 @@ pub fn prepare(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> 
     }
     let mut prepared = load(store, request)?;
     if let Some(key) = key {
-        // One that is there may be leased.
-        if is_known {
-            return Ok(prepared);
-        }
         record::write(store, &key, &prepared)?;
         prepared.lease = record::read(store, &key)?.and_then(|again| again.lease);
     }
@@ -350,12 +352,18 @@ fn keep(store: &Store, request: &Request<'_>, image: &Image, loaded: &[Loaded]) 
         loaded: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
     record.write(store)?;
+    keep_names(store, &digest, image, request.names)?;
+    Ok(digest)
+}
+
+/// From here on these names stand for the image, beside those that it has.
+fn keep_names(store: &Store, digest: &Digest, image: &Image, more: Option<&[Reference]>) -> Result<(), Error> {
     let own = image.names.iter().filter_map(|name| name.parse::<Reference>().ok());
-    for reference in own.chain(request.names.into_iter().flatten().cloned()).filter(|reference| reference.digest.is_none()) {
+    for reference in own.chain(more.into_iter().flatten().cloned()).filter(|reference| reference.digest.is_none()) {
         let record = ReferenceRecord { reference: reference.to_string(), digest: digest.clone() };
         store.write(&reference_path(&reference), &crate::store::to_json(&record))?;
     }
-    Ok(digest)
+    Ok(())
 }
 
 /// A source in the words of the profile.

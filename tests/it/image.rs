@@ -251,3 +251,29 @@ fn a_load_does_not_wait_for_a_removal() {
     assert!(std::fs::read_dir(env.store().join("trash")).expect("trash").next().is_none());
     env.hamper(["image", "load", &image("busybox")]).output().code(0);
 }
+
+#[test]
+fn data_that_cannot_be_written_is_a_failure() {
+    let env = TestEnv::new();
+    env.profile("image = \"host\"\n");
+    for (arguments, code) in
+        [(&["image", "ls"][..], 1), (&["profile", "show"], 1), (&["plan"], 1), (&["profile", "schema"], 1), (&["run", "--dry-run"], 125)]
+    {
+        let line = env.hamper(arguments.iter().copied()).words();
+        env.program("sh", ["-c", &format!("{line} > /dev/full")]).output().code(code).told(&["standard output", "No space left"]);
+        // A reader that goes away has read enough.
+        let out = env.program("bash", ["-c", &format!("{line} | true; exit ${{PIPESTATUS[0]}}")]).output().any();
+        assert!(matches!(out.status.code(), Some(0 | 141)) && out.stderr.is_empty(), "{:?} {}", out.status, out.stderr);
+    }
+}
+
+#[test]
+fn without_home_the_host_knows_it() {
+    let env = TestEnv::new();
+    let line = env.hamper(["image", "ls", "--json"]).words();
+    env.program("sh", ["-c", &format!("unset HOME; {line}")]).output().code(0);
+    let closed = env.directory("closed");
+    std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o500)).expect("mode");
+    let script = format!("unset XDG_DATA_HOME XDG_STATE_HOME; export HOME={}; {}", closed.display(), env.hamper(["run", "hello"]).words());
+    env.program("sh", ["-c", &script]).output().code(125).told(&["XDG_DATA_HOME"]);
+}
