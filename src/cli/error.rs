@@ -42,6 +42,8 @@ pub enum CliError {
     HostUser { name: String },
     #[error(transparent)]
     Profile(#[from] crate::profile::OpenError),
+    #[error("the payload ran and ended with code {code}, but the report cannot be written")]
+    Report { code: i32, source: std::io::Error },
     #[error("{0}")]
     Usage(String),
     #[error("{words}")]
@@ -57,6 +59,8 @@ pub enum StepKind {
     Root,
     Mount,
     Execute,
+    /// `shell`, in an image that has none.
+    NoShell,
     Other,
 }
 
@@ -81,9 +85,36 @@ impl StepKind {
 }
 
 impl CliError {
+    /// The number of the kernel's answer, where one is behind it.
+    pub fn errno(&self) -> Option<i32> {
+        let mut cause: Option<&(dyn StdError + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+            if let Some(errno) = io.or_else(|| error.downcast_ref::<rustix::io::Errno>().map(|errno| errno.raw_os_error())) {
+                return Some(errno);
+            }
+            cause = error.source();
+        }
+        None
+    }
+
+    /// The error and its causes on one line.
+    pub fn chain(&self) -> String {
+        let mut words = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            words.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        words
+    }
+
     /// What the caller can do about it.
     pub fn hint(&self) -> Option<String> {
         use rustix::io::Errno;
+        if let Some(hint) = self.errno().and_then(|errno| rootfs::hint_of_errno(Errno::from_raw_os_error(errno))) {
+            return Some(hint.to_owned());
+        }
         let hint = match self {
             Self::Told { hint, .. } => return hint.clone(),
             Self::Profile(crate::profile::OpenError::Find(error)) => return error.hint(),
@@ -107,6 +138,7 @@ impl CliError {
             Self::Step { kind: StepKind::Mount, source: Errno::STALE, .. } => {
                 "the source was replaced while the sandbox was starting; run it again"
             }
+            Self::Step { kind: StepKind::NoShell, .. } => "name a program that it has: hamper run PROFILE -- PROGRAM",
             Self::Step { kind: StepKind::Execute, source: Errno::NOENT, .. } => {
                 "a missing interpreter or loader of the program looks the same as a missing program"
             }
@@ -117,6 +149,9 @@ impl CliError {
             Self::Mount { source: host::SourceError::LeavesProject { .. }, .. } => {
                 "write the true path into the profile, or mount it by -v"
             }
+            Self::Io { act: "make the directory", source, .. } if is_closed(source) => {
+                "export XDG_DATA_HOME=DIR XDG_STATE_HOME=DIR, with directories that you can write"
+            }
             Self::SecretUnset { .. } => "export the variable, or remove the secret from the profile",
             _ => return None,
         };
@@ -126,7 +161,7 @@ impl CliError {
     /// The exit code of `run`, `shell` and `exec`: 126 and 127 as a shell has them, 125 for everything that is ours.
     pub fn run_code(&self) -> u8 {
         match self {
-            Self::Step { kind: StepKind::Execute, source: rustix::io::Errno::NOENT, .. } => 127,
+            Self::Step { kind: StepKind::Execute | StepKind::NoShell, source: rustix::io::Errno::NOENT, .. } => 127,
             Self::Step { kind: StepKind::Execute, .. } => 126,
             _ => 125,
         }
@@ -148,6 +183,11 @@ impl CliError {
         }
         text
     }
+}
+
+/// A place that cannot be written to by this user.
+fn is_closed(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Who blocks user namespaces, and what an admin can do about it.

@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::error::escape;
 use super::output::{say, talk};
-use crate::host::subordinate_ranges;
-use crate::image::ImageConfig;
+use crate::host::{Directories, subordinate_ranges};
+use crate::image::{self, ImageConfig, Reference};
 use crate::profile::{ImageSource, Platform, Pull, Select};
-use crate::rootfs::{self, ImageRecord, Ownership, Prepared, Progress, Removed, Request, SubRange};
+use crate::rootfs::{self, Gone, ImageRecord, Ownership, Prepared, Progress, Removed, Request, SubRange};
 use crate::store::Store;
 
 /// Work with images
@@ -44,6 +44,22 @@ enum Format {
     Json,
 }
 
+#[derive(Args, Debug)]
+struct Form {
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// The same as --format json
+    #[arg(long)]
+    json: bool,
+}
+
+impl Form {
+    fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
+}
+
 #[derive(Subcommand, Debug)]
 enum ImageCommand {
     /// Load an image into the store: oci:DIR, oci-archive:FILE, docker-archive:FILE or tar:FILE
@@ -52,17 +68,25 @@ enum ImageCommand {
         /// Platform to take where there are several
         #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
         platform: Option<String>,
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
+        /// Name of the image in the store, beside those that the source gives it
+        #[arg(long = "name", value_name = "NAME")]
+        names: Vec<String>,
+        #[command(flatten)]
+        form: Form,
     },
     /// List the images of the store
     Ls {
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
+        #[command(flatten)]
+        form: Form,
     },
     /// Show all that is known about an image, as JSON
-    Inspect { image: String },
-    /// Remove images, and the layers that no other image has
+    Inspect {
+        image: String,
+        /// It is JSON in any case
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take names away; with the last name of an image, or its digest, the image and the layers that no other image has
     Rm {
         #[arg(required = true)]
         images: Vec<String>,
@@ -72,8 +96,8 @@ enum ImageCommand {
         /// Remove every image that no sandbox uses
         #[arg(long)]
         all: bool,
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
+        #[command(flatten)]
+        form: Form,
     },
     /// Write an image's files into a new directory, as a sandbox would see them
     Unpack {
@@ -112,7 +136,11 @@ pub fn run(args: &ImageArgs) -> ExitCode {
         }
         Err(Failure::Rootfs(error)) => {
             talk(&format!("hamper: {}", escape(&error.chain())));
-            if let Some(hint) = error.hint() {
+            let hint = match &error {
+                rootfs::Error::Image(image::Error::NoPlatform { .. }) => Some("name one of these: --platform OS/ARCH[/VARIANT]"),
+                error => error.hint(),
+            };
+            if let Some(hint) = hint {
                 talk(&format!("hint: {}", escape(hint)));
             }
             ExitCode::from(1)
@@ -124,17 +152,18 @@ fn dispatch(args: &ImageArgs) -> Result<(), Failure> {
     let store = Store::open(&store_path(args)?)?;
     let ownership = ownership(args.map)?;
     match &args.command {
-        ImageCommand::Load { source, platform, format } => load(&store, ownership, source, platform.as_deref(), *format),
-        ImageCommand::Ls { format } => list(&store, *format),
-        ImageCommand::Inspect { image } => inspect(&store, image),
+        ImageCommand::Load { source, platform, names, form } => load(&store, ownership, source, platform.as_deref(), names, form.format()),
+        ImageCommand::Ls { form } => list(&store, form.format()),
+        ImageCommand::Inspect { image, .. } => inspect(&store, image),
         ImageCommand::Rm { images } => images.iter().try_for_each(|image| {
-            let image = rootfs::find_image(&store, image)?;
-            rootfs::remove_image(&store, &image, all_ids()?)?;
-            say(&image.digest.to_string());
+            match rootfs::remove_image(&store, image, all_ids()?)? {
+                Gone::Name(name) => say(&format!("untagged: {name}")),
+                Gone::Image(digest) => say(&digest.to_string()),
+            }
             Ok(())
         }),
-        ImageCommand::Prune { all, format } => {
-            say_removed(&rootfs::prune(&store, *all, all_ids()?)?, *format);
+        ImageCommand::Prune { all, form } => {
+            say_removed(&rootfs::prune(&store, *all, all_ids()?)?, form.format());
             discard_scratch(&store)
         }
         ImageCommand::Unpack { source, directory, platform } => unpack(&store, source, platform.as_deref(), directory),
@@ -145,9 +174,8 @@ fn store_path(args: &ImageArgs) -> Result<PathBuf, Failure> {
     if let Some(path) = &args.store {
         return Ok(path.clone());
     }
-    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")));
-    data.map(|data| data.join("hamper")).ok_or_else(|| Failure::Usage("neither XDG_DATA_HOME nor HOME is set".into()))
+    let directories = Directories::from_environment(|name| std::env::var_os(name).map(PathBuf::from));
+    directories.map(|directories| directories.data).map_err(|error| Failure::Usage(error.to_string()))
 }
 
 fn ownership(map: Map) -> Result<Ownership, Failure> {
@@ -209,7 +237,7 @@ fn parse_source(text: &str) -> Result<ImageSource, Failure> {
     Ok(ImageSource::Registry(text.to_owned()))
 }
 
-/// A colon behind the last slash begins a tag, unless a file of the whole name is there.
+/// A colon behind the path of a file or a directory begins a tag, which may be a whole reference; where there is neither, the first does.
 fn split_select(rest: &str) -> (&str, Select) {
     if Path::new(rest).exists() {
         return (rest, Select::Only);
@@ -217,11 +245,11 @@ fn split_select(rest: &str) -> (&str, Select) {
     if let Some((path, digest)) = rest.split_once('@') {
         return (path, Select::Digest(digest.to_owned()));
     }
-    let start = rest.rfind('/').map_or(0, |slash| slash + 1);
-    match rest[start..].split_once(':') {
-        Some((last, tag)) => (&rest[..start + last.len()], Select::Tag(tag.to_owned())),
-        None => (rest, Select::Only),
-    }
+    let split = |at: usize| (&rest[..at], Select::Tag(rest[at + 1..].to_owned()));
+    let mut colons = rest.match_indices(':').map(|(at, _)| at);
+    let first = colons.clone().next();
+    let fits = colons.find(|at| Path::new(&rest[..*at]).exists());
+    fits.or(first).map_or((rest, Select::Only), split)
 }
 
 fn parse_platform(text: Option<&str>) -> Result<Platform, Failure> {
@@ -237,13 +265,19 @@ fn parse_platform(text: Option<&str>) -> Result<Platform, Failure> {
     }
 }
 
-fn prepare(store: &Store, ownership: Ownership, source: &str, platform: Option<&str>) -> Result<Prepared, Failure> {
-    let (source, platform) = (parse_source(source)?, parse_platform(platform)?);
+fn prepare(
+    store: &Store,
+    ownership: Ownership,
+    source: &ImageSource,
+    platform: Option<&str>,
+    names: Option<&[Reference]>,
+) -> Result<Prepared, Failure> {
+    let platform = parse_platform(platform)?;
     let progress = |progress: Progress<'_>| match progress {
         Progress::Layer { name, facts } => talk(&format!("{}: {} entries, {}", escape(name), facts.entries, size(facts.bytes))),
     };
     let request =
-        Request { source: &source, platform: &platform, pull: Pull::Missing, load: true, ownership, user: None, progress: Some(&progress) };
+        Request { source, platform: &platform, pull: Pull::Missing, load: true, ownership, user: None, names, progress: Some(&progress) };
     let prepared = rootfs::prepare(store, &request)?;
     for note in &prepared.notes {
         talk(&format!("note: {}", escape(note)));
@@ -251,21 +285,57 @@ fn prepare(store: &Store, ownership: Ownership, source: &str, platform: Option<&
     Ok(prepared)
 }
 
-fn load(store: &Store, ownership: Ownership, source: &str, platform: Option<&str>, format: Format) -> Result<(), Failure> {
-    let prepared = prepare(store, ownership, source, platform)?;
+fn load(store: &Store, ownership: Ownership, text: &str, platform: Option<&str>, names: &[String], format: Format) -> Result<(), Failure> {
+    let source = parse_source(text)?;
+    refuse_unloadable(&source, text)?;
+    let names = names.iter().map(|name| one_name(name)).collect::<Result<Vec<_>, _>>()?;
+    let prepared = prepare(store, ownership, &source, platform, Some(&names))?;
     match format {
         Format::Table => say(&prepared.digest.to_string()),
         Format::Json => {
             say(&json!({ "digest": prepared.digest, "tree": prepared.tree, "user": prepared.user, "notes": prepared.notes }).to_string())
         }
     }
+    if matches!(source, ImageSource::DockerArchive { .. }) && rootfs::find_image(store, &prepared.digest.to_string())?.names.is_empty() {
+        talk("note: the archive gives the image no name; to give it one: hamper image load --name NAME:TAG SOURCE");
+    }
     Ok(())
 }
 
+fn one_name(text: &str) -> Result<Reference, Failure> {
+    let reference: Reference = text.parse().map_err(|error| Failure::Usage(format!("--name: {error}")))?;
+    match &reference.digest {
+        Some(_) => Err(Failure::Usage(format!("--name {text}: a name has no digest"))),
+        None => Ok(reference),
+    }
+}
+
+/// What is no file or layout has nothing to load.
+fn refuse_unloadable(source: &ImageSource, text: &str) -> Result<(), Failure> {
+    let (words, hint) = match source {
+        ImageSource::Registry(name) => (
+            format!("`{name}` is a name: an image is loaded from a file or a directory, and pulling from registries comes later"),
+            format!("docker save {name} -o image.tar; hamper image load docker-archive:image.tar"),
+        ),
+        ImageSource::Rootfs { .. } => {
+            (format!("`{text}` is a directory that is used where it lies: there is nothing to load"), format!("hamper run --image {text}"))
+        }
+        _ => return Ok(()),
+    };
+    Err(rootfs::Error::Told { words, hint: Some(hint) }.into())
+}
+
 fn unpack(store: &Store, source: &str, platform: Option<&str>, directory: &Path) -> Result<(), Failure> {
-    // A copy that is the caller's own is made of trees that are.
-    let prepared = prepare(store, Ownership::Single, source, platform)?;
-    let entries = rootfs::export(store, &prepared, directory)?;
+    let source = parse_source(source)?;
+    // A copy that is the caller's own is made of trees that are; an image that is known by name may have others alone.
+    let (prepared, ownership) = match prepare(store, Ownership::Single, &source, platform, None) {
+        Err(Failure::Rootfs(rootfs::Error::NotPulled(_))) => {
+            let ownership = all_ids()?;
+            (prepare(store, ownership, &source, platform, None)?, ownership)
+        }
+        result => (result?, Ownership::Single),
+    };
+    let entries = rootfs::export(store, &prepared, directory, ownership)?;
     talk(&format!("{entries} entries"));
     Ok(())
 }
@@ -277,7 +347,7 @@ fn list(store: &Store, format: Format) -> Result<(), Failure> {
         return Ok(());
     }
     let mut rows = vec![["NAME".to_owned(), "DIGEST".to_owned(), "PLATFORM".to_owned(), "SIZE".to_owned(), "SOURCE".to_owned()]];
-    rows.extend(images.iter().map(row));
+    rows.extend(images.iter().flat_map(rows_of));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2), width(3)];
     for row in &rows {
@@ -292,10 +362,14 @@ fn list(store: &Store, format: Format) -> Result<(), Failure> {
     Ok(())
 }
 
-fn row(image: &ImageRecord) -> [String; 5] {
-    let name = image.names.first().map_or("-", String::as_str);
+/// One for each name.
+fn rows_of(image: &ImageRecord) -> Vec<[String; 5]> {
     let digest = format!("{}:{}", image.digest.algorithm().name(), &image.digest.hex()[..12]);
-    [escape(name), digest, escape(&image.platform), size(image.size), escape(&image.source)]
+    let row = |name: &str| [escape(name), digest.clone(), escape(&image.platform), size(image.size), escape(&image.source)];
+    match image.names.as_slice() {
+        [] => vec![row("-")],
+        names => names.iter().map(|name| row(name)).collect(),
+    }
 }
 
 fn inspect(store: &Store, wanted: &str) -> Result<(), Failure> {

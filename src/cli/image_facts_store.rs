@@ -29,6 +29,7 @@ pub fn store_image(
         load,
         ownership: ownership(profile, host),
         user: profile.identity.user.as_ref(),
+        names: None,
         progress: None,
     };
     let failed = |source| CliError::Rootfs { source };

@@ -26,12 +26,12 @@ use super::error::CliError;
 use super::start::make_directory;
 use crate::host::Directories;
 
-/// Beyond this the ledger is written anew, with what still matters.
+/// Beyond this the ledger is written anew with what still matters, if that is less than half of it.
 const COMPACT: usize = 16 << 10;
 /// No ledger grows so far; one that did would say nothing that can be trusted.
 const MOST: u64 = 8 << 20;
 /// Files that a compacted ledger still knows.
-const MOST_KNOWN: usize = 64;
+const MOST_KNOWN: usize = 1024;
 /// File times come from a clock that lags behind by up to a timer tick.
 const TICK: i128 = 20_000_000;
 
@@ -169,9 +169,13 @@ impl Ledger {
     fn compact(&mut self) -> Result<(), CliError> {
         let wrap = |source| CliError::Io { act: "write", path: self.path.clone(), source };
         self.records.compact();
+        let bytes = self.records.bytes();
+        if bytes.len() > self.size / 2 {
+            return Ok(());
+        }
         let temporary = self.path.with_extension(format!("tmp-{}", std::process::id()));
         let written = File::options().read(true).append(true).create_new(true).mode(0o600).open(&temporary).and_then(|mut file| {
-            file.write_all(&self.records.bytes())?;
+            file.write_all(&bytes)?;
             std::fs::rename(&temporary, &self.path)?;
             Ok(file)
         });

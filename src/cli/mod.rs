@@ -4,11 +4,13 @@ mod diagnostic;
 mod doctor;
 mod error;
 mod exit;
+mod hints;
 mod image;
 mod image_facts;
 mod image_facts_store;
 mod landlock_rung;
 mod ledger;
+mod names;
 mod notice;
 mod output;
 mod plan;
@@ -21,7 +23,6 @@ mod trust;
 mod which;
 
 use std::ffi::OsString;
-use std::io::Write;
 
 use self::exit::ExitCode;
 use crate::sys;
@@ -53,9 +54,16 @@ const RUN_USAGE: u8 = 125;
 /// Reads the command line and does what it says.
 pub fn main(arguments: &sys::Arguments) -> ExitCode {
     let code = dispatch(arguments);
-    // Ignoring: a reader that went away has read enough.
-    let _ = std::io::stdout().flush();
-    code
+    match output::finish() {
+        Some(error) if code == ExitCode::SUCCESS => {
+            output::talk(&format!("hamper: cannot write to the standard output: {error}"));
+            match arguments.list.get(1) {
+                Some(command) if command == "run" || command == "shell" => ExitCode::from(RUN_USAGE),
+                _ => ExitCode::FAILURE,
+            }
+        }
+        _ => code,
+    }
 }
 
 fn dispatch(all: &sys::Arguments) -> ExitCode {
@@ -63,12 +71,12 @@ fn dispatch(all: &sys::Arguments) -> ExitCode {
     if let Some(result) = run_alone(arguments) {
         return match result {
             Ok(args) => run::run(&args, all),
-            Err(error) => usage(&error, true),
+            Err(error) => usage(&error, arguments, true),
         };
     }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error, arguments.get(1).is_some_and(|command| command == "shell")),
+        Err(error) => return usage(&error, arguments, arguments.get(1).is_some_and(|command| command == "shell")),
     };
     match cli.command {
         Command::Run(args) => run::run(&args, all),
@@ -150,9 +158,18 @@ pub fn command() -> Clap {
     Cli::command()
 }
 
-fn usage(error: &clap::Error, runs: bool) -> ExitCode {
-    // Ignoring: a reader that went away has read enough.
-    let _ = error.print();
+fn usage(error: &clap::Error, arguments: &[OsString], runs: bool) -> ExitCode {
+    match arguments.iter().find(|argument| argument.to_str().is_none()) {
+        // Clap does not say which.
+        Some(argument) if error.kind() == clap::error::ErrorKind::InvalidUtf8 => {
+            let shown = error::escape(&argument.to_string_lossy());
+            output::talk(&format!("hamper: the argument `{shown}` is not UTF-8 text, and only paths may be something else"));
+        }
+        _ => output::note(error.print()),
+    }
+    if let Some(hint) = hints::of_usage(error, arguments).filter(|_| error.use_stderr()) {
+        output::talk(&format!("hint: {hint}"));
+    }
     match (error.use_stderr(), runs) {
         (false, _) => ExitCode::SUCCESS,
         (true, true) => ExitCode::from(RUN_USAGE),

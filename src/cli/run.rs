@@ -93,6 +93,9 @@ pub fn run(args: &RunArgs, all: &Arguments) -> ExitCode {
     finish(start(&args.common, invocation, args.common.dry_run.then_some(Show::Human), all))
 }
 
+/// The code of a run that its time limit has ended.
+const TIME_LIMIT: u8 = 124;
+
 /// How a plan is shown instead of being carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Show {
@@ -112,7 +115,34 @@ pub fn finish(result: Result<u8, CliError>) -> ExitCode {
 }
 
 /// Everything from the command line to the payload's exit code.
-pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>, all: &Arguments) -> Result<u8, CliError> {
+pub fn start(args: &CommonArgs, invocation: Invocation, show: Option<Show>, all: &Arguments) -> Result<u8, CliError> {
+    if show.is_some() && args.report.is_some() {
+        return Err(CliError::Told {
+            words: "--report tells of a run, and nothing is run here".into(),
+            hint: Some("the plan as data: hamper plan --json".into()),
+        });
+    }
+    let open = |path: &PathBuf| {
+        report::Destination::open(path).map_err(|source| CliError::Io { act: "write the report to", path: path.clone(), source })
+    };
+    let destination = args.report.as_ref().map(open).transpose()?;
+    let result = start_reported(args, invocation, show, destination.as_ref(), all);
+    if let (Err(error), Some(destination)) = (&result, destination.filter(|destination| !destination.is_written())) {
+        // What an earlier run has left there would be taken for this one's.
+        if let Err(source) = destination.write(&report::Report::failed(error.chain(), error.errno())) {
+            talk(&format!("hamper: ignoring: cannot write the report: {source}"));
+        }
+    }
+    result
+}
+
+fn start_reported(
+    args: &CommonArgs,
+    mut invocation: Invocation,
+    show: Option<Show>,
+    destination: Option<&report::Destination>,
+    all: &Arguments,
+) -> Result<u8, CliError> {
     let directories = Directories::from_environment(|name| std::env::var_os(name).map(PathBuf::from))?;
     let ids = Ids::own()?;
     invocation.directory = current_directory()?;
@@ -120,6 +150,8 @@ pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>, 
     let mut ledger = Ledger::read(&directories)?;
     super::trust::refuse_suspects(&mut ledger, &profile)?;
     complete(&mut invocation, args, &profile)?;
+    let name = args.name.as_ref().filter(|_| show.is_none());
+    let _name = name.map(|name| super::names::take(name, &directories)).transpose()?;
     let effects = if show.is_some() { Effects::None } else { Effects::All };
     let assemble = |profile: &Profile| assemble(profile, &project, &directories, ids, &invocation, args.offline, effects);
     let assemble_without_namespaces = |why: &Explanation| {
@@ -148,12 +180,17 @@ pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>, 
     }
     let said = assembled.plan.notes.clone();
     say_plan(&profile, &assembled.plan, &[], &directories);
+    if args.verbose {
+        say_more(&assembled);
+    }
+    let own_command = is_own_command(&invocation, &profile);
+    let lacks_capabilities = own_command && assembled.image.image.user.uid == 0 && profile.security.caps.is_empty();
     let mut launch = |assembled: Assembled| {
         let (trees, guarded) = &assembled.exposed;
         ledger.begin(trees, guarded)?;
-        let ended = launch_and_wait(&profile, assembled, &directories, args, all);
+        let ended = launch_and_wait(&profile, assembled, &directories, destination, all);
         if let Err(error) = ledger.end() {
-            talk(&format!("hamper: ignoring: {}", error.render()));
+            talk(&error.render());
         }
         ended
     };
@@ -167,12 +204,36 @@ pub fn start(args: &CommonArgs, mut invocation: Invocation, show: Option<Show>, 
         }
         ended => ended,
     };
+    if let Ended::Code(code @ 1..128) = ended
+        && code != i32::from(TIME_LIMIT)
+        && lacks_capabilities
+        && rustix::termios::isatty(rustix::stdio::stderr())
+    {
+        talk("hint: root inside has no capabilities; if that is why it ended: set identity.user or caps = [\"@root\"]");
+    }
     // The process ends now, which gives everything back at once.
     std::mem::forget((profile, project, invocation, directories));
     match ended {
         Ended::Code(code) => Ok(u8::try_from(code).unwrap_or(125)),
         Ended::Blocked { why, .. } => Err(CliError::Told { words: why.sentence, hint: None }),
     }
+}
+
+/// What `--verbose` adds.
+fn say_more(assembled: &Assembled) {
+    talk(&format!("hamper: image {}", assembled.image.digest));
+    let maps = assembled.plan.steps.iter().filter(|step| matches!(step, Step::WriteIdMaps { .. }));
+    maps.for_each(|step| talk(&format!("hamper: {step}")));
+    if let Some(scratch) = assembled.resources.as_ref().and_then(|resources| resources.scratch.as_ref()) {
+        talk(&format!("hamper: scratch directory {}", super::error::escape(&scratch.path().to_string_lossy())));
+    }
+    talk(&format!("hamper: {} steps, which `hamper plan` prints", assembled.plan.steps.len()));
+}
+
+/// Whether the image's own command is run, as it is.
+fn is_own_command(invocation: &Invocation, profile: &Profile) -> bool {
+    let replaced = invocation.no_entrypoint || invocation.entrypoint.is_some() || !invocation.command.is_empty();
+    !replaced && profile.command.is_none() && profile.entrypoint.is_none()
 }
 
 /// Says what a plan has to say, but for what was said before.
@@ -221,15 +282,11 @@ fn launch_and_wait(
     profile: &Profile,
     assembled: Assembled,
     directories: &Directories,
-    args: &CommonArgs,
+    destination: Option<&report::Destination>,
     all: &Arguments,
 ) -> Result<Ended, CliError> {
     let Assembled { mut plan, resources, pipes, opened, watched, appearing, exposed: _, stop_signal, image, host } = assembled;
     let Some(mut resources) = resources else { return Ok(Ended::Code(0)) };
-    let open = |path: &PathBuf| {
-        report::Destination::open(path).map_err(|source| CliError::Io { act: "write the report", path: path.clone(), source })
-    };
-    let destination = args.report.as_ref().map(open).transpose()?;
     let (sides, umask) = (resources.terminal, resources.umask);
     let scratch = resources.scratch.take();
     resources.scratch = scratch;
@@ -278,17 +335,14 @@ fn launch_and_wait(
     for path in &outcome.replaced {
         talk(&format!("hamper: {} was made or replaced while the sandbox ran and is not protected any more", path.display()));
     }
-    if let (Some(destination), Some(path)) = (&destination, &args.report) {
-        destination.write(&report::Report::new(profile, &plan, &outcome, &host)).map_err(|source| CliError::Io {
-            act: "write the report",
-            path: path.clone(),
-            source,
-        })?;
-    }
+    let reported = destination.map_or(Ok(()), |destination| destination.write(&report::Report::new(profile, &plan, &outcome, &host)));
     for path in &outcome.appeared {
         talk(&format!("hamper: {} appeared while the sandbox ran: read it before you run git here", path.display()));
     }
-    let result = code(&plan.steps, &outcome).map(Ended::Code);
+    let result = code(&plan.steps, &outcome).and_then(|code| match reported {
+        Ok(()) => Ok(Ended::Code(code)),
+        Err(source) => Err(CliError::Report { code, source }),
+    });
     // The process ends now, and the kernel closes and frees what is left faster than we do.
     std::mem::forget((running, opened, image, plan, host));
     result
@@ -321,6 +375,8 @@ fn step_error(steps: &[Step], error: LaunchError) -> CliError {
 
 fn words(steps: &[Step], index: u32) -> String {
     match steps.get(index as usize) {
+        // Its other words may be many, and may be secrets.
+        Some(Step::Execute { argv, .. }) => format!("cannot execute `{}`", argv.first().map_or("", String::as_str)),
         Some(step) => format!("cannot {step}"),
         None => "a step failed".into(),
     }
@@ -337,7 +393,7 @@ fn code(steps: &[Step], outcome: &Outcome) -> Result<i32, CliError> {
         End::Signaled(signal) => Ok(128 + signal),
         End::TimeLimit => {
             talk("hamper: the time limit was reached");
-            Ok(124)
+            Ok(i32::from(TIME_LIMIT))
         }
         End::Failed { step, errno } => Err(failed_step(steps, *step, *errno)),
         End::Replaced(path) => Err(CliError::Told {

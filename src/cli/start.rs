@@ -86,6 +86,7 @@ pub fn assemble(
     let mut project = open_project(profile, choice, &mut opened)?;
     let mounts = open_mounts(profile, &project, directories, &state, &mut opened)?;
     refuse_second_view(&project, &mounts)?;
+    refuse_other_kinds(&image.image, &project, &mounts)?;
     project.shown = shown_writable(&project, &mounts);
     if profile.security.preset == Preset::Untrusted && (profile.identity.map == MapMode::Single || host.ranges.is_none()) {
         refuse_group_writable(&project, &mounts, ids)?;
@@ -374,6 +375,32 @@ fn refuse_second_view(project: &plan::Project, mounts: &[OpenedMount]) -> Result
                 hint: Some("mount a directory that does not hold it, or take it out of hide".into()),
             });
         }
+    }
+    Ok(())
+}
+
+/// A directory goes on a directory, anything else on a file. What is in an image is looked at when its skeleton is made; this is about
+/// what lies on the host.
+///
+/// # Errors
+/// [`CliError::Told`] names both.
+fn refuse_other_kinds(image: &plan::Image, project: &plan::Project, mounts: &[OpenedMount]) -> Result<(), CliError> {
+    for mount in mounts {
+        let target = Path::new(&mount.target);
+        let outside = match (&project.source, target.strip_prefix(&project.target)) {
+            (Some(_), Ok(below)) => project.path.join(below),
+            _ if image.is_host() && target.starts_with("/usr") => target.to_owned(),
+            _ => continue,
+        };
+        let directory = mount.source.as_ref().is_none_or(|source| source.directory);
+        let Some(there) = std::fs::metadata(&outside).ok().filter(|there| there.is_dir() != directory) else { continue };
+        let kind = |directory| if directory { "directory" } else { "file" };
+        let source = mount.source.as_ref().map_or("a tmpfs".into(), |source| format!("the {} {}", kind(directory), source.path.display()));
+        let name = mount.source.as_ref().and_then(|source| source.path.file_name()).unwrap_or_default();
+        return Err(CliError::Told {
+            words: format!("{source} cannot be mounted on {}, which is a {}", mount.target, kind(there.is_dir())),
+            hint: (!directory).then(|| format!("name the file in the target: {}", target.join(name).display())),
+        });
     }
     Ok(())
 }

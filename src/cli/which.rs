@@ -6,7 +6,8 @@ use super::error::CliError;
 use super::run::CommonArgs;
 use super::start::ProjectChoice;
 use crate::host::{Directories, Ids, gpu_devices};
-use crate::profile::{self, Caller, Missing, Mount, MountKind, Profile, ProjectMode, Search};
+use crate::plan::{self, PlanError};
+use crate::profile::{self, Caller, Isolation, Missing, Mount, MountKind, OpenError, Profile, ProjectMode, Search};
 
 pub struct Chosen {
     pub profile: Profile,
@@ -40,13 +41,53 @@ pub fn choose(args: &CommonArgs, directories: &Directories, ids: Ids, cwd: &Path
         search: Search { cwd, home: &directories.home, config: &directories.config, caller },
         store: &directories.data,
         env: &|name| std::env::var(name).ok(),
-    })?;
+    });
+    let opened = opened.map_err(|error| not_found(error, args))?;
     let mut profile = opened.profile;
+    // Without namespaces other words are due for the same keys.
+    if profile.isolation != Isolation::Landlock {
+        let mut missing = plan::missing(&profile);
+        missing.iter_mut().for_each(|one| one.place = opened.loaded.place(one.section, one.name));
+        if !missing.is_empty() {
+            return Err(PlanError::NotYet(missing).into());
+        }
+    }
+    refuse_project(&profile, &opened.project)?;
     command_line(&mut profile, args, cwd)?;
     expand_devices(&mut profile)?;
     let mounted = profile.project.mode != ProjectMode::None;
     let project = ProjectChoice { path: mounted.then_some(opened.project), notes: opened.notes };
     Ok(Chosen { profile, project })
+}
+
+/// A PROFILE that is an image, a command or a directory.
+fn not_found(error: OpenError, args: &CommonArgs) -> CliError {
+    let hint = args.profile.as_deref().and_then(|profile| super::hints::of_profile(profile, args.image.as_deref()));
+    match (&error, hint) {
+        (OpenError::Find(found), Some(hint)) => CliError::Told { words: found.to_string(), hint: Some(hint) },
+        _ => error.into(),
+    }
+}
+
+/// What cannot be mounted as a project, whoever has named it.
+fn refuse_project(profile: &Profile, path: &Path) -> Result<(), CliError> {
+    if profile.project.mode == ProjectMode::None {
+        return Ok(());
+    }
+    if path == Path::new("/") {
+        return Err(CliError::Told {
+            words: "the project `/` is the root: nothing can be mounted there, and the root comes from `image`".into(),
+            hint: Some("--project DIR, with a directory below it".into()),
+        });
+    }
+    if path.metadata().is_ok_and(|facts| !facts.is_dir()) {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        return Err(CliError::Told {
+            words: format!("the project {} is not a directory", path.display()),
+            hint: Some(format!("--project '{}'", parent.display())),
+        });
+    }
+    Ok(())
 }
 
 /// `@gpu` stands for what this machine has.

@@ -46,7 +46,7 @@ impl Directories {
     /// [`HostError::NoHome`].
     pub fn from_environment(lookup: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, HostError> {
         let absolute = |name| lookup(name).filter(|path| path.is_absolute());
-        let home = absolute("HOME").ok_or(HostError::NoHome)?;
+        let home = absolute("HOME").or_else(|| lookup("HOME").is_none().then(passwd_home).flatten()).ok_or(HostError::NoHome)?;
         let directory = |name, fallback| absolute(name).unwrap_or_else(|| home.join(fallback)).join("hamper");
         Ok(Self {
             data: directory("XDG_DATA_HOME", ".local/share"),
@@ -55,6 +55,15 @@ impl Directories {
             home,
         })
     }
+}
+
+/// The home that the host knows for the caller.
+fn passwd_home() -> Option<PathBuf> {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let text = read_bounded(Path::new("/etc/passwd"))?;
+    let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
+    let line = text.lines().map(fields).find(|fields| fields.get(2) == Some(&uid))?;
+    line.get(5).map(PathBuf::from).filter(|home| home.is_absolute())
 }
 
 /// Who runs this process.

@@ -12,12 +12,21 @@ use super::Ids;
 /// A source that the parent has opened: the child binds it only if it still is this file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Source {
+    #[serde(serialize_with = "path_as_text")]
     pub path: PathBuf,
     pub directory: bool,
     #[serde(skip)]
     pub device: u64,
     #[serde(skip)]
     pub inode: u64,
+}
+
+/// A path as text, whatever its bytes: what is not UTF-8 is shown as such, and fails nothing.
+///
+/// # Errors
+/// The serializer's.
+pub fn path_as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// A source with the descriptor that keeps its inode from being reused.

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::json::{self, Shape};
 use super::media::{self, Kind};
-use super::{Digest, Error, MAX_LAYERS, shown};
+use super::{Digest, Error, MAX_LAYERS, Reference, shown};
 use crate::profile::Platform;
 
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -122,7 +122,9 @@ impl Descriptor {
     }
 
     pub fn has_name(&self, wanted: &str) -> bool {
-        self.names.iter().any(|name| name == wanted || name.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted))
+        let reference = wanted.parse::<Reference>().ok().filter(|_| wanted.contains(['/', ':']));
+        let same = |name: &String| reference.is_some() && name.parse::<Reference>().ok() == reference;
+        self.names.iter().any(|name| name == wanted || same(name) || name.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted))
     }
 }
 

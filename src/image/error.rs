@@ -31,6 +31,8 @@ pub enum Error {
     NoPlatform { what: String, platform: String, available: String },
     #[error("no image `{wanted}` in {what}; it has {available}")]
     NoSuchImage { what: String, wanted: String, available: String },
+    #[error("{what} has no tag `{wanted}`; it has {available}")]
+    NoSuchTag { what: String, wanted: String, available: String },
     #[error("{what} holds several images: name one of {available}")]
     Several { what: String, available: String },
     #[error("{what}: blob {digest} is missing")]

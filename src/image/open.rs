@@ -10,7 +10,7 @@ use super::document::{self, Descriptor, Document, Manifest, choose, listed};
 use super::json::{self, Shape};
 use super::layout::Layout;
 use super::media::{self, Compression, Kind};
-use super::{Digest, Error, ImageConfig, MAX_CONFIG, MAX_INDEX_DEPTH, MAX_LAYERS, MAX_MANIFEST};
+use super::{Digest, Error, ImageConfig, MAX_CONFIG, MAX_INDEX_DEPTH, MAX_LAYERS, MAX_MANIFEST, Reference};
 use crate::profile::{ImageSource, Platform, Select};
 
 /// An image whose documents have been read and verified; its layers have not.
@@ -63,6 +63,9 @@ fn open_layout(layout: &Layout, select: &Select, platform: &Platform) -> Result<
     };
     let descriptor = match select {
         Select::Digest(text) => find_digest(layout, &entries, &text.parse()?, 1)?,
+        Select::Tag(tag) if !entries.iter().any(|one| one.is_image() && one.has_name(tag)) => {
+            return Err(Error::NoSuchTag { what, wanted: super::shown(tag.as_bytes()), available: all_names(&entries) });
+        }
         Select::Tag(tag) => Some(select_named(&entries, |one| one.has_name(tag), platform, &what)?),
         Select::Only => {
             let mut names: Vec<&String> = entries.iter().filter(|one| one.is_image()).filter_map(|one| one.names.first()).collect();
@@ -73,9 +76,9 @@ fn open_layout(layout: &Layout, select: &Select, platform: &Platform) -> Result<
             Some(select_named(&entries, |_| true, platform, &what)?)
         }
     };
-    let wanted = || Error::NoSuchImage { what: what.clone(), wanted: format!("{select:?}"), available: all_names(&entries) };
+    let wanted = || Error::NoSuchImage { what: what.clone(), wanted: words(select), available: all_names(&entries) };
     let mut descriptor = descriptor.ok_or_else(wanted)?;
-    let names = descriptor.names.clone();
+    let names = descriptor.names.iter().filter(|name| is_image_name(name)).cloned().collect();
     for _ in 0..MAX_INDEX_DEPTH {
         let what = format!("{} of {}", descriptor.digest, layout.name());
         let bytes = layout.document(&descriptor, MAX_MANIFEST)?;
@@ -85,6 +88,19 @@ fn open_layout(layout: &Layout, select: &Select, platform: &Platform) -> Result<
         }
     }
     Err(Error::refused(what, format!("its indexes are nested deeper than {MAX_INDEX_DEPTH}")))
+}
+
+/// A tag alone, as `latest`, tells the images of one layout apart and names none of them elsewhere.
+fn is_image_name(name: &str) -> bool {
+    name.contains(['/', ':'])
+}
+
+/// What was selected, for messages.
+fn words(select: &Select) -> String {
+    match select {
+        Select::Only => "the only one".to_owned(),
+        Select::Tag(text) | Select::Digest(text) => super::shown(text.as_bytes()),
+    }
 }
 
 /// `oci-layout` says which layout it is; only 1.0.0 has ever been one.
@@ -238,7 +254,11 @@ fn select_docker<'v>(items: &'v [Value], select: &Select, what: &str) -> Result<
     let found: Vec<&Value> = match select {
         Select::Only => items.iter().collect(),
         Select::Tag(tag) => {
-            let good = |name: &String| name == tag || name.rsplit_once(':').is_some_and(|(_, last)| last == tag);
+            let wanted = tag.parse::<Reference>().ok().filter(|_| is_image_name(tag));
+            let good = |name: &String| {
+                let same = wanted.is_some() && name.parse::<Reference>().ok() == wanted;
+                same || name == tag || name.rsplit_once(':').is_some_and(|(_, last)| last == tag)
+            };
             items.iter().filter(|item| strings(item, "RepoTags").iter().any(good)).collect()
         }
         Select::Digest(digest) => {
@@ -249,7 +269,10 @@ fn select_docker<'v>(items: &'v [Value], select: &Select, what: &str) -> Result<
     };
     match found.as_slice() {
         [only] => Ok(only),
-        [] => Err(Error::NoSuchImage { what: what.to_owned(), wanted: format!("{select:?}"), available: names() }),
+        [] if matches!(select, Select::Tag(_)) => {
+            Err(Error::NoSuchTag { what: what.to_owned(), wanted: words(select), available: names() })
+        }
+        [] => Err(Error::NoSuchImage { what: what.to_owned(), wanted: words(select), available: names() }),
         _ => Err(Error::Several { what: what.to_owned(), available: names() }),
     }
 }

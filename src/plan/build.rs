@@ -7,10 +7,11 @@ use super::landlock_rung;
 use super::locked::unlocked;
 use super::namespaces::{maps, namespaces};
 use super::payload::{Invocation, argv, inside_home, workdir};
-use super::{Degraded, Guard, Lower, Node, Over, Plan, PlanError, Root, Step, Upper, laws, procfs, project};
+use super::{Degraded, Guard, Lower, Missing, Node, Over, Plan, PlanError, Root, Step, Upper, laws, procfs, project};
 use crate::host::{Guarded, Host, Source, SubRange};
 use crate::profile::{
-    HomeMode, Isolation, LandlockMode, MapMode, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource,
+    HomeMode, ImageSource, Isolation, LandlockMode, MapMode, MountKind, NetworkMode, Preset, Profile, ProjectMode, Pull, Requirement,
+    RootMode, SeccompSource,
 };
 
 /// The image, as far as a start needs it.
@@ -132,7 +133,7 @@ pub struct Request<'a> {
 /// Decides every step of a start, in order.
 ///
 /// # Errors
-/// [`PlanError::NotYet`] for a key whose mechanism is missing, [`PlanError::Required`] where something that may degrade is required,
+/// [`PlanError::NotYet`] for all keys whose mechanism is missing, [`PlanError::Required`] where something that may degrade is required,
 /// [`PlanError::Impossible`] where the profile asks for what cannot be had together.
 pub fn build(request: &Request<'_>) -> Result<Plan, PlanError> {
     if request.profile.isolation == Isolation::Landlock {
@@ -153,29 +154,40 @@ pub fn build(request: &Request<'_>) -> Result<Plan, PlanError> {
 }
 
 pub(super) fn refuse_what_is_missing(profile: &Profile) -> Result<(), PlanError> {
-    let network = &profile.network;
-    if matches!(network.mode, NetworkMode::Filtered | NetworkMode::Nat) {
-        return Err(PlanError::NotYet { key: "network.mode", why: "only \"none\" and \"host\" are there so far" });
+    match missing(profile) {
+        missing if missing.is_empty() => Ok(()),
+        missing => Err(PlanError::NotYet(missing)),
     }
-    if !network.ports.is_empty() || !network.host_services.is_empty() {
-        return Err(PlanError::NotYet { key: "network.ports and network.host_services", why: "they need the filtered network" });
-    }
-    if network.host_ca {
-        return Err(PlanError::NotYet { key: "network.host_ca", why: "it comes with the filtered network" });
-    }
-    if profile.limits.needs_cgroup() {
-        return Err(PlanError::NotYet {
-            key: "limits",
-            why: "memory, swap, cpus, cpu_weight, pids, io_weight and cpuset need a delegated cgroup; time and ulimits work",
-        });
-    }
-    if profile.require.contains(&Requirement::Cgroup) {
-        return Err(PlanError::NotYet { key: "require = [\"cgroup\"]", why: "limits by cgroup are not there so far" });
-    }
-    if !profile.expose.is_empty() {
-        return Err(PlanError::NotYet { key: "expose.commands", why: "shims on the host's PATH are not there so far" });
-    }
-    Ok(())
+}
+
+/// Every key that asks for what is not there so far.
+pub fn missing(profile: &Profile) -> Vec<Missing> {
+    let (network, limits) = (&profile.network, &profile.limits);
+    let filtered = matches!(network.mode, NetworkMode::Filtered | NetworkMode::Nat);
+    let from_registry = matches!(profile.image, ImageSource::Registry(_));
+    let cgroup = "it needs a delegated cgroup; time and ulimits work";
+    let rows = [
+        (
+            profile.pull == Pull::Always && from_registry,
+            "",
+            "pull",
+            "\"always\" needs images from registries; \"missing\" takes what is loaded",
+        ),
+        (filtered, "network", "mode", "only \"none\" and \"host\" are there so far"),
+        (!network.ports.is_empty(), "network", "ports", "they need the filtered network"),
+        (!network.host_services.is_empty(), "network", "host_services", "they need the filtered network"),
+        (network.host_ca, "network", "host_ca", "it comes with the filtered network"),
+        (limits.memory.is_some(), "limits", "memory", cgroup),
+        (limits.swap.is_some(), "limits", "swap", cgroup),
+        (limits.cpus.is_some(), "limits", "cpus", cgroup),
+        (limits.cpu_weight.is_some(), "limits", "cpu_weight", cgroup),
+        (limits.pids.is_some(), "limits", "pids", cgroup),
+        (limits.io_weight.is_some(), "limits", "io_weight", cgroup),
+        (limits.cpuset.is_some(), "limits", "cpuset", cgroup),
+        (profile.require.contains(&Requirement::Cgroup), "", "require", "\"cgroup\": limits by cgroup are not there so far"),
+        (!profile.expose.is_empty(), "expose", "commands", "shims on the host's PATH are not there so far"),
+    ];
+    rows.into_iter().filter(|row| row.0).map(|(_, section, name, why)| Missing { section, name, why, place: None }).collect()
 }
 
 fn choose_map(request: &Request<'_>, plan: &mut Plan) -> Result<Option<(SubRange, SubRange)>, PlanError> {

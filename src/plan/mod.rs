@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use build::{Home, Image, OpenedMount, Project, Request, SeccompFacts, Tree, User, Worktree, build, kept_directory};
+pub use build::{Home, Image, OpenedMount, Project, Request, SeccompFacts, Tree, User, Worktree, build, kept_directory, missing};
 pub use landlock::{MINIMUM_ABI, file_rights, handled_access, scoped, tcp};
 pub use landlock_rung::{RUNG_MINIMUM_ABI, may_change_attributes, refuse_wishes, writable};
 pub use payload::{Invocation, inside_home, payload_environment};
@@ -46,11 +46,31 @@ pub struct Degraded {
     pub got: String,
 }
 
+/// A key that asks for what is not there so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Its table; empty at the top.
+    pub section: &'static str,
+    pub name: &'static str,
+    pub why: &'static str,
+    /// File and line, where they are known.
+    pub place: Option<String>,
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let dot = if self.section.is_empty() { "" } else { "." };
+        write!(f, "{}{dot}{}", self.section, self.name)?;
+        self.place.as_ref().map_or(Ok(()), |place| write!(f, " ({place})"))?;
+        write!(f, " is not available yet: {}", self.why)
+    }
+}
+
 /// Why there can be no plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    #[error("{key} is not available yet: {why}")]
-    NotYet { key: &'static str, why: &'static str },
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    NotYet(Vec<Missing>),
     #[error("{what} is required, but {got}")]
     Required { what: &'static str, got: String },
     #[error("{key} needs namespaces, and isolation = \"landlock\" has none: {why}")]

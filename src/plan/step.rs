@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::host::Source;
+use crate::host::{Source, path_as_text};
 use crate::profile::{Capability, Rlimit};
 
 /// One line of uid_map(5): `size` ids from `container_id` on are `host_id` and up on the host.
@@ -75,7 +75,7 @@ pub enum Lower {
     /// By name in the store's `layers` directory.
     Layer(String),
     /// A directory of the host, `rootfs:DIR`.
-    Directory(PathBuf),
+    Directory(#[serde(serialize_with = "path_as_text")] PathBuf),
 }
 
 /// Where writes to the root go.
@@ -85,7 +85,7 @@ pub enum Upper {
     /// A recycled directory whose content is thrown away.
     Scratch,
     /// A directory that is kept, with `u` and `w` in it.
-    Keep(PathBuf),
+    Keep(#[serde(serialize_with = "path_as_text")] PathBuf),
 }
 
 /// Where the files of an overlay over one directory of the tree are kept.
@@ -95,7 +95,11 @@ pub enum Over {
     /// Below the scratch directory of this run, by this name.
     Scratch(String),
     /// A directory on the host, with `u` and the work directory in it. Runs at the same time share `u`; a work directory has one run.
-    Keep { path: PathBuf, work: String },
+    Keep {
+        #[serde(serialize_with = "path_as_text")]
+        path: PathBuf,
+        work: String,
+    },
 }
 
 /// A Landlock rule: rights below one path of the final tree.
@@ -139,54 +143,134 @@ pub enum Node {
 pub enum Step {
     // The parent, before clone.
     JoinSessionKeyring,
-    OpenSource { source: Source },
-    WatchReplaced { paths: Vec<PathBuf> },
+    OpenSource {
+        source: Source,
+    },
+    WatchReplaced {
+        #[serde(serialize_with = "paths_as_text")]
+        paths: Vec<PathBuf>,
+    },
     TakeScratch,
     MakePipes,
-    CompileSeccomp { filter: String, allowed: usize, instructions: usize },
+    CompileSeccomp {
+        filter: String,
+        allowed: usize,
+        instructions: usize,
+    },
     // `no_tcp`: the domain refuses TCP as well, where the ABI can.
-    CreateLandlock { abi: u32, no_tcp: bool },
+    CreateLandlock {
+        abi: u32,
+        no_tcp: bool,
+    },
     // Without a pid namespace, in the parent and in init: processes whose parents have ended become theirs to end.
     BecomeSubreaper,
-    Clone { namespaces: Vec<Namespace> },
+    Clone {
+        namespaces: Vec<Namespace>,
+    },
     // The child, which becomes init.
-    WriteIdMaps { uid: Vec<IdMap>, gid: Vec<IdMap>, deny_setgroups: bool, by: MapWriter },
+    WriteIdMaps {
+        uid: Vec<IdMap>,
+        gid: Vec<IdMap>,
+        deny_setgroups: bool,
+        by: MapWriter,
+    },
     DieWithParent,
     // Without a pid namespace: init outlives its parent until it has ended everything.
     EndWithParent,
     NotDumpable,
-    SetGroups { groups: Vec<u32> },
-    SetHostname { hostname: String },
+    SetGroups {
+        groups: Vec<u32>,
+    },
+    SetHostname {
+        hostname: String,
+    },
     LoopbackUp,
     PrivatePropagation,
-    MountRoot { root: Root },
-    MakeNode { path: String, node: Node },
-    MountDev { shm: u64, devices: Vec<String>, mqueue: bool },
+    MountRoot {
+        root: Root,
+    },
+    MakeNode {
+        path: String,
+        node: Node,
+    },
+    MountDev {
+        shm: u64,
+        devices: Vec<String>,
+        mqueue: bool,
+    },
     MountProc,
-    WriteSysctls { sysctls: Vec<(String, String)> },
-    MaskProc { masked: Vec<String>, read_only: Vec<String> },
+    WriteSysctls {
+        sysctls: Vec<(String, String)>,
+    },
+    MaskProc {
+        masked: Vec<String>,
+        read_only: Vec<String>,
+    },
     MountSys,
     MountCgroup,
-    MountTmpfs { target: String, size: Option<u64>, mode: u32, read_only: bool },
-    Bind { source: Source, target: String, read_only: bool },
-    MountOver { target: String, over: Over },
-    Guard { project: String, path: String, guard: Guard },
-    WriteSecret { name: String, target: String, length: usize },
+    MountTmpfs {
+        target: String,
+        size: Option<u64>,
+        mode: u32,
+        read_only: bool,
+    },
+    Bind {
+        source: Source,
+        target: String,
+        read_only: bool,
+    },
+    MountOver {
+        target: String,
+        over: Over,
+    },
+    Guard {
+        project: String,
+        path: String,
+        guard: Guard,
+    },
+    WriteSecret {
+        name: String,
+        target: String,
+        length: usize,
+    },
     OpenPty,
     PivotRoot,
     ReadOnlyRoot,
-    ChangeDirectory { path: String },
-    DropCapabilities { keep: Vec<Capability>, ambient: bool },
+    ChangeDirectory {
+        path: String,
+    },
+    DropCapabilities {
+        keep: Vec<Capability>,
+        ambient: bool,
+    },
     NoNewPrivileges,
-    StartPayload { init: bool },
+    StartPayload {
+        init: bool,
+    },
     // The payload, before execve.
-    SetRlimits { rlimits: Vec<(Rlimit, u64)> },
+    SetRlimits {
+        rlimits: Vec<(Rlimit, u64)>,
+    },
     // `terminal`: the rights on the payload's own terminal, which has no path before it is opened.
-    EnterLandlock { abi: u32, rules: Vec<LandlockRule>, terminal: u64 },
+    EnterLandlock {
+        abi: u32,
+        rules: Vec<LandlockRule>,
+        terminal: u64,
+    },
     CloseDescriptors,
     // `asks`: the parent changes modes and times, in what the payload may write.
-    InstallSeccomp { instructions: usize, asks: bool },
-    Execute { argv: Vec<String>, environment: Vec<String> },
+    InstallSeccomp {
+        instructions: usize,
+        asks: bool,
+    },
+    Execute {
+        argv: Vec<String>,
+        environment: Vec<String>,
+    },
+}
+
+fn paths_as_text<S: serde::Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }
 
 impl fmt::Display for Step {

@@ -232,7 +232,9 @@ impl<'a> Cx<'a> {
         }
         let known = super::words::words::<T>();
         let wrong = Wrong::new(format!("is none of {}", known.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")));
-        let wrong = match nearest(text, known) {
+        // The word that `project.mode` has for it.
+        let writable_root = self.key.is("root", "mode") && text == "rw";
+        let wrong = match if writable_root { Some("scratch") } else { nearest(text, known) } {
             Some(near) => wrong.hint(format!("{} = \"{near}\"", self.inner.unwrap_or(self.key.name))),
             None => wrong,
         };

@@ -35,6 +35,14 @@ impl Loaded {
         &self.texts.files
     }
 
+    /// Where a key is written, as messages name the place.
+    pub fn place(&self, section: &str, name: &str) -> Option<String> {
+        let at = self.last(section, name)?.item.at;
+        let source = self.texts.sources.get(usize::from(at.source))?;
+        let line = source.text.bytes().take(at.start as usize).filter(|byte| *byte == b'\n').count() + 1;
+        Some(if source.layer == Layer::Override { escape(&source.name) } else { format!("{}:{line}", escape(&source.name)) })
+    }
+
     /// The entry of a key that counts.
     pub(super) fn last(&self, section: &str, name: &str) -> Option<&Entry> {
         let key = keys::find(section, name)?;

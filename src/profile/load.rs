@@ -140,11 +140,18 @@ impl Texts {
             match assignment(set) {
                 Ok(text) => {
                     let name = format!("--set {}", set.split('=').next().unwrap_or_default().trim());
+                    let before = self.entries.len();
                     self.text(name, text, cwd.to_owned(), Layer::Override);
+                    if let Some(entry) = self.entries.get(before).filter(|entry| KEYS[entry.key].is("", "include")) {
+                        let hint = "write it into a file: include = [\"base.toml\"]";
+                        let at = entry.item.at;
+                        let finding = self.finding(at, "include", "cannot be set on the command line".into(), Some(hint.into()));
+                        self.findings.push(finding);
+                    }
                 }
                 Err(message) => self.findings.push(Finding {
                     key: escape(set.split('=').next().unwrap_or_default()),
-                    ..Findings::about_file("--set", message, Some("--set limits.memory=512M".into()))
+                    ..Findings::about_file("--set", message, Some(set_hint(set)))
                 }),
             }
         }
@@ -174,6 +181,14 @@ impl Texts {
             let fresh = sum || seen.insert((entry.key, name, entry.inner));
             self.entries[index].live = fresh;
         }
+    }
+}
+
+/// How a broken `--set` is written.
+fn set_hint(set: &str) -> String {
+    match set.split_once('=') {
+        None if !set.trim().is_empty() => format!("--set '{}=VALUE'", escape(set.trim())),
+        _ => "--set KEY=VALUE, with a key as `hamper profile show` prints it".into(),
     }
 }
 

@@ -1,11 +1,12 @@
 //! What was asked for and what was got: two values, both reported. Reads plan and outcome; knows nothing else.
 
-use std::ffi::OsString;
+use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, fstat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -22,7 +23,8 @@ const SCHEMA: u32 = 1;
 #[derive(Debug, Serialize)]
 pub struct Report<'a> {
     schema: u32,
-    profile: &'a str,
+    /// Absent where none was found.
+    profile: Option<&'a str>,
     /// Present only if the payload ran.
     exit: Option<Exit>,
     /// Present only if it did not.
@@ -46,10 +48,11 @@ struct Exit {
 
 #[derive(Debug, Serialize)]
 struct Failed {
-    step: u32,
+    /// Absent where it failed before there was a plan.
+    step: Option<u32>,
     what: String,
-    errno: i32,
-    cause: String,
+    errno: Option<i32>,
+    cause: Option<String>,
 }
 
 /// A protection, what was asked of it, and what is there.
@@ -63,10 +66,10 @@ struct Protection {
 impl<'a> Report<'a> {
     pub fn new(profile: &'a Profile, plan: &'a Plan, outcome: &Outcome, host: &Host) -> Self {
         let failed = |step: u32, errno: rustix::io::Errno| Failed {
-            step,
+            step: Some(step),
             what: plan.steps.get(step as usize).map(ToString::to_string).unwrap_or_default(),
-            errno: errno.raw_os_error(),
-            cause: errno.to_string(),
+            errno: Some(errno.raw_os_error()),
+            cause: Some(errno.to_string()),
         };
         let exit = |code, signal, by| Some(Exit { code, signal, by });
         let (exit, end_failed) = match &outcome.end {
@@ -79,7 +82,7 @@ impl<'a> Report<'a> {
         };
         Self {
             schema: SCHEMA,
-            profile: &profile.name,
+            profile: Some(&profile.name),
             exit,
             failed: end_failed,
             protections: protections(profile, plan, host),
@@ -88,6 +91,23 @@ impl<'a> Report<'a> {
             groups: supplementary_groups(plan),
             notes: &plan.notes,
             steps: &plan.steps,
+        }
+    }
+
+    /// Of a run that came to nothing before its plan could be carried out.
+    pub fn failed(what: String, errno: Option<i32>) -> Self {
+        let cause = errno.map(|errno| std::io::Error::from_raw_os_error(errno).to_string());
+        Self {
+            schema: SCHEMA,
+            profile: None,
+            exit: None,
+            failed: Some(Failed { step: None, what, errno, cause }),
+            protections: Vec::new(),
+            degraded: &[],
+            missed: Vec::new(),
+            groups: Vec::new(),
+            notes: &[],
+            steps: &[],
         }
     }
 }
@@ -135,39 +155,111 @@ fn names(capabilities: &[Capability]) -> Vec<&'static str> {
     capabilities.iter().map(|capability| capability.name()).collect()
 }
 
-/// Where a report goes: a name in a directory that was opened before the payload could put anything else in its place.
+/// Where a report goes, settled before the payload could put anything else there.
 pub struct Destination {
-    directory: OwnedFd,
-    name: OsString,
+    to: To,
+    written: Cell<bool>,
+}
+
+enum To {
+    /// A file of this name in this directory, written beside it and renamed.
+    Name {
+        directory: OwnedFd,
+        name: OsString,
+    },
+    /// A pipe or a device of this name, which is written into.
+    Stream {
+        directory: OwnedFd,
+        name: OsString,
+    },
+    Descriptor(OwnedFd),
 }
 
 impl Destination {
+    /// `-` and the names of `/dev` for a descriptor stand for that descriptor.
+    ///
     /// # Errors
-    /// Those of open(2) on the directory; `EINVAL` where the path names no file.
+    /// Those of open(2) and access(2) on the directory; `EISDIR` for a directory, `EINVAL` where the path names no file.
     pub fn open(path: &Path) -> std::io::Result<Self> {
+        if let Some(fd) = descriptor(path) {
+            return Ok(Self::to(To::Descriptor(duplicate(fd)?)));
+        }
         let name = path.file_name().ok_or_else(|| std::io::Error::from(Errno::INVAL))?.to_owned();
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { directory: openat(CWD, parent, flags, Mode::empty())?, name })
+        let directory = openat(CWD, parent, flags, Mode::empty())?;
+        let found = statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        match found {
+            Ok(FileType::Directory) => return Err(Errno::ISDIR.into()),
+            Ok(FileType::Fifo | FileType::CharacterDevice) => return Ok(Self::to(To::Stream { directory, name })),
+            _ => {}
+        }
+        accessat(&directory, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?;
+        Ok(Self::to(To::Name { directory, name }))
     }
 
-    /// Writes the report, readable for the caller alone; what is there by that name is replaced, never followed.
+    fn to(to: To) -> Self {
+        Self { to, written: Cell::new(false) }
+    }
+
+    /// Whether a report has gone there.
+    pub fn is_written(&self) -> bool {
+        self.written.get()
+    }
+
+    /// Writes the report. A file is readable for the caller alone, and what is there by its name is replaced, never followed.
     ///
     /// # Errors
     /// Those of open(2), write(2) and rename(2).
     pub fn write(&self, report: &Report<'_>) -> std::io::Result<()> {
+        self.written.set(true);
         let mut text = serde_json::to_string_pretty(report)?;
         text.push('\n');
-        let mut temporary = OsString::from(format!(".hamper-report-{}-", std::process::id()));
-        temporary.push(&self.name);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = std::fs::File::from(openat(&self.directory, &temporary, flags, Mode::from_raw_mode(0o600))?);
-        let written = file.write_all(text.as_bytes()).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
-        let done = written.and_then(|()| renameat(&self.directory, &temporary, &self.directory, &self.name));
-        if done.is_err() {
-            // Ignoring: the first failure is told.
-            let _ = unlinkat(&self.directory, &temporary, AtFlags::empty());
+        match &self.to {
+            To::Name { directory, name } => replace(directory, name, &text),
+            To::Stream { directory, name } => {
+                let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+                let file = openat(directory, name, flags, Mode::empty())?;
+                match FileType::from_raw_mode(fstat(&file)?.st_mode) {
+                    FileType::Fifo | FileType::CharacterDevice => std::fs::File::from(file).write_all(text.as_bytes()),
+                    // Somebody has put another file there meanwhile.
+                    _ => Err(Errno::STALE.into()),
+                }
+            }
+            To::Descriptor(fd) => std::fs::File::from(fd.try_clone()?).write_all(text.as_bytes()),
         }
-        Ok(done?)
     }
+}
+
+/// The descriptor that a path stands for by its words alone.
+fn descriptor(path: &Path) -> Option<i32> {
+    match path.to_str()? {
+        "-" | "/dev/stdout" => Some(1),
+        "/dev/stderr" => Some(2),
+        text => text.strip_prefix("/dev/fd/").or_else(|| text.strip_prefix("/proc/self/fd/"))?.parse().ok(),
+    }
+}
+
+fn duplicate(fd: i32) -> std::io::Result<OwnedFd> {
+    match fd {
+        0 => std::io::stdin().as_fd().try_clone_to_owned(),
+        1 => std::io::stdout().as_fd().try_clone_to_owned(),
+        2 => std::io::stderr().as_fd().try_clone_to_owned(),
+        // A pipe is opened once more, as a shell's own redirection to this path would.
+        _ => Ok(openat(CWD, format!("/proc/self/fd/{fd}"), OFlags::WRONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?),
+    }
+}
+
+fn replace(directory: &OwnedFd, name: &OsStr, text: &str) -> std::io::Result<()> {
+    let mut temporary = OsString::from(format!(".hamper-report-{}-", std::process::id()));
+    temporary.push(name);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = std::fs::File::from(openat(directory, &temporary, flags, Mode::from_raw_mode(0o600))?);
+    let written = file.write_all(text.as_bytes()).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    let done = written.and_then(|()| renameat(directory, &temporary, directory, name));
+    if done.is_err() {
+        // Ignoring: the first failure is told.
+        let _ = unlinkat(directory, &temporary, AtFlags::empty());
+    }
+    Ok(done?)
 }

@@ -67,6 +67,15 @@ pub enum Error {
     Ambiguous { wanted: String, found: Vec<String> },
 }
 
+/// What helps wherever the kernel answers so.
+pub fn hint_of_errno(errno: rustix::io::Errno) -> Option<&'static str> {
+    match errno {
+        rustix::io::Errno::MFILE => Some("more open files are needed than this shell allows: ulimit -n 1024"),
+        rustix::io::Errno::NFILE => Some("this machine has no more open files to give: sysctl fs.file-max"),
+        _ => None,
+    }
+}
+
 impl Error {
     /// The error and everything that caused it, on one line.
     pub fn chain(&self) -> String {
@@ -81,12 +90,25 @@ impl Error {
 
     /// What the caller can do about it, for the end of the message.
     pub fn hint(&self) -> Option<&str> {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let errno = error.downcast_ref::<io::Error>().and_then(rustix::io::Errno::from_io_error);
+            if let Some(hint) = errno.and_then(hint_of_errno) {
+                return Some(hint);
+            }
+            cause = error.source();
+        }
         match self {
+            Self::Store(store::Error::Io { act: "make", source, .. })
+                if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+            {
+                Some("export XDG_DATA_HOME=DIR XDG_STATE_HOME=DIR, with directories that you can write")
+            }
             Self::Told { hint, .. } => hint.as_deref(),
             Self::Maps(_) | Self::Namespace { .. } => {
                 Some("hamper doctor says what is missing; `identity.map = \"single\"` needs no range")
             }
-            Self::InUse(_) => Some("stop the sandbox first: hamper ps"),
+            Self::InUse(_) => Some("end the runs of it first: pgrep -a hamper"),
             Self::NoSuchImage { .. } => Some("hamper image ls"),
             Self::NotLoaded { command, .. } => Some(command),
             Self::NotPulled(_) => {

@@ -7,13 +7,15 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
+use super::namespace::in_range;
 use super::stack::{Found, Stack};
-use super::{Error, Prepared, Tree};
+use super::{Error, Ownership, Prepared, Tree};
 use crate::image::shown;
 use crate::store::Store;
 
-/// Copies the merged tree of `prepared` into the new or empty directory `target`. Everything in it belongs to the caller.
-pub fn export(store: &Store, prepared: &Prepared, target: &Path) -> Result<u64, Error> {
+/// Copies the merged tree of `prepared` into the new or empty directory `target`. Everything in it belongs to the caller; trees of a
+/// range are read where its ids are.
+pub fn export(store: &Store, prepared: &Prepared, target: &Path, ownership: Ownership) -> Result<u64, Error> {
     let stack = match &prepared.tree {
         Tree::Layers { names } => Stack::of_layers(store.layers()?, names)?,
         Tree::Directory(path) => Stack::of_directory(path)?,
@@ -30,13 +32,25 @@ pub fn export(store: &Store, prepared: &Prepared, target: &Path) -> Result<u64, 
     if entries.any(|entry| entry.is_ok_and(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."))) {
         return Err(failed(Errno::NOTEMPTY));
     }
-    let mut copy = Copy { stack: &stack, links: HashMap::new(), entries: 0 };
-    copy.directory(b"", &root)?;
-    Ok(copy.entries)
+    let copy = |owner| {
+        let mut copy = Copy { stack: &stack, owner, links: HashMap::new(), entries: 0 };
+        copy.directory(b"", &root)?;
+        Ok(copy.entries)
+    };
+    match ownership {
+        Ownership::Single => copy(None),
+        // The caller stands right behind the range.
+        Ownership::Range { uids, gids } => {
+            let caller = (rustix::fs::Uid::from_raw(uids.count), rustix::fs::Gid::from_raw(gids.count));
+            in_range(uids, gids, || copy(Some(caller)))
+        }
+    }
 }
 
 struct Copy<'s> {
     stack: &'s Stack,
+    /// To whom everything is given, where the process has other ids.
+    owner: Option<(rustix::fs::Uid, rustix::fs::Gid)>,
     /// Files with several names, by layer and inode: where the first was put.
     links: HashMap<(u64, u64), Vec<u8>>,
     entries: u64,
@@ -66,16 +80,28 @@ impl Copy<'_> {
     fn one(&mut self, found: &Found, target: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
         let mode = Mode::from_raw_mode(found.stat.st_mode & 0o7777);
         match found.file_type() {
-            FileType::Directory => rustix::fs::mkdirat(target, name, Mode::RWXU),
+            FileType::Directory => {
+                rustix::fs::mkdirat(target, name, Mode::RWXU)?;
+                self.give(target, name)
+            }
             FileType::Symlink => {
                 rustix::fs::symlinkat(self.stack.target(found)?.as_slice(), target, name)?;
+                self.give(target, name)?;
                 rustix::fs::utimensat(target, name, &times(found), AtFlags::SYMLINK_NOFOLLOW)
             }
             FileType::Fifo => {
                 rustix::fs::mknodat(target, name, FileType::Fifo, mode, 0)?;
+                self.give(target, name)?;
                 rustix::fs::utimensat(target, name, &times(found), AtFlags::SYMLINK_NOFOLLOW)
             }
             _ => self.file(found, target, name, mode),
+        }
+    }
+
+    fn give(&self, target: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+        match self.owner {
+            Some((uid, gid)) => rustix::fs::chownat(target, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW),
+            None => Ok(()),
         }
     }
 
@@ -89,6 +115,8 @@ impl Copy<'_> {
         let to = rustix::fs::openat(target, name, flags, Mode::RUSR | Mode::WUSR)?;
         copy_content(&from, &to, u64::try_from(found.stat.st_size).unwrap_or(0))?;
         copy_xattrs(&from, &to)?;
+        // Before the mode: a new owner takes the setuid bit away.
+        self.give(target, name)?;
         rustix::fs::fchmod(&to, mode)?;
         rustix::fs::futimens(&to, &times(found))?;
         if found.stat.st_nlink > 1 {

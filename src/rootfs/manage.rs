@@ -8,7 +8,7 @@ use super::namespace::in_range;
 use super::prepare::{Prepared, Tree};
 use super::record::{self, ImageRecord, ReferenceRecord};
 use super::{Error, Ownership};
-use crate::image::Reference;
+use crate::image::{Digest, Reference};
 use crate::store::{Lock, Store, TreeFacts};
 
 /// What a removal has taken away.
@@ -21,15 +21,31 @@ pub struct Removed {
     pub in_use: usize,
 }
 
-/// Every image, by name and digest.
+/// Every image with all of its names, by name and digest.
 pub fn images(store: &Store) -> Result<Vec<ImageRecord>, Error> {
-    let mut list = Vec::new();
+    let references = references(store)?;
+    let mut list: Vec<ImageRecord> = Vec::new();
     for name in store.list("images")? {
         let bytes = store.read(&format!("images/{name}"))?.unwrap_or_default();
         // One that a power loss cut off; the next load of the image writes it again.
         list.extend(serde_json::from_slice::<ImageRecord>(&bytes));
     }
+    for image in &mut list {
+        let mine = references.iter().filter(|known| known.digest == image.digest);
+        image.names = mine.map(|known| known.reference.clone()).collect();
+        image.names.sort();
+    }
     list.sort_by(|a, b| (&a.names, &a.digest).cmp(&(&b.names, &b.digest)));
+    Ok(list)
+}
+
+/// Names, each with the image that it stands for now.
+fn references(store: &Store) -> Result<Vec<ReferenceRecord>, Error> {
+    let mut list = Vec::new();
+    for name in store.list("references")? {
+        let bytes = store.read(&format!("references/{name}"))?.unwrap_or_default();
+        list.extend(serde_json::from_slice::<ReferenceRecord>(&bytes));
+    }
     Ok(list)
 }
 
@@ -39,12 +55,11 @@ pub fn find_image(store: &Store, wanted: &str) -> Result<ImageRecord, Error> {
     if let Some(image) = all.iter().find(|image| image.digest.to_string() == wanted) {
         return Ok(image.clone());
     }
-    if let Some(image) = by_reference(store, &all, wanted)? {
-        return Ok(image);
+    if let Some(image) = by_reference(&all, wanted) {
+        return Ok(image.clone());
     }
     let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
-    let good =
-        |image: &&ImageRecord| image.names.iter().any(|name| name == wanted) || (hex.len() >= 4 && image.digest.hex().starts_with(hex));
+    let good = |image: &&ImageRecord| hex.len() >= 4 && image.digest.hex().starts_with(hex);
     let found: Vec<&ImageRecord> = all.iter().filter(good).collect();
     match found.as_slice() {
         [only] => Ok((*only).clone()),
@@ -56,23 +71,47 @@ pub fn find_image(store: &Store, wanted: &str) -> Result<ImageRecord, Error> {
     }
 }
 
-fn by_reference(store: &Store, all: &[ImageRecord], wanted: &str) -> Result<Option<ImageRecord>, Error> {
-    let Ok(reference) = wanted.parse::<Reference>() else { return Ok(None) };
-    let Some(bytes) = store.read(&record::reference_path(&reference))? else { return Ok(None) };
-    let Ok(record) = serde_json::from_slice::<ReferenceRecord>(&bytes) else { return Ok(None) };
-    Ok(all.iter().find(|image| image.digest == record.digest).cloned())
+fn by_reference<'a>(all: &'a [ImageRecord], wanted: &str) -> Option<&'a ImageRecord> {
+    let reference: Reference = wanted.parse().ok()?;
+    let name = reference.to_string();
+    all.iter().find(|image| match &reference.digest {
+        Some(digest) => image.digest == *digest,
+        None => image.names.contains(&name),
+    })
 }
 
-/// Removes one image, and the layers that no other image has.
-pub fn remove_image(store: &Store, image: &ImageRecord, ownership: Ownership) -> Result<Removed, Error> {
+/// What was taken away by a word that names an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// The name alone: the image has others.
+    Name(String),
+    Image(Digest),
+}
+
+/// Takes a name away from its image. The last name takes the image with it, and so does a digest, with all names: its records, and the
+/// layers that no other image has.
+pub fn remove_image(store: &Store, wanted: &str, ownership: Ownership) -> Result<Gone, Error> {
     let lock = store.begin_removal()?;
-    let mut removed = Removed::default();
-    if !forget(store, image)? {
-        return Err(Error::InUse(image.digest.clone()));
+    let image = find_image(store, wanted)?;
+    if let Ok(reference) = wanted.parse::<Reference>()
+        && image.names.len() > 1
+        && image.names.contains(&reference.to_string())
+    {
+        store.unlink(&record::reference_path(&reference))?;
+        return Ok(Gone::Name(reference.to_string()));
     }
-    removed.images = 1;
-    sweep_layers(store, &lock, ownership, &mut removed)?;
-    Ok(removed)
+    if !forget(store, &image)? {
+        return Err(Error::InUse(image.digest));
+    }
+    sweep_layers(store, &lock, ownership, &mut Removed::default())?;
+    drop(lock);
+    empty_trash(store, ownership)?;
+    Ok(Gone::Image(image.digest))
+}
+
+/// Trees are moved aside while no load may run, and removed when loads run again.
+fn empty_trash(store: &Store, ownership: Ownership) -> Result<(), Error> {
+    super::sweep(&store.path().join("trash"), ownership)
 }
 
 /// Removes layers, blobs and records that no image refers to; with `all` every image that no sandbox uses.
@@ -89,6 +128,8 @@ pub fn prune(store: &Store, all: bool, ownership: Ownership) -> Result<Removed, 
         }
     }
     sweep_layers(store, &lock, ownership, &mut removed)?;
+    drop(lock);
+    empty_trash(store, ownership)?;
     Ok(removed)
 }
 
@@ -158,7 +199,7 @@ fn sweep_layers(store: &Store, lock: &Lock, ownership: Ownership, removed: &mut 
         return Ok(());
     }
     let work = || {
-        doomed.iter().try_for_each(|(name, _)| store.remove_layer(name))?;
+        doomed.iter().try_for_each(|(name, _)| store.discard_layer(name))?;
         Ok(store.remove_leftovers(lock)?)
     };
     match ownership {

@@ -24,9 +24,9 @@ mod tests;
 mod trash;
 mod user;
 
-pub use error::Error;
+pub use error::{Error, hint_of_errno};
 pub use export::export;
-pub use manage::{Removed, find_image, images, prune, remove_image};
+pub use manage::{Gone, Removed, find_image, images, prune, remove_image};
 pub use owner::{Ownership, SubRange};
 pub use prepare::{Lease, Prepared, Progress, Request, Tree, not_loaded, prepare};
 pub use record::ImageRecord;

@@ -28,6 +28,9 @@ pub struct Request<'a> {
     pub ownership: Ownership,
     /// Instead of the image's USER.
     pub user: Option<&'a UserSpec>,
+    /// A load that was asked for gives the image these names beside those of the source; a start gives it the latter alone, and only
+    /// when it unpacks it.
+    pub names: Option<&'a [Reference]>,
     pub progress: Option<&'a (dyn Fn(Progress<'_>) + Sync)>,
 }
 
@@ -90,7 +93,15 @@ pub fn prepare(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> 
         _ => {}
     }
     let key = record::key(request)?;
-    if let Some(prepared) = key.as_deref().map(|key| record::read(store, key)).transpose()?.flatten() {
+    let known = key.as_deref().map(|key| record::read(store, key)).transpose()?.flatten();
+    if let Some(prepared) = known {
+        if let Some(names) = request.names {
+            let image = image::open(request.source, request.platform)?;
+            if !image.names.is_empty() || !names.is_empty() {
+                let _lock = store.begin_load()?;
+                keep_names(store, &prepared.digest, &image, Some(names))?;
+            }
+        }
         return Ok(prepared);
     }
     if !request.load {
@@ -333,7 +344,7 @@ fn keep(store: &Store, request: &Request<'_>, image: &Image, loaded: &[Loaded]) 
     let record = ImageRecord {
         digest: digest.clone(),
         config_digest: Some(config_digest),
-        names: image.names.clone(),
+        names: Vec::new(),
         source: describe(request.source),
         platform: request.platform.to_string(),
         diff_ids: image.config.diff_ids.clone(),
@@ -341,13 +352,18 @@ fn keep(store: &Store, request: &Request<'_>, image: &Image, loaded: &[Loaded]) 
         loaded: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
     record.write(store)?;
-    for name in &image.names {
-        if let Ok(reference) = name.parse::<Reference>() {
-            let record = ReferenceRecord { reference: reference.to_string(), digest: digest.clone() };
-            store.write(&reference_path(&reference), &crate::store::to_json(&record))?;
-        }
-    }
+    keep_names(store, &digest, image, request.names)?;
     Ok(digest)
+}
+
+/// From here on these names stand for the image, beside those that it has.
+fn keep_names(store: &Store, digest: &Digest, image: &Image, more: Option<&[Reference]>) -> Result<(), Error> {
+    let own = image.names.iter().filter_map(|name| name.parse::<Reference>().ok());
+    for reference in own.chain(more.into_iter().flatten().cloned()).filter(|reference| reference.digest.is_none()) {
+        let record = ReferenceRecord { reference: reference.to_string(), digest: digest.clone() };
+        store.write(&reference_path(&reference), &crate::store::to_json(&record))?;
+    }
+    Ok(())
 }
 
 /// A source in the words of the profile.

@@ -25,6 +25,8 @@ const MAGIC: &[u8] = b"hamper prepared 1\n";
 pub struct ImageRecord {
     pub digest: Digest,
     pub config_digest: Option<Digest>,
+    /// All of its names; the records of names have them, and a list of images fills them in.
+    #[serde(default)]
     pub names: Vec<String>,
     /// Where it was loaded from.
     pub source: String,

@@ -235,12 +235,21 @@ fn fill(layers: &OwnedFd, temporary: &str, wishes: &Wishes, owner: Option<(u32, 
             making.directory(Path::new(name), 0o755)?;
         }
     }
+    for path in &wishes.directories {
+        if stack.lookup(path.as_bytes())?.is_some_and(|found| found.file_type() != FileType::Directory) {
+            return Err(Error::Lookup { path: path.clone(), reason: "is a file, on which no directory can be mounted" });
+        }
+    }
     for path in wishes.directories.iter().chain(std::iter::once(&wishes.home)) {
         making.mount_point(path)?;
     }
     for path in &wishes.file_points {
-        if stack.lookup(path.as_bytes())?.is_none() {
-            making.file(path, &[])?;
+        match stack.lookup(path.as_bytes())? {
+            None => making.file(path, &[])?,
+            Some(found) if found.file_type() == FileType::Directory => {
+                return Err(Error::Lookup { path: path.clone(), reason: "is a directory, on which no file can be mounted" });
+            }
+            Some(_) => {}
         }
     }
     for (path, content) in &wishes.files {

@@ -170,13 +170,18 @@ impl Store {
         }
     }
 
-    /// Removes a layer's tree and what is known about it; facts first, so that a tree that is half gone is not taken as whole.
-    pub fn remove_layer(&self, name: &str) -> Result<(), Error> {
+    /// Moves a layer's tree into the trash and removes what is known about it; facts first, so that a tree without them is a leftover.
+    pub fn discard_layer(&self, name: &str) -> Result<(), Error> {
         self.unlink(&format!("layers/{name}.json"))?;
         self.unlink(&format!("layers/{name}.owners"))?;
-        match remove_tree(&self.layers()?, name.as_bytes()) {
+        match rustix::fs::mkdirat(&self.directory, "trash", Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(self.error("make", "trash", errno)),
+        }
+        let aside = format!("trash/{}", temporary_name());
+        match rustix::fs::renameat(&self.directory, format!("layers/{name}"), &self.directory, &aside) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(self.error("remove", &format!("layers/{name}"), errno)),
+            Err(errno) => Err(self.error("move aside", &format!("layers/{name}"), errno)),
         }
     }
 

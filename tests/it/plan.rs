@@ -171,3 +171,48 @@ fn a_secret_is_not_in_plan_or_report() {
     env.run_profile().env("TOKEN", "hush-hush").args(["--report", &report.display().to_string()]).probe("exit 0").code(0);
     assert!(!std::fs::read_to_string(&report).expect("report").contains("hush-hush"));
 }
+
+#[test]
+fn a_report_goes_where_it_can_or_the_payload_does_not_run() {
+    let env = TestEnv::new();
+    let closed = env.directory("closed");
+    let mark = env.project().join("mark");
+    let run = |report: &str| env.run("busybox").args(["--project", ".", "--report", report, "--entrypoint", ""]);
+    let touch = ["sh", "-c", "echo ran > mark; exit 3"];
+    run(&closed.display().to_string()).payload(touch).output().code(125).told(&["closed", "directory"]);
+    std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o500)).expect("mode");
+    run(&closed.join("x").display().to_string()).payload(touch).output().code(125).told(&["closed/x", "denied"]);
+    assert!(!mark.exists());
+    // What goes wrong only when it is written.
+    run("/dev/full").payload(touch).output().code(125).told(&["the payload ran and ended with code 3", "No space left"]);
+    assert!(mark.exists());
+    // Into what is open already, and into pipes.
+    for name in ["-", "/dev/stdout", "/dev/fd/1"] {
+        let out = run(name).payload(["true"]).output().ok();
+        assert_eq!(serde_json::from_str::<Value>(&out).expect("JSON")["exit"]["code"], 0);
+    }
+    let pipe = env.root().join("pipe").display().to_string();
+    env.program("mkfifo", [pipe.as_str()]).output().code(0);
+    let line = run(&pipe).payload(["true"]).words();
+    let out = env.program("sh", ["-c", &format!("cat {pipe} & {line}; wait")]).output().ok();
+    assert!(out.contains("\"exit\""), "{out}");
+    let line = env.run("busybox").args(["--entrypoint", ""]).words();
+    let out = env.program("bash", ["-c", &format!("{line} --report >(cat) -- true; sleep 0.3")]).output().ok();
+    assert!(out.contains("\"exit\""), "{out}");
+}
+
+#[test]
+fn an_earlier_report_is_not_taken_for_this_runs() {
+    let env = TestEnv::new();
+    let report = env.root().join("report.json");
+    let path = report.display().to_string();
+    let read = || serde_json::from_str::<Value>(&std::fs::read_to_string(&report).expect("report")).expect("JSON");
+    env.run("busybox").args(["--report", &path]).probe("exit 0").code(0);
+    assert_eq!(read()["exit"]["code"], 0);
+    env.run("oci:/no/such/place").args(["--report", &path]).probe("exit 0").code(125);
+    let value = read();
+    assert!(value["exit"].is_null() && value["failed"]["what"].as_str().is_some_and(|what| what.contains("/no/such/place")), "{value}");
+    assert_eq!(value["failed"]["errno"], 2);
+    env.run("busybox").args(["--report", &path, "--set", "no.such=1"]).probe("exit 0").code(125);
+    assert!(read()["failed"]["errno"].is_null());
+}

@@ -81,6 +81,7 @@ fn what_cannot_be_executed_is_126_and_what_is_not_there_127() {
 fn entrypoint_and_command_follow_docker() {
     let env = TestEnv::new();
     require!(has_image("node14"), "the test images");
+    env.hamper(["image", "load", &crate::support::image("node14")]).output().code(0);
     // The image's entrypoint executes its arguments, with `node` before what begins with a dash or is no program.
     let plan = |more: &[&str], payload: &[&str]| {
         let mut hamper = env.hamper(["plan", "--image", &crate::support::image("node14"), "--json"]).args(more.iter().copied());
@@ -313,12 +314,17 @@ fn what_comes_with_later_versions_is_refused_by_name() {
     let env = TestEnv::new();
     for (set, words) in [
         ("network.mode=nat", "network.mode"),
-        ("limits.memory=512M", "limits"),
-        ("limits.pids=100", "limits"),
-        ("limits.cpus=1.5", "limits"),
+        ("limits.memory=512M", "limits.memory"),
+        ("limits.pids=100", "limits.pids"),
+        ("limits.cpus=1.5", "limits.cpus"),
     ] {
         env.run("busybox").set(set).probe("exit 0").code(125).told(&[words, "not available yet"]);
     }
+    // All at once, with their places, and before the image is looked for.
+    env.profile("image = \"node:14\"\npull = \"always\"\n[limits]\nmemory = \"1G\"\npids = 5\n[network]\nmode = \"filtered\"\n");
+    let told =
+        ["pull (hamper.toml:2) is not", "limits.memory (hamper.toml:4) is not", "limits.pids (hamper.toml:5)", "network.mode (hamper"];
+    env.run_profile().probe("exit 0").code(125).told(&told);
 }
 
 #[test]
@@ -347,4 +353,115 @@ fn standard_input_reaches_the_payload() {
     let big = "x".repeat(300_000);
     assert_eq!(env.run("busybox").stdin(&big).sh("wc -c").ok().trim(), "300000");
     assert_eq!(env.run("busybox").sh("head -c 300000 /dev/zero").ok().len(), 300_000);
+}
+
+#[test]
+fn a_name_has_one_sandbox_at_a_time() {
+    let env = TestEnv::new();
+    let run = || env.run("busybox").args(["--name", "only"]);
+    let mut child = run().args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; read x"]).spawn();
+    child.await_line("ready");
+    run().probe("exit 0").code(125).told(&["only", "runs already", &child.pid().to_string()]);
+    env.run("busybox").args(["--name", "other"]).probe("exit 0").code(0);
+    env.run("busybox").probe("exit 0").code(0);
+    drop(child.child.stdin.take());
+    drop(child.output());
+    run().probe("exit 0").code(0).silent();
+}
+
+#[test]
+fn verbose_says_more() {
+    let env = TestEnv::new();
+    env.run("busybox").args(["--verbose"]).probe("exit 3").code(3).told(&["hamper: image sha256:", "id maps", "scratch directory /"]);
+}
+
+#[test]
+fn what_cannot_be_a_project_is_refused() {
+    let env = TestEnv::new();
+    let file = env.file("a-file", "");
+    for image in ["busybox", "host"] {
+        env.run(image).args(["--project", "/"]).probe("exit 0").code(125).told(&["`/`", "is the root"]);
+        env.run(image).args(["--project", "a-file"]).probe("exit 0").code(125).told(&["a-file", "is not a directory"]);
+        env.run(image).set("project.target=/").probe("exit 0").code(125).told(&["is the root"]);
+        let below = format!("{}:{}", env.directory("data").display(), file.display());
+        env.run(image).args(["--project", ".", "-v", &below]).probe("exit 0").code(125).told(&["a-file", "which is a file"]);
+    }
+    let directory = env.directory("data").display().to_string();
+    let onto = |source: &str, target: &str| env.run("busybox").args(["-v", &format!("{source}:{target}")]).probe("exit 0").code(125);
+    onto(&directory, "/etc/passwd").told(&["/etc/passwd", "is a file"]);
+    onto(&file.display().to_string(), "/etc").told(&["/etc", "is a directory"]);
+}
+
+#[test]
+fn hints_for_who_comes_from_another_tool() {
+    let env = TestEnv::new();
+    for (line, words) in [
+        (&["run", "-it", "hello"][..], "terminal is chosen by itself"),
+        (&["run", "--rm", "hello"], "always removed"),
+        (&["run", "-d", "hello"], "come later"),
+        (&["run", "-p", "80:80", "hello"], "--network host"),
+        (&["run", "--image", "host", "echo", "hi"], "hamper run --image host -- echo hi"),
+        (&["run", "--image", "host", "echo"], "hamper run --image host -- echo"),
+        (&["run", "node:14"], "hamper run --image node:14"),
+        (&["run", "oci:/dir"], "hamper run --image oci:/dir"),
+        (&["run", "."], "hamper run ./hamper.toml"),
+        (&["run", "hello", "--set", "nothing"], "--set 'nothing=VALUE'"),
+        (&["run", "hello", "--set", "root.mode=rw"], "scratch"),
+        (&["run", "hello", "--set", "include=[\"x.toml\"]"], "cannot be set on the command line"),
+        (&["shell", "--entrypoint", "x", "hello"], "without any entrypoint"),
+    ] {
+        env.hamper(line.iter().copied()).output().code(125).told(&[words]);
+    }
+    env.hamper(["plan", "hello", "--report", "x"]).output().code(1).told(&["--report", "plan --json"]);
+    let secret = env.run("busybox").args(["--entrypoint", ""]).payload(["no-such", "hush-hush"]).output().code(127);
+    assert!(secret.stderr.contains("cannot execute `no-such`") && !secret.stderr.contains("hush-hush"), "{}", secret.stderr);
+    let empty = env.directory("empty");
+    std::fs::create_dir(empty.join("etc")).expect("directory");
+    env.hamper(["shell", "--image", &format!("rootfs:{}", empty.display())]).output().code(127).told(&["no /bin/sh"]);
+}
+
+#[test]
+fn a_lack_of_descriptors_is_called_so() {
+    let env = TestEnv::new();
+    let line = env.run("busybox").args(["--entrypoint", ""]).payload(["true"]).words();
+    for limit in [5, 8] {
+        env.program("sh", ["-c", &format!("ulimit -n {limit}; {line}")]).output().code(125).told(&["hint:", "ulimit -n"]);
+    }
+}
+
+#[test]
+fn names_that_are_not_utf_8() {
+    use std::os::unix::ffi::OsStrExt;
+    let env = TestEnv::new();
+    let odd = env.root().join(std::ffi::OsStr::from_bytes(b"odd\xff"));
+    std::fs::create_dir(&odd).expect("directory");
+    std::fs::write(odd.join("hamper.toml"), format!("image = \"{}\"\n", crate::support::image("busybox"))).expect("profile");
+    env.run_profile().args(["--report", "report.json"]).directory(&odd).probe("exit 3").code(3);
+    assert!(std::fs::read_to_string(odd.join("report.json")).expect("report").contains("\"code\": 3"));
+    let plan = env.hamper(["plan", "--json"]).directory(&odd).payload(["true"]).output().ok();
+    assert!(plan.contains("odd\u{fffd}"), "{plan}");
+    let mut command = env.hamper(["run", "hello"]).into_command();
+    let out = command.arg("-e").arg(std::ffi::OsStr::from_bytes(b"X=\xff")).output().expect("run");
+    let told = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(125) && told.contains("`X=\u{fffd}` is not UTF-8"), "{told}");
+}
+
+#[test]
+fn root_without_capabilities_is_told_what_may_help() {
+    let env = TestEnv::new();
+    let image = crate::support::image("busybox");
+    let hinted = |arguments: &[&str]| {
+        let mut pty = crate::support::pty::Pty::new();
+        let line = env.hamper(["run", "--image", &image]).args(arguments.iter().copied()).words();
+        pty.start(&format!("{line} -e PS1=inside; echo code=$?"), &env);
+        pty.expect("inside");
+        pty.send("exit 3\r");
+        pty.expect("code=3");
+        pty.wait();
+        pty.shown().contains("set identity.user or caps")
+    };
+    assert!(hinted(&[]));
+    assert!(!hinted(&["-u", "1000"]));
+    env.run("busybox").sh("exit 3").code(3).silent();
+    env.hamper(["run", "--image", &image]).stdin("exit 3\n").output().code(3).silent();
 }
