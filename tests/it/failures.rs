@@ -33,7 +33,7 @@ fn a_failure_at_each_step() {
             for (step, what) in words.iter().enumerate().take(count) {
                 let out = call().env("HAMPER_FAIL_AT", format!("{step}:{EIO}")).measured();
                 let code = if step == count - 1 { 126 } else { 125 };
-                let out = out.code(code).told(&[*what, "Input/output error"]);
+                let out = out.code(code).told(&[cited(what), "Input/output error"]);
                 let mut lines = out.stderr.lines();
                 assert!(lines.next().is_some_and(|line| line.starts_with("hamper: cannot ")), "{}", out.stderr);
                 assert_eq!(out.stdout, "", "the payload has not run");
@@ -98,7 +98,7 @@ fn a_failure_under_the_host_image() {
     let words: Vec<&str> = human.lines().filter_map(|line| line.trim_start().split_once("  ")).map(|(_, words)| words).collect();
     for (step, words) in words.iter().enumerate() {
         let code = if words.starts_with("execute ") { 126 } else { 125 };
-        call().env("HAMPER_FAIL_AT", format!("{step}:{EIO}")).measured().code(code).told(&[words]).left_nothing();
+        call().env("HAMPER_FAIL_AT", format!("{step}:{EIO}")).measured().code(code).told(&[cited(words)]).left_nothing();
     }
 }
 
@@ -123,7 +123,7 @@ fn a_failure_without_namespaces() {
         let code = if words.starts_with("execute ") { 126 } else { 125 };
         // EPERM is what a machine without namespaces says: here it must not lead anywhere.
         for errno in [EIO, 1] {
-            let out = call().env("HAMPER_FAIL_AT", format!("{step}:{errno}")).measured().code(code).told(&[words]);
+            let out = call().env("HAMPER_FAIL_AT", format!("{step}:{errno}")).measured().code(code).told(&[cited(words)]);
             assert_eq!(out.stdout, "", "the payload has not run");
             out.left_nothing();
         }
@@ -153,4 +153,9 @@ fn a_failure_at_a_terminal() {
         assert!(pty.shown().contains("Input/output error"), "{}", pty.shown());
         assert_eq!(format!("{:?}", pty.settings()), before);
     }
+}
+
+/// A step as an error tells it: of a command its first word alone.
+fn cited(words: &str) -> &str {
+    if words == "execute true" { "execute `true`" } else { words }
 }

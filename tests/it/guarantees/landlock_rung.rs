@@ -488,7 +488,7 @@ fn auto_falls_back_and_says_so() {
         let text = report.to_string();
         for wanted in [
             "\"name\":\"isolation\"",
-            "\"asked\":\"Auto\"",
+            "\"asked\":\"auto\"",
             "Landlock and seccomp, no namespaces",
             "\"what\":\"processes\"",
             "\"what\":\"protect\"",
