@@ -355,6 +355,21 @@ static void change_mode_by_descriptor(mode_t mode, const char *path, int flags)
 	close(fd);
 }
 
+/* A filter of its own whose calls of chmod(2) are answered by whoever has its descriptor. */
+static void listener(long flags)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fchmodat, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {.len = 4, .filter = code};
+
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	tell("filter", syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program) < 0 ? -1 : 0);
+}
+
 static void fill(const char *path, long bytes)
 {
 	static char block[65536];
@@ -800,7 +815,7 @@ static const char usage[] =
 	"  open PATH... | write PATH... | rename FROM TO | exchange A B | unlink PATH | rmdir PATH | link FROM TO | symlink TARGET PATH\n"
 	"  truncate PATH | chmod MODE PATH | chown UID GID PATH | mknod PATH KIND MAJOR MINOR | mount SOURCE TARGET TYPE FLAGS\n"
 	"  umount PATH | chroot PATH | mkdir PATH | setuid UID | fill PATH BYTES | exec PATH [ARG...]\n"
-	"  fchmod MODE PATH FLAGS | pair stream|seqpacket|dgram NAME | chains N | daemon FILE\n"
+	"  listener FLAGS | fchmod MODE PATH FLAGS | pair stream|seqpacket|dgram NAME | chains N | daemon FILE\n"
 	"  connect ADDRESS PORT | unix NAME | bind PORT | ptrace PID | kill PID SIGNAL | memory PATH\n"
 	"  setrlimit RESOURCE VALUE | getrlimit RESOURCE | umask | session\n"
 	"  signal | sleep SECONDS | exit CODE | raise SIGNAL | orphan | spawn N | walk [EXCLUDE...]\n";
@@ -922,6 +937,9 @@ static void run(int argc, char **argv)
 	} else if (IS("pair")) {
 		NEED(2);
 		pair(argv[0], argv[1]);
+	} else if (IS("listener")) {
+		NEED(1);
+		listener(number(argv[0]));
 	} else if (IS("chains")) {
 		NEED(1);
 		chains(number(argv[0]));

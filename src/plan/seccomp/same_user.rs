@@ -62,7 +62,7 @@ const OWN_PROCESS: [(&str, u8); 5] =
 const OWN_GROUP: [(&str, u32); 2] = [("setpriority", 2), ("ioprio_set", 3)];
 
 /// What else depends on arguments.
-const BY_ARGUMENT: &[&str] = &["ioctl", "kill", "open", "openat", "openat2", "socket", "socketpair", "utimensat"];
+const BY_ARGUMENT: &[&str] = &["ioctl", "kill", "open", "openat", "openat2", "seccomp", "socket", "socketpair", "utimensat"];
 
 /// Whether the filter narrows a call, so that letting it through with all arguments would undo that.
 pub fn narrows(same_user: SameUser, name: &str) -> bool {
@@ -90,6 +90,7 @@ pub fn narrow(draft: &mut Draft, same_user: SameUser) {
     sockets(draft, same_user.network);
     files(draft, same_user.attributes);
     processes(draft);
+    filters(draft);
 }
 
 /// Every socket that can be connected by path, name or address: the session bus alone is a way out.
@@ -160,6 +161,14 @@ fn processes(draft: &mut Draft) {
     }
     // -1 means every process of the caller.
     narrow_call(draft, "kill", |draft, before| draft.graph.test(Word::low(0), Op::Equal, u32::MAX, draft.refuse, before));
+}
+
+/// A filter of the payload's own can only refuse more, but for one that has a listener: that answers, and may answer that a call goes on,
+/// what our filter hands over. While our listener is open the kernel allows no second; when the parent is gone, it would.
+fn filters(draft: &mut Draft) {
+    /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`; the kernel takes the low word of the flags.
+    const NEW_LISTENER: u32 = 1 << 3;
+    narrow_call(draft, "seccomp", |draft, before| draft.graph.test(Word::low(1), Op::AnyBit, NEW_LISTENER, draft.refuse, before));
 }
 
 /// A call that was let through is asked for; one that was not stays refused, and one that an argument decides is refused.

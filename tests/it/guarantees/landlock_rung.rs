@@ -346,6 +346,23 @@ fn strict_and_own_filters_keep_what_the_rung_needs() {
 }
 
 #[test]
+fn a_payload_never_answers_for_its_own_calls() {
+    let env = env();
+    // A filter with a listener, alone and with SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV; not EBUSY, which holds only as long as the parent.
+    refused(&env, &[("listener 0x8", "EPERM"), ("listener 0x28", "EPERM"), ("listener 0x100000008", "EPERM")]);
+    // A filter without one can only refuse more.
+    let (control, rung) = both(&env, "listener 0");
+    assert_eq!((control.value("listener filter:").as_str(), rung.value("listener filter:").as_str()), ("ok", "ok"));
+    for filter in ["strict", "open.json"] {
+        env.file("open.json", r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#);
+        let out = run(&env).set(&format!("security.seccomp={filter}")).payload(["./probe", "listener", "8"]).output().code(0);
+        assert_ne!(out.value("listener filter:"), "ok", "{filter}");
+        assert_ne!(out.value("listener filter:"), "EBUSY", "{filter}");
+    }
+    run(&env).set("security.seccomp_allow=[\"seccomp\"]").payload(["true"]).output().code(125).told(&["seccomp_allow"]);
+}
+
+#[test]
 fn a_profile_that_the_payload_changes_is_not_obeyed_unseen() {
     let env = env();
     run(&env).payload(["sh", "-c", "echo 'network.mode = \"host\"' >> hamper.toml"]).output().code(0);
