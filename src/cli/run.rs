@@ -146,6 +146,9 @@ fn start_reported(
     let directories = Directories::from_environment(|name| std::env::var_os(name).map(PathBuf::from))?;
     let ids = Ids::own()?;
     invocation.directory = current_directory()?;
+    if show.is_none() {
+        refuse_directories()?;
+    }
     let Chosen { profile, project } = which::choose(args, &directories, ids, &invocation.directory)?;
     let mut ledger = Ledger::read(&directories)?;
     super::trust::refuse_suspects(&mut ledger, &profile)?;
@@ -258,6 +261,23 @@ fn current_directory() -> Result<PathBuf, CliError> {
     std::env::current_dir().map_err(|source| CliError::Io { act: "find", path: PathBuf::from("the current directory"), source })
 }
 
+/// By a descriptor of a directory the payload would reach what lies below it, past every mount.
+///
+/// # Errors
+/// [`CliError::Told`] names the descriptor.
+fn refuse_directories() -> Result<(), CliError> {
+    let streams = [(rustix::stdio::stdin(), "input"), (rustix::stdio::stdout(), "output"), (rustix::stdio::stderr(), "error")];
+    for (fd, name) in streams {
+        if rustix::fs::fstat(fd).is_ok_and(|found| rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir()) {
+            return Err(CliError::Told {
+                words: format!("standard {name} is a directory, by which the payload would reach what lies below it"),
+                hint: Some("redirect a file, a pipe or /dev/null".into()),
+            });
+        }
+    }
+    Ok(())
+}
+
 fn complete(invocation: &mut Invocation, args: &CommonArgs, profile: &Profile) -> Result<(), CliError> {
     invocation.workdir.clone_from(&args.workdir);
     invocation.entrypoint = args.entrypoint.as_ref().map(|entry| if entry.is_empty() { vec![] } else { vec![entry.clone()] });
@@ -285,7 +305,7 @@ fn launch_and_wait(
     destination: Option<&report::Destination>,
     all: &Arguments,
 ) -> Result<Ended, CliError> {
-    let Assembled { mut plan, resources, pipes, opened, watched, appearing, exposed: _, stop_signal, image, host } = assembled;
+    let Assembled { mut plan, resources, pipes, opened, watched, appearing, exposed: _, absent, stop_signal, image, host } = assembled;
     let Some(mut resources) = resources else { return Ok(Ended::Code(0)) };
     let (sides, umask) = (resources.terminal, resources.umask);
     let scratch = resources.scratch.take();
@@ -317,7 +337,8 @@ fn launch_and_wait(
         stop_signal,
         stop_timeout: profile.lifecycle.stop_timeout,
     };
-    let outcome = supervise::supervise(&mut running, orders)?;
+    let mut outcome = supervise::supervise(&mut running, orders)?;
+    outcome.appeared.extend(absent.into_iter().filter(|path| path.symlink_metadata().is_ok()));
     let given_back = running.scratch.take().map_or(Ok(false), |scratch| scratch.give_back(reusable(profile, &outcome)));
     for result in [&cleaned, &given_back] {
         if let Err(errno) = result {
@@ -338,6 +359,11 @@ fn launch_and_wait(
     let reported = destination.map_or(Ok(()), |destination| destination.write(&report::Report::new(profile, &plan, &outcome, &host)));
     for path in &outcome.appeared {
         talk(&format!("hamper: {} appeared while the sandbox ran: read it before you run git here", path.display()));
+    }
+    if outcome.end == End::Lost && !running.ends_all() {
+        talk(
+            "hamper: what the sandbox has started may still run: there were other children of this process, which could not be told from it",
+        );
     }
     let result = code(&plan.steps, &outcome).and_then(|code| match reported {
         Ok(()) => Ok(Ended::Code(code)),

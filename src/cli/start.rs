@@ -51,6 +51,8 @@ pub struct Assembled {
     pub appearing: Option<Appearing>,
     /// Directories that the payload can write, and files in them that it cannot.
     pub exposed: (Vec<PathBuf>, Vec<PathBuf>),
+    /// What git obeys in the repository of a worktree, and was not there.
+    pub absent: Vec<PathBuf>,
     pub stop_signal: Signal,
     pub image: ImageFacts,
     pub host: Host,
@@ -83,7 +85,7 @@ pub fn assemble(
     }
     let mut image = image_facts(profile, directories, &host, target.as_deref(), offline, effects)?;
     opened.fds.extend(image.opened.iter().map(|fd| fd.try_clone()).collect::<Result<Vec<_>, _>>().unwrap_or_default());
-    let mut project = open_project(profile, choice, &mut opened)?;
+    let (mut project, absent) = open_project(profile, choice, directories, &mut opened)?;
     let mounts = open_mounts(profile, &project, directories, &state, &mut opened)?;
     refuse_second_view(&project, &mounts)?;
     refuse_other_kinds(&image.image, &project, &mounts)?;
@@ -121,10 +123,7 @@ pub fn assemble(
             image.image.user.home = home.source.path.to_string_lossy().into_owned();
         }
     }
-    let same_user = rung.then(|| plan::seccomp::SameUser {
-        network: profile.network.mode == NetworkMode::Host,
-        attributes: plan::may_change_attributes(&host, &project),
-    });
+    let same_user = rung.then(|| plan::seccomp::SameUser { network: profile.network.mode == NetworkMode::Host });
     let filter = compile_seccomp(profile, &host, same_user)?;
     let facts = filter.as_ref().map(|(name, filter)| plan::SeccompFacts {
         name: name.clone(),
@@ -184,6 +183,7 @@ pub fn assemble(
         watched,
         appearing,
         exposed,
+        absent,
         stop_signal: stop_signal(profile, &image),
         image,
         host,
@@ -294,7 +294,13 @@ fn project_target(profile: &Profile, choice: &ProjectChoice) -> Option<String> {
     Some(profile.project.target.clone().unwrap_or_else(|| path.to_string_lossy().into_owned()))
 }
 
-fn open_project(profile: &Profile, choice: &ProjectChoice, opening: &mut Opening) -> Result<plan::Project, CliError> {
+/// The project, and what git obeys in its repository elsewhere, and is not there yet.
+fn open_project(
+    profile: &Profile,
+    choice: &ProjectChoice,
+    directories: &Directories,
+    opening: &mut Opening,
+) -> Result<(plan::Project, Vec<PathBuf>), CliError> {
     let none = |mode| plan::Project {
         path: PathBuf::from("/"),
         source: None,
@@ -305,17 +311,20 @@ fn open_project(profile: &Profile, choice: &ProjectChoice, opening: &mut Opening
         worktree: None,
     };
     let Some(path) = choice.path.as_ref().filter(|_| profile.project.mode != ProjectMode::None) else {
-        return Ok(none(ProjectMode::None));
+        return Ok((none(ProjectMode::None), Vec::new()));
     };
     let opened = open_source(path)?;
     let git = std::fs::symlink_metadata(path.join(".git")).ok().map(|found| found.is_file());
     let protect = protected_paths(profile, path, git);
     let guarded = survey_guarded(opened.fd.as_fd(), path, &protect, &profile.project.hide)?;
     let target = project_target(profile, choice).unwrap_or_default();
-    let worktree = if git == Some(true) { find_worktree(path)? } else { None };
-    let worktree =
-        worktree.map(|worktree| plan::Worktree { common: opening.add(worktree.common), own: worktree.own, guarded: worktree.guarded });
-    Ok(plan::Project {
+    let worktree = if git == Some(true) { find_worktree(path, &[&directories.state, &directories.data])? } else { None };
+    let mut absent = Vec::new();
+    let worktree = worktree.map(|worktree| {
+        absent = worktree.absent;
+        plan::Worktree { common: opening.add(worktree.common), own: worktree.own, guarded: worktree.guarded }
+    });
+    let project = plan::Project {
         path: path.clone(),
         source: Some(opening.add(opened)),
         target,
@@ -323,7 +332,8 @@ fn open_project(profile: &Profile, choice: &ProjectChoice, opening: &mut Opening
         guarded,
         shown: Vec::new(),
         worktree,
-    })
+    };
+    Ok((project, absent))
 }
 
 /// What the profile protects, and every file that this run has read.

@@ -60,6 +60,16 @@ pub fn open_source(path: &Path) -> Result<Opened, SourceError> {
     open().map_err(|source| SourceError::Open { path: path.to_owned(), source })
 }
 
+/// As [`open_source`] for a path that has been resolved: nothing on the way may be a link by now.
+///
+/// # Errors
+/// `ELOOP` a link; as [`open_source`].
+pub(super) fn open_source_without_links(path: &Path) -> Result<Opened, SourceError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = || describe(path, openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?);
+    open().map_err(|source| SourceError::Open { path: path.to_owned(), source })
+}
+
 /// As [`open_source`] for a source in the project, where a payload may have put a link in its place: no link leads out. `make`: what is
 /// missing of it is made, as directories for the caller alone.
 ///

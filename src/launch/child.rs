@@ -14,8 +14,8 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
 };
 use rustix::process::{
-    DumpableBehavior, Signal, chdir, fchdir, getpid, pivot_root, set_child_subreaper, set_dumpable_behavior,
-    set_parent_process_death_signal, umask,
+    DumpableBehavior, Signal, chdir, fchdir, getpid, getppid, pivot_root, set_child_subreaper, set_dumpable_behavior,
+    set_parent_process_death_signal, test_kill_process, umask,
 };
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::thread::{
@@ -132,6 +132,7 @@ impl State<'_> {
             Op::DropAllCapabilities => drop_all_capabilities(),
             Op::DropCapabilities { keep, ambient } => drop_capabilities(*keep, *ambient),
             Op::NoNewPrivileges => set_no_new_privs(true),
+            Op::ScopeSignals(ruleset) => scope_signals(ruleset.as_fd()),
             Op::StartPayload { init: true } => init::run(self, step),
             Op::StartPayload { init: false } => payload::become_payload(self, step),
         }
@@ -462,6 +463,16 @@ pub(super) fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
 /// From here on no other process may trace this one or open its files in /proc: its maps needed that, and are written.
 fn hide_from_others() -> Result<(), Errno> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+/// A domain that this process's children inherit, and that its signals end at: kill(2) with -1 must mean the sandbox and nothing else, so that
+/// this is tried on the parent, which has the same ids and is outside.
+fn scope_signals(ruleset: BorrowedFd<'_>) -> Result<(), Errno> {
+    sys::landlock_restrict_self(ruleset)?;
+    match getppid().map(test_kill_process) {
+        Some(Err(Errno::PERM)) => Ok(()),
+        _ => Err(Errno::OPNOTSUPP),
+    }
 }
 
 /// Without options: for any at all, also for none in them, the kernel copies a page.

@@ -2,7 +2,8 @@
 //!
 //! The caller is a child subreaper (prctl(2)): a process whose parent ends becomes its child, whatever sessions and groups it has made
 //! for itself. So killing the children, and then those that were theirs, and so on, leaves none. A process with a pending SIGKILL cannot
-//! fork any more, so that each round takes away more than it lets grow.
+//! fork any more, so that each round takes away more than it lets grow; but for chains that grow faster than this process looks, against which only a domain
+//! that scopes signals helps.
 //!
 //! Runs in init, whose memory is given back: nothing here allocates, prints or panics.
 
@@ -13,6 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
 use rustix::io::{Errno, read};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, wait};
+
+use crate::sys;
 
 /// Bytes that are read of a file of `/proc` at once.
 const CHUNK: usize = 4096;
@@ -27,6 +30,24 @@ pub(super) fn end_descendants() {
             return;
         }
         // All that were there are about to end: the first that has is what there is to wait for. The next round takes in its children.
+        // Ignoring: without children the next round says so.
+        let _ = wait(WaitOptions::empty());
+    }
+}
+
+/// Kills and reaps everything that this process may signal; for a process in a Landlock domain that scopes signals these are its descendants,
+/// in that domain or in one below. Nobody outruns it: the kernel signals all of them while nobody can be forked, and who has a pending SIGKILL
+/// forks no more.
+///
+/// # References
+/// kill(2), pid -1; landlock(7), `LANDLOCK_SCOPE_SIGNAL`
+pub(super) fn end_domain() {
+    loop {
+        // Ignoring: ESRCH and EPERM say that there is nobody left.
+        let _ = sys::kill_all(Signal::KILL);
+        if !reap_ended() {
+            return;
+        }
         // Ignoring: without children the next round says so.
         let _ = wait(WaitOptions::empty());
     }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, ioctl_tiocsctty, kill_process, kill_process_group, setsid, wait};
 
 use super::child::{State, is_hung_up};
-use super::descendants::end_descendants;
+use super::descendants::{end_descendants, end_domain};
 use super::payload::{self, Failure};
 use super::wire::{Message, tell};
 use crate::sys::{self, exit_now};
@@ -39,7 +39,7 @@ pub(super) fn run(state: &State<'_>, step: u32) -> Result<(), Errno> {
         exit_now(125)
     }
     let socket = sys::keep_only(state.socket)?;
-    serve(&Init { socket, payload, has_namespaces: state.lowered.has_namespaces() }, stack)
+    serve(&Init { socket, payload, has_namespaces: state.lowered.has_namespaces(), scoped: state.lowered.scoped }, stack)
 }
 
 /// What is left of a start.
@@ -47,6 +47,7 @@ struct Init {
     socket: BorrowedFd<'static>,
     payload: Pid,
     has_namespaces: bool,
+    scoped: bool,
 }
 
 /// Reaps and forwards. All signals are blocked and taken one by one; for pid 1 a blocked signal is kept even where its default would
@@ -61,7 +62,7 @@ fn serve(init: &Init, stack: &mut [std::mem::MaybeUninit<u8>]) -> ! {
             Some(Signal::CHILD) => reap(init),
             // With a pid namespace the kernel ends init together with its parent.
             Some(_) if !init.has_namespaces && is_hung_up(init.socket) => {
-                end_descendants();
+                end_all(init);
                 exit_now(0)
             }
             Some(signal) => forward(signal, init.payload),
@@ -98,10 +99,19 @@ fn report(init: &Init, status: WaitStatus) {
     if init.has_namespaces {
         end_the_rest();
     } else {
-        end_descendants();
+        end_all(init);
     }
     tell(init.socket, message);
     exit_now(0)
+}
+
+/// Without a pid namespace: one signal for all where that means the sandbox, else generation by generation.
+fn end_all(init: &Init) {
+    if init.scoped {
+        end_domain();
+    } else {
+        end_descendants();
+    }
 }
 
 /// How often init looks whether all are gone, and how long it waits in between.

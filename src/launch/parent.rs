@@ -57,6 +57,11 @@ impl Running {
         Ok(None)
     }
 
+    /// Whether nothing of the sandbox can be left once it was reaped, even where init was killed.
+    pub fn ends_all(&self) -> bool {
+        self.has_namespaces || self.adopts
+    }
+
     pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
         pidfd_send_signal(&self.pidfd, signal)
     }

@@ -78,7 +78,8 @@ pub struct Project {
     pub worktree: Option<Worktree>,
 }
 
-/// The repository of a worktree: mounted at its own path, with hooks, config and the other worktrees read-only.
+/// The repository of a worktree: mounted at its own path, with hooks, config, the other worktrees, and what says where the repository is,
+/// read-only.
 #[derive(Clone, Debug)]
 pub struct Worktree {
     pub common: Source,
@@ -499,8 +500,14 @@ fn worktree_mount(worktree: &Worktree, mode: ProjectMode, mounts: &mut Mounts, p
     let mut guards = Vec::new();
     if writable {
         guards = project::guards(&target, &worktree.guarded).0;
-        let path = worktree.own.to_string_lossy().into_owned();
-        guards.push(Step::Guard { project: target.clone(), path, guard: Guard::Release });
+        // On the way to what is guarded in it, and so pinned already.
+        for step in &mut guards {
+            if let Step::Guard { path, guard: guard @ Guard::Pin, .. } = step
+                && Path::new(path) == worktree.own
+            {
+                *guard = Guard::Release;
+            }
+        }
     }
     plan.notes.push(format!("a git worktree: its repository {target} is mounted as well"));
     let bind = Step::Bind { source: worktree.common.clone(), target: target.clone(), read_only: !writable };
@@ -607,6 +614,7 @@ pub mod tests_support {
             Step::DieWithParent,
             Step::EndWithParent,
             Step::NotDumpable,
+            Step::ScopeSignals,
             Step::SetGroups { groups: vec![] },
             Step::SetHostname { hostname: "x".into() },
             Step::LoopbackUp,

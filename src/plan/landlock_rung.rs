@@ -11,7 +11,7 @@ use ::landlock::{AccessFs, BitFlags, make_bitflags};
 use super::build::{last_steps, refuse_what_is_missing, sources};
 use super::landlock::{file_rights, handled_access};
 use super::payload::workdir;
-use super::{Degraded, LandlockRule, Node, Plan, PlanError, Project, Request, Step, Tree, laws};
+use super::{Degraded, LandlockRule, Node, Plan, PlanError, Request, Step, Tree, laws};
 use crate::host::{Host, Source};
 use crate::profile::{ImageSource, LandlockMode, MapMode, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource};
 
@@ -96,12 +96,6 @@ pub fn refuse_wishes(profile: &Profile) -> Result<(), PlanError> {
     refuse_what_is_missing(profile)
 }
 
-/// Whether the payload may change mode, owner and times through a descriptor: not where it can read what the caller owns and must not
-/// change, since the kernel asks for the owner alone.
-pub fn may_change_attributes(host: &Host, project: &Project) -> bool {
-    host.uid != 0 && project.mode != ProjectMode::Ro && project.worktree.is_none()
-}
-
 /// Decides every step of a start without namespaces, in order.
 ///
 /// # Errors
@@ -111,8 +105,11 @@ pub fn build(request: &Request<'_>) -> Result<Plan, PlanError> {
     refuse_identity(request)?;
     let abi = abi(request.host)?;
     let mut plan = Plan { steps: Vec::with_capacity(48), degraded: degraded(request, abi), notes: vec![note(request, abi)] };
+    if let Some(worktree) = request.project.worktree.as_ref().filter(|_| request.project.mode == ProjectMode::Rw) {
+        plan.notes.push(format!("a git worktree: its repository {} is {NO_COMMITS}", worktree.common.path.display()));
+    }
     parent_steps(request, abi, &mut plan.steps);
-    child_steps(request, &mut plan.steps);
+    child_steps(request, abi, &mut plan.steps);
     plan.steps.push(Step::EnterLandlock { abi, rules: rules(request, abi)?, terminal: terminal(request, abi) });
     last_steps(request, &mut plan)?;
     laws::check(&plan.steps)?;
@@ -169,6 +166,9 @@ fn degraded(request: &Request<'_>, abi: u32) -> Vec<Degraded> {
         list.push(Degraded { what: "subuid", asked: "a range of ids".into(), got: "your own id alone".into() });
     }
     let project = request.project;
+    if let Some(worktree) = project.worktree.as_ref().filter(|_| project.mode == ProjectMode::Rw) {
+        list.push(Degraded { what: "worktree", asked: worktree.common.path.display().to_string(), got: NO_COMMITS.into() });
+    }
     if project.mode == ProjectMode::Rw && project.source.is_some() {
         list.extend(project.guarded.iter().map(|guarded| Degraded {
             what: "protect",
@@ -178,6 +178,9 @@ fn degraded(request: &Request<'_>, abi: u32) -> Vec<Degraded> {
     }
     list
 }
+
+/// What a worktree cannot have here.
+const NO_COMMITS: &str = "read-only: git can look, but not commit";
 
 /// The one line that is always said.
 fn note(request: &Request<'_>, abi: u32) -> String {
@@ -204,13 +207,17 @@ fn parent_steps(request: &Request<'_>, abi: u32, steps: &mut Vec<Step>) {
     steps.push(Step::Clone { namespaces: Vec::new() });
 }
 
-fn child_steps(request: &Request<'_>, steps: &mut Vec<Step>) {
+fn child_steps(request: &Request<'_>, abi: u32, steps: &mut Vec<Step>) {
     steps.extend([Step::BecomeSubreaper, Step::EndWithParent, Step::NotDumpable]);
     if request.invocation.has_terminal() {
         steps.push(Step::OpenPty);
     }
     steps.push(Step::ChangeDirectory { path: workdir(request.profile, request.image, request.invocation, request.project) });
-    steps.extend([Step::DropCapabilities { keep: Vec::new(), ambient: false }, Step::NoNewPrivileges, Step::StartPayload { init: true }]);
+    steps.extend([Step::DropCapabilities { keep: Vec::new(), ambient: false }, Step::NoNewPrivileges]);
+    if abi >= SCOPES {
+        steps.push(Step::ScopeSignals);
+    }
+    steps.push(Step::StartPayload { init: true });
 }
 
 /// Devices that every program expects. No pseudo-terminals: the directory that has them has the caller's other terminals as well.
@@ -218,9 +225,6 @@ const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random"
 
 /// File systems of the kernel that tell and are not written: in `/proc` are the settings of the caller's other processes.
 const KERNEL: [&str; 2] = ["/proc", "/sys"];
-
-/// What of a worktree's repository git writes when it commits; hooks, config and the other worktrees stay read-only.
-const REPOSITORY: [&str; 3] = ["objects", "refs", "logs"];
 
 /// Sets of rights, all that the ABI has of them.
 struct Rights {
@@ -275,11 +279,9 @@ fn rules(request: &Request<'_>, abi: u32) -> Result<Vec<LandlockRule>, PlanError
         rules.push(below(source, if project.mode == ProjectMode::Rw { rights.write } else { rights.read }));
     }
     if let Some(worktree) = &project.worktree {
+        // Where git makes its index and its locks it also keeps what says where the repository is, and with that whose commands the host's
+        // git runs: Landlock cannot tell them apart.
         rules.push(below(&worktree.common, rights.read));
-        if project.mode == ProjectMode::Rw {
-            let parts = REPOSITORY.iter().map(Path::new).chain([worktree.own.as_path()]);
-            rules.extend(parts.map(|part| named(&worktree.common.path.join(part).to_string_lossy(), rights.write, true)));
-        }
     }
     let temporary = request.temporary.ok_or(PlanError::Law("without mounts a plan has a temporary directory"))?;
     let homes = [request.home.map(|home| home.source.path.as_path()), Some(temporary)];
@@ -315,7 +317,7 @@ fn below(source: &Source, access: BitFlags<AccessFs>) -> LandlockRule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Image, Invocation, SeccompFacts, User};
+    use crate::plan::{Image, Invocation, Project, SeccompFacts, User};
     use crate::profile::{Vars, local_text};
 
     const READ: u64 = 0b1101;

@@ -80,7 +80,12 @@ const LAWS: &[Law] = &[
     Law {
         words: "no_new_privs comes before Landlock and seccomp, which need it",
         before: |step| matches!(step, Step::NoNewPrivileges),
-        after: |step| matches!(step, Step::EnterLandlock { .. } | Step::InstallSeccomp { .. }),
+        after: |step| matches!(step, Step::ScopeSignals | Step::EnterLandlock { .. } | Step::InstallSeccomp { .. }),
+    },
+    Law {
+        words: "init is in its own domain before it starts the payload, so that all that comes of it is in that too",
+        before: |step| matches!(step, Step::ScopeSignals),
+        after: |step| matches!(step, Step::StartPayload { .. }),
     },
     Law {
         words: "Landlock forbids mounts, so it comes after them, on the final tree",

@@ -244,6 +244,8 @@ pub enum Step {
         ambient: bool,
     },
     NoNewPrivileges,
+    // Without a pid namespace: init's signals reach what it has started, and nothing else.
+    ScopeSignals,
     StartPayload {
         init: bool,
     },
@@ -363,6 +365,7 @@ impl fmt::Display for Step {
                 keep.iter().try_for_each(|capability| write!(f, " {}", capability.name()))
             }
             Self::NoNewPrivileges => write!(f, "set no_new_privs"),
+            Self::ScopeSignals => write!(f, "keep init's own signals inside"),
             Self::StartPayload { init: true } => write!(f, "start the payload under init"),
             Self::StartPayload { init: false } => write!(f, "become the payload"),
             Self::SetRlimits { rlimits } => {

@@ -122,12 +122,13 @@ fn supplementary_groups(plan: &Plan) -> Vec<u32> {
 }
 
 fn protections(profile: &Profile, plan: &Plan, host: &Host) -> Vec<Protection> {
-    plan.steps.iter().filter_map(|step| protection(step, profile, host)).collect()
+    let without_namespaces = plan.steps.iter().any(|step| matches!(step, Step::Clone { namespaces } if namespaces.is_empty()));
+    plan.steps.iter().filter_map(|step| protection(step, profile, host, without_namespaces)).collect()
 }
 
 /// What a step asked for in the words of the profile, and what it came to: a step that could not do its part has ended the run, or is among
 /// what was missed.
-fn protection(step: &Step, profile: &Profile, host: &Host) -> Option<Protection> {
+fn protection(step: &Step, profile: &Profile, host: &Host, without_namespaces: bool) -> Option<Protection> {
     let security = &profile.security;
     let (name, asked, got) = match step {
         Step::Clone { namespaces } if namespaces.is_empty() => {
@@ -141,6 +142,10 @@ fn protection(step: &Step, profile: &Profile, host: &Host) -> Option<Protection>
         }
         Step::InstallSeccomp { instructions, .. } => {
             ("seccomp", json!(security.seccomp), json!({ "mode": 2, "instructions": instructions }))
+        }
+        Step::DropCapabilities { keep, .. } if without_namespaces => {
+            let got = json!({ "sets": names(keep), "bounding": "unchanged: no_new_privs alone keeps execve from giving any of it" });
+            ("capabilities", json!(names(&security.caps)), got)
         }
         Step::DropCapabilities { keep, .. } => ("capabilities", json!(names(&security.caps)), json!(names(keep))),
         Step::NoNewPrivileges => ("no_new_privs", json!(true), json!(true)),

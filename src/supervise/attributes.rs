@@ -92,7 +92,10 @@ impl Attributes {
 
     fn resolve(&self, asked: &Asked, process: &Path, memory: &std::fs::File, place: &Place) -> Result<OwnedFd, Errno> {
         let path = place.path.map(|address| read_path(memory, address)).transpose()?;
-        let link = match place.directory {
+        // The C library changes modes by the name of a descriptor in /proc, where the caller asks for the end of the path itself.
+        let by_name = path.as_ref().filter(|_| !place.no_follow).and_then(|path| descriptor_of(path.as_bytes()));
+        let path = if by_name.is_some() { None } else { path };
+        let link = match by_name.unwrap_or(place.directory) {
             libc::AT_FDCWD => process.join("cwd"),
             number => process.join(format!("fd/{number}")),
         };
@@ -169,6 +172,12 @@ fn times(memory: &std::fs::File, address: u64) -> Result<Wish, Errno> {
     }))
 }
 
+/// The number in the caller's own name of a descriptor.
+fn descriptor_of(path: &[u8]) -> Option<i32> {
+    let digits = path.strip_prefix(b"/proc/self/fd/").filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// A path in the payload's memory, page by page, since the next one need not be there.
 fn read_path(memory: &std::fs::File, address: u64) -> Result<CString, Errno> {
     const PAGE: u64 = 4096;
@@ -195,6 +204,16 @@ fn read_path(memory: &std::fs::File, address: u64) -> Result<CString, Errno> {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn a_descriptor_is_named_in_one_way() {
+        assert_eq!(descriptor_of(b"/proc/self/fd/17"), Some(17));
+        for path in
+            ["/proc/self/fd/", "/proc/self/fd/1/x", "/proc/self/fd/-100", "/proc/self/fd/+1", "/proc/1/fd/1", "/proc/self/fd/99999999999"]
+        {
+            assert_eq!(descriptor_of(path.as_bytes()), None, "{path}");
+        }
+    }
 
     #[test]
     fn paths_end_at_a_zero_byte_and_have_a_longest() {

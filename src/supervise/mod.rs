@@ -115,7 +115,12 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
         waited_idle: false,
         stop_passed_on: false,
     };
-    let end = supervision.run(&signals)?;
+    let end = supervision.run(&signals);
+    if end.is_err() {
+        // While the listener is open: a payload must not outlive what answers for it.
+        supervision.end_now();
+    }
+    let end = end?;
     let Supervision { mut orders, missed, replaced, watch, .. } = supervision;
     std::mem::forget(signals);
     // Not closed but left to the process's end, or to whoever holds it by then: closing takes some ten milliseconds.
@@ -308,6 +313,13 @@ impl Supervision<'_> {
     fn kill(&mut self) -> Result<(), SuperviseError> {
         self.stage = Stage::Killed;
         sent(self.running.kill())
+    }
+
+    /// Ends the sandbox, and waits until it is gone.
+    fn end_now(&mut self) {
+        // Ignoring: it is gone already, which is what is wanted.
+        let _ = self.running.kill();
+        let _ = self.running.reap();
     }
 
     fn send(&self, signal: Signal) -> Result<(), SuperviseError> {

@@ -207,9 +207,11 @@ pub fn keep_open(fd: OwnedFd) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(fd.into_raw_fd()) }
 }
 
-/// Signals every process that this one may signal but itself; in a pid namespace, everything in it but its init (kill(2), pid -1).
+/// Signals every process that this one may signal but itself; in a pid namespace, everything in it but its init (kill(2), pid -1). In a
+/// Landlock domain that scopes signals: everything in that domain.
 pub fn kill_all(signal: Signal) -> Result<(), Errno> {
-    // SAFETY: integers only. The caller is pid 1 of its namespace, so nothing outside is meant.
+    // SAFETY: integers only. The caller is pid 1 of its namespace, or has tried that its domain lets no signal out, so nothing
+    // outside is meant.
     if unsafe { libc::kill(-1, signal.as_raw()) } < 0 { Err(last_errno()) } else { Ok(()) }
 }
 

@@ -355,6 +355,40 @@ static void change_mode_by_descriptor(mode_t mode, const char *path, int flags)
 	close(fd);
 }
 
+/* A filter of its own whose calls of chmod(2) are answered by whoever has its descriptor. */
+static void listener(long flags)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fchmodat, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {.len = 4, .filter = code};
+
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	tell("filter", syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program) < 0 ? -1 : 0);
+}
+
+/* What needs no descriptor that may write: the kernel asks for the owner alone. */
+static void change_stdin(void)
+{
+	tell("fchmod", fchmod(0, 0666));
+	tell("fchown", fchown(0, getuid(), getgid()));
+	tell("fsetxattr", fsetxattr(0, "user.probe", "x", 1, 0));
+	tell("fremovexattr", fremovexattr(0, "user.probe"));
+	tell("futimens", futimens(0, NULL));
+}
+
+static void read_attributes(const char *path)
+{
+	char list[4096];
+	tell("getxattr", getxattr(path, "user.probe", list, sizeof list) < 0 ? -1 : 0);
+	tell("lgetxattr", lgetxattr(path, "user.probe", list, sizeof list) < 0 ? -1 : 0);
+	tell("listxattr", listxattr(path, list, sizeof list) < 0 ? -1 : 0);
+	tell("llistxattr", llistxattr(path, list, sizeof list) < 0 ? -1 : 0);
+}
+
 static void fill(const char *path, long bytes)
 {
 	static char block[65536];
@@ -781,6 +815,48 @@ static void chains(long wanted)
 		}
 }
 
+/*
+ * A chain in which each is the parent of the next: it grows at one end, by the cheapest clone there is, for as long as the one LEAD
+ * generations before the end lives, and goes on when that dies. Whoever ends one generation after the other never comes to the end of it.
+ */
+static void snake(long lead, long seconds)
+{
+	enum { ROOM = 1 << 16 };
+	static volatile struct { int pids[ROOM]; long depth; } *shared;
+	time_t end = time(NULL) + seconds;
+
+	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED)
+		die("no memory");
+	printf("ready\n");
+	fflush(stdout);
+	if (fork())
+		for (;;)
+			pause();
+	for (int fd = 0; fd < 3; fd++)
+		close(fd);
+	setsid();
+	for (;;) {
+		long depth = shared->depth;
+		/* All of them: who resumes behind a child that shared its stack is not to go on. */
+		if (time(NULL) > end)
+			kill(0, SIGKILL);
+		if (depth >= lead && !kill(shared->pids[(depth - lead) % ROOM], 0)) {
+			usleep(100);
+			continue;
+		}
+		shared->pids[depth % ROOM] = getpid();
+		shared->depth = depth + 1;
+		long child = syscall(SYS_clone, CLONE_VM | CLONE_VFORK | SIGCHLD, 0, 0, 0, 0);
+		if (child < 0) {
+			shared->depth = depth;
+			usleep(1000);
+		}
+		while (child > 0)
+			pause();
+	}
+}
+
 static void read_memory(const char *path)
 {
 	char byte;
@@ -800,7 +876,7 @@ static const char usage[] =
 	"  open PATH... | write PATH... | rename FROM TO | exchange A B | unlink PATH | rmdir PATH | link FROM TO | symlink TARGET PATH\n"
 	"  truncate PATH | chmod MODE PATH | chown UID GID PATH | mknod PATH KIND MAJOR MINOR | mount SOURCE TARGET TYPE FLAGS\n"
 	"  umount PATH | chroot PATH | mkdir PATH | setuid UID | fill PATH BYTES | exec PATH [ARG...]\n"
-	"  fchmod MODE PATH FLAGS | pair stream|seqpacket|dgram NAME | chains N | daemon FILE\n"
+	"  stdin | attributes PATH | snake LEAD SECONDS MARK | listener FLAGS | fchmod MODE PATH FLAGS | pair stream|seqpacket|dgram NAME | chains N | daemon FILE\n"
 	"  connect ADDRESS PORT | unix NAME | bind PORT | ptrace PID | kill PID SIGNAL | memory PATH\n"
 	"  setrlimit RESOURCE VALUE | getrlimit RESOURCE | umask | session\n"
 	"  signal | sleep SECONDS | exit CODE | raise SIGNAL | orphan | spawn N | walk [EXCLUDE...]\n";
@@ -922,6 +998,18 @@ static void run(int argc, char **argv)
 	} else if (IS("pair")) {
 		NEED(2);
 		pair(argv[0], argv[1]);
+	} else if (IS("stdin")) {
+		change_stdin();
+	} else if (IS("attributes")) {
+		NEED(1);
+		read_attributes(argv[0]);
+	} else if (IS("snake")) {
+		/* The mark is there to be found by. */
+		NEED(3);
+		snake(number(argv[0]), number(argv[1]));
+	} else if (IS("listener")) {
+		NEED(1);
+		listener(number(argv[0]));
 	} else if (IS("chains")) {
 		NEED(1);
 		chains(number(argv[0]));

@@ -69,9 +69,6 @@ pub struct Request<'a> {
 pub struct SameUser {
     /// Sockets of the host's network; without it there are none at all.
     pub network: bool,
-    /// Mode, owner, times and extended attributes can be changed through a descriptor without asking. Only where nothing that the payload can merely
-    /// read belongs to the caller: the kernel asks for the owner there, not for a descriptor that may write.
-    pub attributes: bool,
 }
 
 /// The list that a filter starts from.
@@ -197,7 +194,7 @@ fn allow(request: &Request<'_>, index: usize, name: &str, granted: &mut Granted)
         }
     };
     let ring = names.iter().any(|name| policy::IO_URING.calls.contains(name));
-    if request.same_user.is_some_and(|same_user| names.iter().any(|name| same_user::narrows(same_user, name))) {
+    if request.same_user.is_some() && names.iter().any(|name| same_user::narrows(name)) {
         return Err(Error::Conflict {
             asked: format!("seccomp_allow = [{name:?}]"),
             with: "isolation = \"landlock\"",

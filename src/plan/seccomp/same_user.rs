@@ -19,10 +19,10 @@ const fn shut(about: &'static str, calls: &'static [&'static str]) -> Group {
 #[rustfmt::skip]
 const REFUSED: &[Group] = &[
     shut(
-        "owner and attributes by path, and older calls for times: the kernel asks for the owner alone, and so for all of the caller's files",
+        "owner and inode flags, and older calls for times: the kernel asks for the owner alone, and so for all of the caller's files; by a \
+         descriptor too, since standard input may be a file that can merely be read",
         &[
-            "chown", "fchownat", "file_setattr", "futimesat", "lchown", "lremovexattr", "lsetxattr", "removexattr", "removexattrat",
-            "setxattr", "setxattrat", "utime", "utimes",
+            "chown", "fchown", "fchownat", "file_setattr", "futimesat", "lchown", "utime", "utimes",
         ],
     ),
     shut(
@@ -48,11 +48,16 @@ const REFUSED: &[Group] = &[
     shut("opens files and sockets past the filter", &["io_uring_enter", "io_uring_register", "io_uring_setup"]),
 ];
 
-/// Modes by path: asked of the parent, which does it in the payload's place where the payload may write.
-const ASKED: &[&str] = &["chmod", "fchmodat", "fchmodat2"];
+/// Extended attributes, ACLs among them, as though the file system had none, which programs take quietly. By path Landlock lets everybody
+/// read them; to change them the kernel asks for the owner alone, by path and by descriptor.
+#[rustfmt::skip]
+const WITHOUT_ATTRIBUTES: &[&str] = &[
+    "file_getattr", "fremovexattr", "fsetxattr", "getxattr", "getxattrat", "lgetxattr", "listxattr", "listxattrat", "llistxattr",
+    "lremovexattr", "lsetxattr", "removexattr", "removexattrat", "setxattr", "setxattrat",
+];
 
-/// What takes a descriptor, and changes what the kernel asks the owner for. `fchmod`, and utimensat(2) without a path, can be asked for.
-const ATTRIBUTES: &[&str] = &["fchown", "fremovexattr", "fsetxattr"];
+/// Modes and times: asked of the parent, which does it in the payload's place where the payload may write.
+const ASKED: &[&str] = &["chmod", "fchmod", "fchmodat", "fchmodat2", "utimensat"];
 
 /// These take a process id, and are let through for the calling process alone, which is 0: argument by call.
 const OWN_PROCESS: [(&str, u8); 5] =
@@ -62,34 +67,37 @@ const OWN_PROCESS: [(&str, u8); 5] =
 const OWN_GROUP: [(&str, u32); 2] = [("setpriority", 2), ("ioprio_set", 3)];
 
 /// What else depends on arguments.
-const BY_ARGUMENT: &[&str] = &["ioctl", "kill", "open", "openat", "openat2", "socket", "socketpair", "utimensat"];
+const BY_ARGUMENT: &[&str] = &["ioctl", "kill", "open", "openat", "openat2", "seccomp", "socket", "socketpair"];
 
 /// Whether the filter narrows a call, so that letting it through with all arguments would undo that.
-pub fn narrows(same_user: SameUser, name: &str) -> bool {
+pub fn narrows(name: &str) -> bool {
     let by_process = OWN_PROCESS.iter().map(|(call, _)| call).chain(OWN_GROUP.iter().map(|(call, _)| call));
     REFUSED.iter().any(|group| group.calls.contains(&name))
         || BY_ARGUMENT.contains(&name)
         || by_process.into_iter().any(|call| *call == name)
         || ASKED.contains(&name)
-        || !same_user.attributes && (name == "fchmod" || ATTRIBUTES.contains(&name))
+        || WITHOUT_ATTRIBUTES.contains(&name)
 }
 
 /// Takes away from a draft, and never gives: what an argument decides leads on to where the call led before.
 pub fn narrow(draft: &mut Draft, same_user: SameUser) {
-    let attributes = if same_user.attributes { &[] } else { ATTRIBUTES };
-    for name in REFUSED.iter().flat_map(|group| group.calls).chain(attributes) {
+    for name in REFUSED.iter().flat_map(|group| group.calls) {
         // What seems absent goes on seeming so.
         if draft.leaf(name) != Some(draft.missing) {
             draft.set(name, draft.refuse);
         }
     }
-    let by_descriptor: &[&str] = if same_user.attributes { &[] } else { &["fchmod"] };
-    for name in ASKED.iter().chain(by_descriptor) {
+    let not_supported = draft.graph.verdict(errno(libc::EOPNOTSUPP as u32));
+    for name in WITHOUT_ATTRIBUTES {
+        narrow_call(draft, name, |draft, before| if before == draft.missing { before } else { not_supported });
+    }
+    for name in ASKED {
         narrow_call(draft, name, asked);
     }
     sockets(draft, same_user.network);
-    files(draft, same_user.attributes);
+    files(draft);
     processes(draft);
+    filters(draft);
 }
 
 /// Every socket that can be connected by path, name or address: the session bus alone is a way out.
@@ -123,7 +131,7 @@ const ATTRIBUTE_IOCTLS: [u32; 6] = [0x4008_6602, 0x4004_6602, 0x4008_7602, 0x401
 const BTRFS_IOCTL: u32 = 0x9400;
 const CLONE_IOCTLS: [u32; 3] = [0x4004_9409, 0x4020_940D, 0xC018_9436];
 
-fn files(draft: &mut Draft, attributes: bool) {
+fn files(draft: &mut Draft) {
     // Access mode 3 asks Landlock for nothing, and gives a descriptor for fchmod(2) and ioctl(2) of any file of the caller (open(2)).
     const ACCESS_MODE: u32 = 3;
     for (name, flags) in [("open", 1), ("openat", 2)] {
@@ -133,13 +141,6 @@ fn files(draft: &mut Draft, attributes: bool) {
     }
     // It has its flags in memory; callers take openat(2) on ENOSYS.
     draft.set("openat2", draft.missing);
-    // Without a path it is futimens(3).
-    narrow_call(draft, "utimensat", |draft, before| {
-        let ask = asked(draft, before);
-        let own = if attributes { before } else { ask };
-        let low = draft.graph.test(Word::low(1), Op::Equal, 0, own, ask);
-        draft.graph.test(Word::high(1), Op::Equal, 0, low, ask)
-    });
     narrow_call(draft, "ioctl", |draft, before| {
         let clone = draft.graph.one_of(Word::low(1), &CLONE_IOCTLS, before, draft.refuse);
         let other = draft.graph.masked(Word::low(1), 0xFF00, Op::Equal, BTRFS_IOCTL, clone, before);
@@ -160,6 +161,14 @@ fn processes(draft: &mut Draft) {
     }
     // -1 means every process of the caller.
     narrow_call(draft, "kill", |draft, before| draft.graph.test(Word::low(0), Op::Equal, u32::MAX, draft.refuse, before));
+}
+
+/// A filter of the payload's own can only refuse more, but for one that has a listener: that answers, and may answer that a call goes on,
+/// what our filter hands over. While our listener is open the kernel allows no second; when the parent is gone, it would.
+fn filters(draft: &mut Draft) {
+    /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`; the kernel takes the low word of the flags.
+    const NEW_LISTENER: u32 = 1 << 3;
+    narrow_call(draft, "seccomp", |draft, before| draft.graph.test(Word::low(1), Op::AnyBit, NEW_LISTENER, draft.refuse, before));
 }
 
 /// A call that was let through is asked for; one that was not stays refused, and one that an argument decides is refused.

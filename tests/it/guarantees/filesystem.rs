@@ -314,12 +314,57 @@ fn a_worktree_reaches_its_repository_and_no_other() {
     assert!(out.stdout.contains("second\nfirst"), "{} {}", out.stdout, out.stderr);
     assert!(!main.join(".git/hooks/post-commit").exists());
     assert!(!std::fs::read_to_string(main.join(".git/config")).expect("config").contains("x\n"));
+    // What says where the repository is, and with that whose commands git runs.
+    let own = main.join(".git/worktrees/tree");
+    for (isolation, image) in [("auto", image("build-base")), ("namespaces", "host".into())] {
+        std::fs::write(tree.join("hamper.toml"), format!("image = \"{image}\"\nisolation = \"{isolation}\"\n")).expect("write");
+        let script = format!(
+            "cd {}; for f in commondir gitdir; do echo x > $f && exit 9; mv $f y && exit 8; rm $f && exit 7; echo x > y; mv y $f && exit 6; done; mv ../tree ../other && exit 5; \
+             echo x > config.worktree; echo x > ../../commondir; echo made; exit 0",
+            own.display()
+        );
+        let out = env
+            .hamper(["run"])
+            .directory(&tree)
+            .sh(&script)
+            .code(0)
+            .told(&["worktrees/tree/config.worktree appeared", ".git/commondir appeared"]);
+        assert!(out.stdout.contains("made"), "{}", out.stderr);
+        assert_eq!(std::fs::read_to_string(own.join("commondir")).expect("read"), "../..\n");
+        for made in [own.join("config.worktree"), main.join(".git/commondir")] {
+            std::fs::remove_file(made).expect("remove");
+        }
+        let script = "git status --short; git checkout --quiet -b $1 && echo three >> a && git commit --quiet -am third && git stash list && git checkout --quiet side && git status --short";
+        let out = env.hamper(["run"]).directory(&tree).payload(["sh", "-c", script, "sh", isolation]).output().any();
+        assert_eq!(out.status.code(), Some(0), "{}", out.stderr);
+        // Once there is one, it is not the payload's to change.
+        std::fs::write(own.join("config.worktree"), "").expect("write");
+        let script = format!("echo x > {}/config.worktree", own.display());
+        assert_ne!(env.hamper(["run"]).directory(&tree).sh(&script).any().status.code(), Some(0));
+        std::fs::remove_file(own.join("config.worktree")).expect("remove");
+    }
     // A worktree that the repository does not name back is none.
     let liar = env.directory("liar");
     std::fs::write(liar.join(".git"), format!("gitdir: {}/.git/worktrees/tree\n", main.display())).expect("write");
     std::fs::write(liar.join("hamper.toml"), format!("image = \"{}\"\n", image("build-base"))).expect("write");
     let out = env.hamper(["run"]).directory(&liar).sh(&format!("ls {}", main.display())).any();
     assert_ne!(out.status.code(), Some(0), "{}", out.stdout);
+}
+
+#[test]
+fn a_directory_is_no_standard_stream() {
+    let env = TestEnv::new();
+    env.profile("image = \"host\"\n");
+    env.executable("probe", std::fs::read(crate::support::probe()).expect("probe"));
+    for isolation in ["namespaces", "landlock"] {
+        let words = env.hamper(["run"]).set(&format!("isolation={isolation}")).payload(["./probe", "exit", "3"]).words();
+        let with = |redirection: &str| env.program("sh", ["-c", &format!("{words} {redirection}")]).output();
+        with("< /dev/null").code(3);
+        for (redirection, name) in [("< /", "input"), ("1< /", "output")] {
+            with(redirection).code(125).told(&[&format!("standard {name} is a directory")]);
+        }
+        with("2< /").code(125);
+    }
 }
 
 #[test]
