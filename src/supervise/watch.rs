@@ -71,7 +71,11 @@ impl Watch {
         for guarded in components(path) {
             let directory = self.project.join(guarded.parent().unwrap_or(Path::new("")));
             let added = add_watch(&self.fd, &directory, REPLACED | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD);
-            let descriptor = added.map_err(|source| WatchError { path: directory, source })?;
+            let descriptor = match added {
+                // A directory that its own user may not list: nobody but he replaces what is in it.
+                Err(Errno::ACCESS) => continue,
+                result => result.map_err(|source| WatchError { path: directory, source })?,
+            };
             let names = self.names.entry(descriptor).or_default();
             if !names.iter().any(|known| known == guarded) {
                 names.push(guarded.to_owned());
@@ -86,7 +90,7 @@ impl Watch {
         for guarded in self.missing.iter().flat_map(|path| components(path)) {
             let directory = self.project.join(guarded.parent().unwrap_or(Path::new("")));
             match add_watch(&self.fd, &directory, flags) {
-                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
                 Err(source) => return Err(WatchError { path: directory, source }),
             }
         }

@@ -113,11 +113,13 @@ fn names_are_found_in_the_project_the_configuration_and_the_binary() {
     std::fs::create_dir_all(env.config().join("hamper/profiles")).expect("directory");
     std::fs::write(env.config().join("hamper/profiles/mine.toml"), profile("configuration")).expect("profile");
     assert_eq!(run().code(0).value("WHICH="), "configuration");
+    crate::support::tick();
     env.file("profiles/mine.toml", profile("project"));
     let out = run().code(0);
     assert_eq!(out.value("WHICH="), "project");
     assert!(out.stderr.contains("profiles/mine.toml"), "it says what it shadows: {}", out.stderr);
     // A path is a path.
+    crate::support::tick();
     env.file("other.toml", profile("path"));
     assert_eq!(env.hamper(["run", "./other.toml"]).with_probe().probe("env").code(0).value("WHICH="), "path");
 }

@@ -317,6 +317,7 @@ fn a_worktree_reaches_its_repository_and_no_other() {
     // What says where the repository is, and with that whose commands git runs.
     let own = main.join(".git/worktrees/tree");
     for (isolation, image) in [("auto", image("build-base")), ("namespaces", "host".into())] {
+        crate::support::tick();
         std::fs::write(tree.join("hamper.toml"), format!("image = \"{image}\"\nisolation = \"{isolation}\"\n")).expect("write");
         let script = format!(
             "cd {}; for f in commondir gitdir; do echo x > $f && exit 9; mv $f y && exit 8; rm $f && exit 7; echo x > y; mv y $f && exit 6; done; mv ../tree ../other && exit 5; \

@@ -445,6 +445,7 @@ fn a_worktree_can_be_read_and_a_forged_one_gives_nothing() {
     }
     let tree = env.root().join("tree");
     git(&main, &format!("worktree add --quiet -b side {}", tree.display()));
+    crate::support::tick();
     std::fs::write(tree.join("hamper.toml"), "image = \"host\"\nisolation = \"landlock\"\n").expect("write");
     let own = main.join(".git/worktrees/tree");
     let script = format!(

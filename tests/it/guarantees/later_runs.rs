@@ -1,6 +1,6 @@
 //! What a payload leaves in a writable project for the runs after it: none of that decides unseen what a sandbox may reach.
 
-use crate::support::{TestEnv, image, maps};
+use crate::support::{TestEnv, image, maps, tick};
 
 fn project(env: &TestEnv) {
     env.file("plain", "");
@@ -15,11 +15,6 @@ const PLANTED: [(&str, &str, &[&str]); 5] = [
     ("sub/profiles/hello.toml", "sub", &["hello"]),
     ("x.toml", "", &["./x.toml"]),
 ];
-
-/// The clock of file times lags behind: what is made in the moment in which a run ends counts as made by it.
-fn tick() {
-    std::thread::sleep(std::time::Duration::from_millis(30));
-}
 
 fn run_in(env: &TestEnv, directory: &str, arguments: &[&str]) -> crate::support::Output {
     let run = env.hamper(std::iter::once("run").chain(arguments.iter().copied())).directory(env.project().join(directory));

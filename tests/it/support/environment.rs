@@ -78,6 +78,9 @@ impl TestEnv {
 
     /// Writes a file below the project, with its directories.
     pub fn file(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        if path.ends_with(".toml") {
+            super::tick();
+        }
         let path = self.project().join(path);
         fs::create_dir_all(path.parent().expect("parent")).expect("directories");
         fs::write(&path, content).expect("file of a test");

@@ -125,6 +125,11 @@ pub fn has_image(name: &str) -> bool {
     images().join(name).exists()
 }
 
+/// The clock of file times lags behind: what is made in the moment in which a run ends counts as made by it.
+pub fn tick() {
+    std::thread::sleep(std::time::Duration::from_millis(30));
+}
+
 /// A number that no other test of this machine has.
 pub fn unique() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
