@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::error::escape;
 use super::output::{say, talk};
+use super::progress::Display;
 use crate::host::subordinate_ranges;
 use crate::image::ImageConfig;
 use crate::profile::{ImageSource, Platform, Pull, Select};
@@ -46,6 +47,15 @@ enum Format {
 
 #[derive(Subcommand, Debug)]
 enum ImageCommand {
+    /// Fetch an image from its registry into the store
+    Pull {
+        reference: String,
+        /// Platform to take where there are several
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+        platform: Option<String>,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Load an image into the store: oci:DIR, oci-archive:FILE, docker-archive:FILE or tar:FILE
     Load {
         source: String,
@@ -124,6 +134,7 @@ fn dispatch(args: &ImageArgs) -> Result<(), Failure> {
     let store = Store::open(&store_path(args)?)?;
     let ownership = ownership(args.map)?;
     match &args.command {
+        ImageCommand::Pull { reference, platform, format } => pull(&store, ownership, reference, platform.as_deref(), *format),
         ImageCommand::Load { source, platform, format } => load(&store, ownership, source, platform.as_deref(), *format),
         ImageCommand::Ls { format } => list(&store, *format),
         ImageCommand::Inspect { image } => inspect(&store, image),
@@ -237,13 +248,13 @@ fn parse_platform(text: Option<&str>) -> Result<Platform, Failure> {
     }
 }
 
-fn prepare(store: &Store, ownership: Ownership, source: &str, platform: Option<&str>) -> Result<Prepared, Failure> {
-    let (source, platform) = (parse_source(source)?, parse_platform(platform)?);
-    let progress = |progress: Progress<'_>| match progress {
-        Progress::Layer { name, facts } => talk(&format!("{}: {} entries, {}", escape(name), facts.entries, size(facts.bytes))),
-    };
+fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, platform: Option<&str>, pull: Pull) -> Result<Prepared, Failure> {
+    let platform = parse_platform(platform)?;
+    let display = Display::new(true);
+    let reach = super::registries::reach(&display);
+    let progress = |progress: Progress<'_>| display.load(&progress);
     let request =
-        Request { source: &source, platform: &platform, pull: Pull::Missing, load: true, ownership, user: None, progress: Some(&progress) };
+        Request { source, platform: &platform, pull, load: true, ownership, user: None, registry: Some(&reach), progress: Some(&progress) };
     let prepared = rootfs::prepare(store, &request)?;
     for note in &prepared.notes {
         talk(&format!("note: {}", escape(note)));
@@ -252,7 +263,22 @@ fn prepare(store: &Store, ownership: Ownership, source: &str, platform: Option<&
 }
 
 fn load(store: &Store, ownership: Ownership, source: &str, platform: Option<&str>, format: Format) -> Result<(), Failure> {
-    let prepared = prepare(store, ownership, source, platform)?;
+    let source = parse_source(source)?;
+    if let ImageSource::Registry(reference) = &source {
+        return Err(Failure::Usage(format!("{reference} is no file: hamper image pull {reference}")));
+    }
+    say_prepared(&prepare(store, ownership, &source, platform, Pull::Missing)?, format)
+}
+
+fn pull(store: &Store, ownership: Ownership, reference: &str, platform: Option<&str>, format: Format) -> Result<(), Failure> {
+    let source = parse_source(reference)?;
+    if !matches!(source, ImageSource::Registry(_)) {
+        return Err(Failure::Usage(format!("{reference} is in no registry: hamper image load {reference}")));
+    }
+    say_prepared(&prepare(store, ownership, &source, platform, Pull::Always)?, format)
+}
+
+fn say_prepared(prepared: &Prepared, format: Format) -> Result<(), Failure> {
     match format {
         Format::Table => say(&prepared.digest.to_string()),
         Format::Json => {
@@ -264,7 +290,7 @@ fn load(store: &Store, ownership: Ownership, source: &str, platform: Option<&str
 
 fn unpack(store: &Store, source: &str, platform: Option<&str>, directory: &Path) -> Result<(), Failure> {
     // A copy that is the caller's own is made of trees that are.
-    let prepared = prepare(store, Ownership::Single, source, platform)?;
+    let prepared = prepare(store, Ownership::Single, &parse_source(source)?, platform, Pull::Missing)?;
     let entries = rootfs::export(store, &prepared, directory)?;
     talk(&format!("{entries} entries"));
     Ok(())
@@ -322,7 +348,7 @@ fn say_removed(removed: &Removed, format: Format) {
     }
 }
 
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

@@ -8,10 +8,13 @@ mod image;
 mod image_facts;
 mod image_facts_store;
 mod landlock_rung;
+mod login;
 mod notice;
 mod output;
 mod plan;
 mod profile;
+mod progress;
+mod registries;
 mod run;
 mod shell;
 mod start;
@@ -41,6 +44,8 @@ enum Command {
     Shell(shell::ShellArgs),
     Plan(plan::PlanArgs),
     Image(image::ImageArgs),
+    Login(login::LoginArgs),
+    Logout(login::LogoutArgs),
     Profile(profile::ProfileArgs),
     Trust(trust::TrustArgs),
     Doctor(doctor::DoctorArgs),
@@ -74,6 +79,8 @@ fn dispatch(all: &sys::Arguments) -> ExitCode {
         Command::Shell(args) => shell::run(args, all),
         Command::Plan(args) => plan::run(args, all),
         Command::Image(args) => image::run(&args),
+        Command::Login(args) => login::login(&args),
+        Command::Logout(args) => login::log_out(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Trust(args) => trust::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -9,6 +9,7 @@ use super::prepare::{Prepared, Tree};
 use super::record::{self, ImageRecord, ReferenceRecord};
 use super::{Error, Ownership};
 use crate::image::Reference;
+use crate::profile::Platform;
 use crate::store::{Lock, Store, TreeFacts};
 
 /// What a removal has taken away.
@@ -58,9 +59,8 @@ pub fn find_image(store: &Store, wanted: &str) -> Result<ImageRecord, Error> {
 
 fn by_reference(store: &Store, all: &[ImageRecord], wanted: &str) -> Result<Option<ImageRecord>, Error> {
     let Ok(reference) = wanted.parse::<Reference>() else { return Ok(None) };
-    let Some(bytes) = store.read(&record::reference_path(&reference))? else { return Ok(None) };
-    let Ok(record) = serde_json::from_slice::<ReferenceRecord>(&bytes) else { return Ok(None) };
-    Ok(all.iter().find(|image| image.digest == record.digest).cloned())
+    let Some(digest) = record::read_reference(store, &reference, &Platform::native())? else { return Ok(None) };
+    Ok(all.iter().find(|image| image.digest == digest).cloned())
 }
 
 /// Removes one image, and the layers that no other image has.

@@ -125,7 +125,16 @@ fn prepare_source(store: &Store, source: &ImageSource) -> Result<Prepared, Error
     let platform = Platform::native();
     prepare(
         store,
-        &Request { source, platform: &platform, pull: Pull::Missing, load: true, ownership: Ownership::Single, user: None, progress: None },
+        &Request {
+            source,
+            platform: &platform,
+            pull: Pull::Missing,
+            load: true,
+            ownership: Ownership::Single,
+            user: None,
+            registry: None,
+            progress: None,
+        },
     )
 }
 
