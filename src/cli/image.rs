@@ -253,8 +253,17 @@ fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, platform: 
     let display = Display::new(true);
     let reach = super::registries::reach(&display);
     let progress = |progress: Progress<'_>| display.load(&progress);
-    let request =
-        Request { source, platform: &platform, pull, load: true, ownership, user: None, registry: Some(&reach), progress: Some(&progress) };
+    let request = Request {
+        source,
+        platform: &platform,
+        pull,
+        load: true,
+        ownership,
+        user: None,
+        locked: None,
+        registry: Some(&reach),
+        progress: Some(&progress),
+    };
     let prepared = rootfs::prepare(store, &request)?;
     for note in &prepared.notes {
         talk(&format!("note: {}", escape(note)));

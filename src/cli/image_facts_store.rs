@@ -33,6 +33,7 @@ pub fn store_image(
         load,
         ownership: ownership(profile, host),
         user: profile.identity.user.as_ref(),
+        locked: profile.locked.as_deref(),
         registry: (load && !offline).then_some(&reach),
         progress: Some(&progress),
     };

@@ -8,6 +8,7 @@ mod image;
 mod image_facts;
 mod image_facts_store;
 mod landlock_rung;
+mod lock;
 mod login;
 mod notice;
 mod output;
@@ -44,6 +45,7 @@ enum Command {
     Shell(shell::ShellArgs),
     Plan(plan::PlanArgs),
     Image(image::ImageArgs),
+    Lock(lock::LockArgs),
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
     Profile(profile::ProfileArgs),
@@ -79,6 +81,7 @@ fn dispatch(all: &sys::Arguments) -> ExitCode {
         Command::Shell(args) => shell::run(args, all),
         Command::Plan(args) => plan::run(args, all),
         Command::Image(args) => image::run(&args),
+        Command::Lock(args) => lock::run(&args),
         Command::Login(args) => login::login(&args),
         Command::Logout(args) => login::log_out(&args),
         Command::Profile(args) => profile::run(&args),

@@ -23,7 +23,7 @@ pub use config::ImageConfig;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error::Error;
 pub use media::Compression;
-pub use open::{Image, Layer, open, open_remote};
+pub use open::{Image, Layer, open, open_platforms, open_remote};
 pub use reference::Reference;
 pub use remote::Remote;
 

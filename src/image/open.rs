@@ -105,6 +105,36 @@ pub fn open_remote(remote: &Arc<dyn Remote>, reference: &Reference, platform: &P
     descend(&layout, digest, bytes, vec![reference.to_string()], platform)
 }
 
+/// Every platform of what `reference` stands for now, with its image. Where there is no index, the one image is that of `only`.
+///
+/// # Errors
+/// As [`open_remote`].
+pub fn open_platforms(remote: &Arc<dyn Remote>, reference: &Reference, only: &Platform) -> Result<Vec<(Platform, Image)>, Error> {
+    let layout = Layout::Remote(Arc::clone(remote));
+    let bytes = remote.manifest_of_tag(reference.tag.as_deref().unwrap_or("latest"))?;
+    let digest = Digest::of(&bytes);
+    let what = format!("{digest} of {}", layout.name());
+    let names = || vec![reference.to_string()];
+    let entries = match Document::parse(&bytes, &what)? {
+        Document::Manifest(manifest) => return Ok(vec![(only.clone(), finish(&layout, digest, bytes, &manifest, names(), only)?)]),
+        Document::Index(entries) => entries,
+    };
+    let mut found: Vec<(Platform, Image)> = Vec::new();
+    for platform in entries.iter().filter(|one| one.is_image()).filter_map(|one| one.platform.as_ref()) {
+        if found.iter().any(|(known, _)| known == platform) {
+            continue;
+        }
+        if found.len() == MAX_PLATFORMS {
+            return Err(Error::refused(what, format!("it has more than {MAX_PLATFORMS} platforms")));
+        }
+        found.push((platform.clone(), descend(&layout, digest.clone(), bytes.clone(), names(), platform)?));
+    }
+    Ok(found)
+}
+
+/// Docker's official images have ten.
+const MAX_PLATFORMS: usize = 64;
+
 /// From a manifest or an index, whose bytes have been verified, to the image for `platform`.
 fn descend(layout: &Layout, mut digest: Digest, mut bytes: Vec<u8>, names: Vec<String>, platform: &Platform) -> Result<Image, Error> {
     for _ in 0..MAX_INDEX_DEPTH {

@@ -49,6 +49,9 @@ pub enum Error {
     /// A registry's image, and the registry may not be asked.
     #[error("image `{image}` is not in the store, and no registry may be asked for it here")]
     NotPulled { image: String, command: String },
+    /// A tag stands for something else than it did when it was locked.
+    #[error("{image} is locked to {locked}, and is {found} now")]
+    Moved { image: String, locked: String, found: Digest },
     #[error("a thread that unpacked {0} ended unexpectedly")]
     Thread(String),
     #[error("the image has no layers")]
@@ -87,6 +90,7 @@ impl Error {
             Self::Maps(_) | Self::Namespace { .. } => {
                 Some("hamper doctor says what is missing; `identity.map = \"single\"` needs no range")
             }
+            Self::Moved { .. } => Some("to take the new one: hamper lock; to stay with the old: name it by its digest, `NAME@sha256:…`"),
             Self::InUse(_) => Some("stop the sandbox first: hamper ps"),
             Self::NoSuchImage { .. } => Some("hamper image ls"),
             Self::NotLoaded { command, .. } | Self::NotPulled { command, .. } => Some(command),

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use super::prepare::Request;
+use super::prepare::{Request, check_lock};
 use super::record::{self, ImageRecord};
 use super::{Error, not_loaded};
 use crate::image::{self, Digest, Image, Reference, Remote};
@@ -31,6 +31,9 @@ pub(super) fn open(store: &Store, request: &Request<'_>, reference: &Reference) 
     let name = format!("{}/{}", reference.registry, reference.repository);
     let kept: Arc<dyn Remote> = Arc::new(Kept { store: Store::open(store.path())?, upstream, name });
     let mut image = image::open_remote(&kept, &wanted, request.platform)?;
+    if let Some(found) = &image.digest {
+        check_lock(request, found)?;
+    }
     image.names = vec![reference.to_string()];
     Ok(image)
 }

@@ -29,6 +29,8 @@ pub struct Request<'a> {
     pub ownership: Ownership,
     /// Instead of the image's USER.
     pub user: Option<&'a UserSpec>,
+    /// The only manifest that a reference may stand for; what is another one is refused.
+    pub locked: Option<&'a str>,
     /// How the repository of a reference is reached; absent: no registry is asked. Called where the store does not do, never for an image
     /// that is ready.
     pub registry: Option<&'a Registries<'a>>,
@@ -105,6 +107,7 @@ pub fn prepare(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> 
         && let Some(key) = record::key(store, request)?
         && let Some(prepared) = record::read(store, &key)?
     {
+        check_lock(request, &prepared.digest)?;
         return Ok(prepared);
     }
     if !request.load {
@@ -142,6 +145,14 @@ fn open(store: &Store, request: &Request<'_>) -> Result<Image, Error> {
     match request.source {
         ImageSource::Registry(text) => super::kept::open(store, request, &text.parse()?),
         source => Ok(image::open(source, request.platform)?),
+    }
+}
+
+/// Whether an image is the one that the lock file names.
+pub(super) fn check_lock(request: &Request<'_>, found: &Digest) -> Result<(), Error> {
+    match request.locked.filter(|locked| **locked != found.to_string()) {
+        Some(locked) => Err(Error::Moved { image: describe(request.source), locked: locked.to_owned(), found: found.clone() }),
+        None => Ok(()),
     }
 }
 

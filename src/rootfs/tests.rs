@@ -132,6 +132,7 @@ fn prepare_source(store: &Store, source: &ImageSource) -> Result<Prepared, Error
             load: true,
             ownership: Ownership::Single,
             user: None,
+            locked: None,
             registry: None,
             progress: None,
         },

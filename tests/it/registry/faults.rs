@@ -278,3 +278,68 @@ fn a_pull_that_is_killed_leaves_what_the_next_one_goes_on_from() {
         "42"
     );
 }
+
+#[test]
+fn fifty_kills_tear_nothing() {
+    require!(has_image("layers8"), "the test images");
+    let whole = content("layers8");
+    let again = whole.clone();
+    let registry = Faulty::serve_content(whole, move |asked, _| {
+        asked.is_blob().then(|| {
+            std::thread::sleep(Duration::from_millis(8));
+            right(asked, &again)
+        })
+    });
+    let env = TestEnv::alone();
+    let mut next = numbers(11);
+    for _ in 0..50 {
+        let child = env.hamper(["image", "--map", "single", "pull", &registry.reference()]).spawn();
+        std::thread::sleep(Duration::from_millis(next(120) as u64));
+        child.signal(rustix::process::Signal::KILL);
+        drop(child);
+    }
+    let digest = pull(&env, &registry.reference()).code(0).stdout;
+    assert_eq!(layers(&env), 8);
+    for directory in ["blobs/sha256", "images", "references", "prepared"] {
+        assert!(kept(&env, directory).iter().all(|name| !name.starts_with(".tmp-")), "{directory}");
+    }
+    // As one that was never disturbed.
+    let other = TestEnv::alone();
+    assert_eq!(pull(&other, &registry.reference()).code(0).stdout, digest);
+    let facts = |env: &TestEnv| {
+        let mut all: Vec<Vec<u8>> = kept(env, "layers")
+            .iter()
+            .filter(|name| name.ends_with(".json"))
+            .map(|name| std::fs::read(env.store().join("layers").join(name)).expect("facts"))
+            .collect();
+        all.sort();
+        all
+    };
+    assert_eq!(facts(&env), facts(&other));
+    env.run(&registry.reference()).map("single").args(["--offline"]).probe("exit 4").code(4);
+}
+
+#[test]
+fn a_full_disk_is_told_and_what_has_come_stays() {
+    require!(has_image("node14"), "the test images");
+    let registry = Faulty::serve("node14", |_, _| None);
+    let env = TestEnv::alone();
+    let hamper = crate::support::hamper();
+    // Room for the smallest layers only; then for all.
+    let script = "mount -t tmpfs -o size=280m none \"$1\" || exit 77; head -c 240M /dev/zero >\"$1/ballast\"; \
+                  \"$2\" image --store \"$1/s\" --map single pull \"$3\"; echo \"ended $?\"; find \"$1/s/layers\" -name '.tmp-*' | wc -l; \
+                  rm \"$1/ballast\"; \"$2\" image --store \"$1/s\" --map single pull \"$3\"";
+    let mount = env.directory("small");
+    let seen = env
+        .program(
+            "unshare",
+            ["-r", "-m", "sh", "-c", script, "sh", &mount.display().to_string(), &hamper.display().to_string(), &registry.reference()],
+        )
+        .output()
+        .any();
+    require!(seen.status.code() != Some(77), "tmpfs in a user namespace");
+    let seen = seen.code(0).told(&["No space left on device", "hint: free some space"]);
+    let lines: Vec<&str> = seen.stdout.lines().collect();
+    assert_eq!((lines[0], lines[1].trim()), ("ended 1", "0"), "{lines:?}");
+    assert!(lines[2].starts_with("sha256:"), "{lines:?}");
+}

@@ -3,6 +3,7 @@
 mod auth;
 mod faults;
 mod faulty;
+mod lock;
 mod progress;
 mod pull;
 mod server;
