@@ -100,8 +100,13 @@ pub fn hold(profile: &mut Profile, caller: Caller, strictly: bool) -> Result<(),
     let Some((path, lock)) = read else {
         return refuse(format!("{reference} is to be locked, and there is no {LOCK_NAME}"), "hamper lock");
     };
-    let platform = profile.platform.to_string();
-    let found = lock.find(&reference.to_string()).and_then(|image| image.platform(&platform));
+    let platform = &profile.platform;
+    let found = lock.find(&reference.to_string()).and_then(|image| {
+        // As from an index: `linux/arm64` is met by what is there as `linux/arm64/v8`.
+        let known: Vec<_> = image.platforms.iter().filter_map(|one| Some((one.platform()?, one))).collect();
+        let offered: Vec<_> = known.iter().map(|(platform, _)| platform.clone()).collect();
+        image::best_platform(&offered, platform).map(|index| known[index].1)
+    });
     let Some(found) = found else {
         return refuse(format!("{} has no {reference} for {platform}", path.display()), "hamper lock");
     };

@@ -21,6 +21,7 @@ pub mod tar;
 pub use blob::{Blob, BlobReader};
 pub use config::ImageConfig;
 pub use digest::{Algorithm, Digest, Hasher};
+pub use document::best_platform;
 pub use error::Error;
 pub use media::Compression;
 pub use open::{Image, Layer, open, open_platforms, open_remote};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::Platform;
 use super::files::{self, Caller, Opened, ReadError};
 
 /// Beside the profile; several profiles of a directory share it.
@@ -85,6 +86,15 @@ impl Lock {
 impl LockedImage {
     pub fn platform(&self, name: &str) -> Option<&LockedPlatform> {
         self.platforms.iter().find(|platform| platform.name == name)
+    }
+}
+
+impl LockedPlatform {
+    /// The platform that the name means; `None`: it is none.
+    pub fn platform(&self) -> Option<Platform> {
+        let mut parts = self.name.split('/').map(str::to_owned);
+        let platform = Platform { os: parts.next()?, architecture: parts.next()?, variant: parts.next() };
+        parts.next().is_none().then_some(platform)
     }
 }
 

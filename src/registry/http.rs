@@ -171,6 +171,8 @@ impl Http {
             .timeout_connect(Some(CONNECT))
             .timeout_per_read(Some(stall))
             .timeout_per_write(Some(stall))
+            // Up to the end of the headers; the body has its own pace.
+            .timeout_recv_response(Some(stall.saturating_mul(2)))
             .max_response_header_size(64 << 10)
             .max_idle_age(Duration::from_secs(10));
         if tls {

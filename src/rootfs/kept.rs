@@ -29,7 +29,7 @@ pub(super) fn open(store: &Store, request: &Request<'_>, reference: &Reference) 
         (None, None) => return Err(not_loaded(request)),
     };
     let name = format!("{}/{}", reference.registry, reference.repository);
-    let kept: Arc<dyn Remote> = Arc::new(Kept { store: Store::open(store.path())?, upstream, name });
+    let kept: Arc<dyn Remote> = Arc::new(Kept { store: Store::open(store.path())?, upstream, name, reference: reference.to_string() });
     let mut image = image::open_remote(&kept, &wanted, request.platform)?;
     if let Some(found) = &image.digest {
         check_lock(request, found)?;
@@ -55,13 +55,15 @@ struct Kept {
     store: Store,
     upstream: Option<Arc<dyn Remote>>,
     name: String,
+    /// As it was asked for, for hints.
+    reference: String,
 }
 
 impl Kept {
     fn upstream(&self, what: &str) -> Result<&Arc<dyn Remote>, image::Error> {
         self.upstream.as_ref().ok_or_else(|| image::Error::Remote {
             words: format!("{what} of {} is not in the store, and no registry may be asked", self.name),
-            hint: Some(format!("hamper image pull {}", self.name)),
+            hint: Some(format!("hamper image pull {}", self.reference)),
             source: None,
         })
     }

@@ -8,7 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Names that hamper reads by itself, and that git on the host obeys.
-const NAMES: [&str; 2] = ["hamper.toml", "hamper.local.toml"];
+const NAMES: [&str; 3] = ["hamper.toml", "hamper.local.toml", LOCK];
+/// Beside any profile.
+const LOCK: &str = "hamper.lock";
 const REPOSITORY: &str = ".git";
 const GIT: [&str; 2] = [".git/commondir", ".git/config.worktree"];
 /// Where named profiles of a project are.
@@ -82,7 +84,11 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 /// Whether a name in one of the directories can be a profile's, or that of the directory of profiles.
 pub(super) fn is_obeyed(name: &Path) -> bool {
-    name == Path::new(PROFILES) || name.extension().is_some_and(|end| end == "toml")
+    name == Path::new(PROFILES) || is_profile(name)
+}
+
+fn is_profile(name: &Path) -> bool {
+    name.extension().is_some_and(|end| end == "toml") || name == Path::new(LOCK)
 }
 
 fn profiles(project: &Path) -> BTreeMap<PathBuf, Stamp> {
@@ -95,9 +101,7 @@ fn profiles(project: &Path) -> BTreeMap<PathBuf, Stamp> {
     NAMES.iter().for_each(|name| look(name.into()));
     if let Ok(entries) = project.join(PROFILES).read_dir() {
         let names = entries.take(MAX_PROFILES).filter_map(|entry| Some(entry.ok()?.file_name()));
-        names
-            .filter(|name| Path::new(name).extension().is_some_and(|end| end == "toml"))
-            .for_each(|name| look(Path::new(PROFILES).join(name)));
+        names.filter(|name| is_profile(Path::new(name))).for_each(|name| look(Path::new(PROFILES).join(name)));
     }
     found
 }

@@ -219,6 +219,22 @@ fn a_sender_that_stalls_or_drips_is_given_up() {
 }
 
 #[test]
+fn a_body_may_take_its_time_as_long_as_it_comes() {
+    let env = TestEnv::alone();
+    std::fs::create_dir_all(env.config().join("hamper")).expect("config");
+    std::fs::write(env.config().join("hamper/registries.toml"), "retries = 0\nstall_timeout = 1\n").expect("settings");
+    let whole = content("busybox");
+    let (path, bytes) = largest(&whole);
+    // Far above the least pace, and much longer than an answer may take to begin.
+    let pause = Duration::from_secs(4) / u32::try_from(bytes.len() / 16).expect("fits");
+    let again = whole.clone();
+    let registry =
+        Faulty::serve_content(whole, move |asked, _| (asked.path == path).then(|| Reply { drip: Some(pause), ..right(asked, &again) }));
+    let seen = pull(&env, &registry.reference()).code(0);
+    assert!(seen.took > Duration::from_secs(3), "{:?}", seen.took);
+}
+
+#[test]
 fn documents_are_bounded() {
     let big = vec![b' '; 5 << 20];
     let registry = Faulty::serve("busybox", move |_, _| Some(Reply::new(200, big.clone())));

@@ -76,6 +76,13 @@ fn a_lock_file_is_read_with_the_care_of_a_profile() {
         env.file("hamper.lock", text);
         env.run_profile().probe("exit 4").code(125).told(&["hamper.lock", word]);
     }
+    // Made where no run is held to it, it is not obeyed unseen.
+    env.file("hamper.lock", &good);
+    let write = "x=$(cat hamper.lock); echo \"$x\" >hamper.lock";
+    env.run_profile().set("pull=missing").args(["--entrypoint", ""]).payload(["sh", "-c", write]).output().code(0);
+    env.run_profile().probe("exit 4").code(125).told(&["hamper.lock", "hamper trust"]);
+    env.hamper(["trust", "hamper.lock"]).output().code(0);
+    env.run_profile().probe("exit 4").code(4);
     let path = env.file("hamper.lock", good);
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("mode");
     env.run_profile().probe("exit 4").code(125).told(&["hamper.lock", "can be written by others"]);
