@@ -13,9 +13,12 @@
 //! The time of a file's last change (ctime) is the kernel's, and nobody can set it back. A run that was killed has no end: it lasts until
 //! somebody sees that its process is gone.
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,30 +30,35 @@ use super::start::make_directory;
 use crate::host::Directories;
 
 /// Beyond this the ledger is written anew with what still matters, if that is less than half of it.
-const COMPACT: usize = 16 << 10;
-/// No ledger grows so far; one that did would say nothing that can be trusted.
+const COMPACT: usize = 8 << 10;
+/// No ledger grows so far: what a compacted one holds is a line for each project and [`MOST_KNOWN`] files.
 const MOST: u64 = 8 << 20;
 /// Files that a compacted ledger still knows.
 const MOST_KNOWN: usize = 1024;
 /// File times come from a clock that lags behind by up to a timer tick.
-const TICK: i128 = 20_000_000;
+const TICK: i64 = 20_000_000;
+
+/// Where in the ledger's bytes something stands: a start reads hundreds of records and looks at few.
+type Piece = Range<usize>;
 
 /// A time during which a payload could write below a directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Span {
-    id: String,
-    tree: PathBuf,
+    id: Piece,
+    tree: Piece,
     /// Nanoseconds since 1970.
-    start: i128,
-    end: Option<i128>,
-    guarded: Vec<PathBuf>,
+    start: i64,
+    end: Option<i64>,
+    guarded: Vec<Piece>,
 }
 
 #[derive(Debug, Default)]
 struct Records {
+    bytes: Vec<u8>,
+    /// Those of one run stand side by side.
     spans: Vec<Span>,
     /// Stamp and path; the last of a path counts.
-    known: Vec<(String, PathBuf)>,
+    known: Vec<(Piece, Piece)>,
 }
 
 /// The ledger as it was when a run began, and the open file.
@@ -58,7 +66,6 @@ struct Records {
 pub struct Ledger {
     path: PathBuf,
     file: Option<File>,
-    size: usize,
     records: Records,
     /// Files that are the caller's, as this run has found out.
     fresh: Vec<(String, PathBuf)>,
@@ -68,7 +75,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// # Errors
-    /// [`CliError::Io`] of open(2) or read(2); none where there is no ledger yet.
+    /// [`CliError::Io`] of open(2) or read(2), `EFBIG` for one that is too large to be hamper's work; none where there is no ledger yet.
     pub fn read(directories: &Directories) -> Result<Self, CliError> {
         let path = directories.state.join("ledger");
         let wrap = |source| CliError::Io { act: "read", path: path.clone(), source };
@@ -78,15 +85,14 @@ impl Ledger {
             result => Some(File::from(result.map_err(|errno| wrap(errno.into()))?)),
         };
         let bytes = file.as_ref().map(read_all).transpose().map_err(wrap)?.unwrap_or_default();
-        let records = Records::parse(&bytes);
-        Ok(Self { path, file, size: bytes.len(), records, fresh: Vec::new(), id: None })
+        Ok(Self { path, file, records: Records::parse(bytes), fresh: Vec::new(), id: None })
     }
 
     /// The first of the files that a payload may have made or changed. What is missing is told by whoever reads it.
     pub fn suspect(&mut self, files: &[PathBuf]) -> Option<PathBuf> {
         for file in files {
             let Some((stamp, changed)) = stamp(file) else { continue };
-            if self.records.known.iter().rev().find(|(_, known)| known == file).is_some_and(|(known, _)| *known == stamp) {
+            if self.records.known_stamp(file) == Some(stamp.as_bytes()) {
                 continue;
             }
             if self.records.is_suspect(file, changed) {
@@ -119,11 +125,9 @@ impl Ledger {
         let mut bytes = Vec::new();
         for (stamp, file) in std::mem::take(&mut self.fresh) {
             bytes.extend(record(&[b"t", stamp.as_bytes(), file.as_os_str().as_bytes()]));
-            self.records.known.push((stamp, file));
         }
-        for span in self.records.spans.iter_mut().filter(|span| span.end.is_none() && !is_alive(&span.id)) {
-            bytes.extend(record(&[b"e", span.id.as_bytes(), now.to_string().as_bytes()]));
-            span.end = Some(now);
+        for id in self.records.killed() {
+            bytes.extend(record(&[b"e", id, now.to_string().as_bytes()]));
         }
         if !trees.is_empty() {
             let id = format!("{}-{now}", std::process::id());
@@ -135,7 +139,7 @@ impl Ledger {
             }
             self.id = Some(id);
         }
-        if self.size > COMPACT {
+        if self.records.bytes.len() > COMPACT {
             self.compact()?;
         }
         if bytes.is_empty() { Ok(()) } else { self.append(&bytes) }
@@ -168,9 +172,8 @@ impl Ledger {
     /// Writes the ledger anew. The end of a run that is appended to the old one meanwhile is lost: it then counts as killed.
     fn compact(&mut self) -> Result<(), CliError> {
         let wrap = |source| CliError::Io { act: "write", path: self.path.clone(), source };
-        self.records.compact();
-        let bytes = self.records.bytes();
-        if bytes.len() > self.size / 2 {
+        let bytes = self.records.compact();
+        if bytes.len() > self.records.bytes.len() / 2 {
             return Ok(());
         }
         let temporary = self.path.with_extension(format!("tmp-{}", std::process::id()));
@@ -189,89 +192,127 @@ impl Ledger {
 }
 
 impl Records {
-    fn parse(bytes: &[u8]) -> Self {
-        let mut records = Self::default();
-        for record in bytes.split(|byte| *byte == 0) {
-            let mut fields = record.splitn(4, |byte| *byte == b'\t');
-            let (kind, first) = (fields.next().unwrap_or_default(), text(fields.next()));
-            let (second, third) = (fields.next(), fields.next());
-            match (kind, third) {
-                (b"s", Some(tree)) => {
-                    if let Ok(start) = text(second).parse() {
-                        records.spans.push(Span { id: first, tree: path(tree), start, end: None, guarded: Vec::new() });
-                    }
+    fn parse(bytes: Vec<u8>) -> Self {
+        let (mut spans, mut known): (Vec<Span>, _) = (Vec::new(), Vec::new());
+        let mut at = 0;
+        while let Ok(record) = CStr::from_bytes_until_nul(&bytes[at..]) {
+            let whole = at..at + record.count_bytes();
+            at = whole.end + 1;
+            let Some((kind, rest)) = split(&bytes, whole) else { continue };
+            let Some((first, rest)) = split(&bytes, rest) else { continue };
+            match &bytes[kind] {
+                b"s" => {
+                    let Some((start, tree)) = split(&bytes, rest) else { continue };
+                    // A beginning that cannot be read is one that nothing came before.
+                    let start = number(&bytes[start]).unwrap_or(i64::MIN);
+                    spans.push(Span { id: first, tree, start, end: None, guarded: Vec::new() });
                 }
-                (b"g", _) => {
-                    let file = rest(record);
-                    records.spans.iter_mut().filter(|span| span.id == first).for_each(|span| span.guarded.push(file.clone()));
+                b"g" => of_run(&bytes, &mut spans, first).for_each(|span| span.guarded.push(rest.clone())),
+                b"e" => {
+                    let end = number(&bytes[rest]);
+                    of_run(&bytes, &mut spans, first).for_each(|span| span.end = end);
                 }
-                (b"e", None) => {
-                    let end = text(second).parse().ok();
-                    records.spans.iter_mut().filter(|span| span.id == first).for_each(|span| span.end = end);
-                }
-                (b"t", _) => records.known.push((first, rest(record))),
+                b"t" => known.push((first, rest)),
                 _ => {}
             }
         }
-        records
+        Self { bytes, spans, known }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    fn path(&self, piece: &Piece) -> &Path {
+        Path::new(OsStr::from_bytes(&self.bytes[piece.clone()]))
+    }
+
+    fn known_stamp(&self, file: &Path) -> Option<&[u8]> {
+        let file = file.as_os_str().as_bytes();
+        let (stamp, _) = self.known.iter().rev().find(|(_, known)| self.bytes[known.clone()] == *file)?;
+        Some(&self.bytes[stamp.clone()])
+    }
+
+    /// The runs that have not ended and are no more.
+    fn killed(&self) -> impl Iterator<Item = &[u8]> {
+        let open = self.spans.iter().filter(|span| span.end.is_none()).map(|span| &self.bytes[span.id.clone()]);
+        open.filter(|id| !is_alive(id))
+    }
+
+    /// The same with one span for all that is over below a directory, and the last stamp of each file.
+    fn compact(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for (stamp, file) in &self.known {
-            bytes.extend(record(&[b"t", stamp.as_bytes(), file.as_os_str().as_bytes()]));
+        for (stamp, file) in self.last_known() {
+            bytes.extend(record(&[b"t", stamp, file]));
         }
-        for Span { id, tree, start, end, guarded } in &self.spans {
-            bytes.extend(record(&[b"s", id.as_bytes(), start.to_string().as_bytes(), tree.as_os_str().as_bytes()]));
-            for file in guarded {
-                bytes.extend(record(&[b"g", id.as_bytes(), file.as_os_str().as_bytes()]));
+        let mut over: BTreeMap<&[u8], (i64, i64)> = BTreeMap::new();
+        // A run guards the same files in all its trees.
+        let mut guarded = BTreeSet::new();
+        for span in &self.spans {
+            let (id, tree) = (&self.bytes[span.id.clone()], &self.bytes[span.tree.clone()]);
+            if let Some(end) = span.end {
+                let known = over.entry(tree).or_insert((span.start, end));
+                *known = (known.0.min(span.start), known.1.max(end));
+                continue;
             }
-            if let Some(end) = end {
-                bytes.extend(record(&[b"e", id.as_bytes(), end.to_string().as_bytes()]));
-            }
+            bytes.extend(record(&[b"s", id, span.start.to_string().as_bytes(), tree]));
+            guarded.extend(span.guarded.iter().map(|file| (id, &self.bytes[file.clone()])));
+        }
+        for (id, file) in guarded {
+            bytes.extend(record(&[b"g", id, file]));
+        }
+        for (number, (tree, (start, end))) in over.into_iter().enumerate() {
+            // A number of no process.
+            let id = format!("0-{number}");
+            bytes.extend(record(&[b"s", id.as_bytes(), start.to_string().as_bytes(), tree]));
+            bytes.extend(record(&[b"e", id.as_bytes(), end.to_string().as_bytes()]));
         }
         bytes
     }
 
-    /// One span for all that is over below a directory, and the last stamp of each file.
-    fn compact(&mut self) {
-        let mut spans: Vec<Span> = Vec::new();
-        for span in std::mem::take(&mut self.spans) {
-            let over = spans.iter_mut().find(|known| known.end.is_some() && span.end.is_some() && known.tree == span.tree);
-            match over {
-                None => spans.push(Span {
-                    id: format!("{}-{}", span.id, spans.len()),
-                    guarded: if span.end.is_some() { Vec::new() } else { span.guarded.clone() },
-                    ..span
-                }),
-                Some(known) => {
-                    known.start = known.start.min(span.start);
-                    known.end = known.end.max(span.end);
-                }
-            }
-        }
-        self.spans = spans;
-        let mut known: Vec<(String, PathBuf)> = Vec::new();
-        for (stamp, file) in std::mem::take(&mut self.known).into_iter().rev() {
-            if known.len() < MOST_KNOWN && !known.iter().any(|(_, other)| *other == file) {
-                known.push((stamp, file));
-            }
-        }
-        known.reverse();
-        self.known = known;
+    fn last_known(&self) -> Vec<(&[u8], &[u8])> {
+        let mut seen = HashSet::new();
+        let all = self.known.iter().rev().map(|(stamp, file)| (&self.bytes[stamp.clone()], &self.bytes[file.clone()]));
+        let mut last: Vec<_> = all.filter(|(_, file)| seen.insert(*file)).take(MOST_KNOWN).collect();
+        last.reverse();
+        last
     }
 
-    fn is_suspect(&self, file: &Path, changed: i128) -> bool {
-        let could_write = |span: &&Span| file.starts_with(&span.tree) && !span.guarded.iter().any(|guarded| guarded == file);
+    fn is_suspect(&self, file: &Path, changed: i64) -> bool {
+        let bytes = file.as_os_str().as_bytes();
+        let could_write = |span: &&Span| {
+            bytes.starts_with(&self.bytes[span.tree.clone()])
+                && file.starts_with(self.path(&span.tree))
+                && !span.guarded.iter().any(|guarded| self.bytes[guarded.clone()] == *bytes)
+        };
         let mut spans = self.spans.iter().filter(could_write).peekable();
-        let Some(Span { tree, .. }) = spans.peek() else { return false };
+        let Some(tree) = spans.peek().map(|span| self.path(&span.tree)) else { return false };
         // A link that a payload has made leads to a file that is as old as it likes.
         let direct = file.strip_prefix(tree).is_ok_and(|inside| is_direct(tree, inside));
         !direct || spans.any(|span| span.start <= changed && span.end.is_none_or(|end| changed <= end))
     }
 }
 
-/// One read takes nearly every ledger whole.
+/// What stands before the first tab, and after it.
+fn split(bytes: &[u8], piece: Piece) -> Option<(Piece, Piece)> {
+    let tab = piece.start + bytes[piece.clone()].iter().position(|byte| *byte == b'\t')?;
+    Some((piece.start..tab, tab + 1..piece.end))
+}
+
+fn number(bytes: &[u8]) -> Option<i64> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+/// The spans of a run, of which there is seldom more than one, and seldom one that is not the last.
+fn of_run<'a>(bytes: &'a [u8], spans: &'a mut [Span], id: Piece) -> impl Iterator<Item = &'a mut Span> {
+    let is_of_run = move |span: &&mut Span| bytes[span.id.clone()] == bytes[id.clone()];
+    spans
+        .iter_mut()
+        .rev()
+        .skip_while({
+            let is_of_run = is_of_run.clone();
+            move |span| !is_of_run(span)
+        })
+        .take_while(is_of_run)
+}
+
+/// The first bytes take nearly every ledger whole.
 fn read_all(mut file: &File) -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; COMPACT + COMPACT / 2];
     let count = file.read(&mut bytes)?;
@@ -279,6 +320,9 @@ fn read_all(mut file: &File) -> std::io::Result<Vec<u8>> {
     bytes.truncate(count);
     if !whole {
         file.take(MOST).read_to_end(&mut bytes)?;
+    }
+    if bytes.len() as u64 >= MOST {
+        return Err(std::io::Error::from_raw_os_error(rustix::io::Errno::FBIG.raw_os_error()));
     }
     Ok(bytes)
 }
@@ -291,23 +335,23 @@ fn is_direct(tree: &Path, inside: &Path) -> bool {
 }
 
 /// A run whose process is there and is a hamper. Another process may have its number by now: then it lasts a little longer.
-fn is_alive(id: &str) -> bool {
-    let pid = id.split('-').next().unwrap_or_default();
+fn is_alive(id: &[u8]) -> bool {
+    let Some(pid) = id.split(|byte| *byte == b'-').next().and_then(number) else { return false };
     let own = std::fs::read("/proc/self/comm").unwrap_or_default();
-    pid.bytes().all(|byte| byte.is_ascii_digit()) && std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == own)
+    std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == own)
 }
 
 /// What a file is, as words that change when it does, and when it was changed last. `None`: there is none.
-fn stamp(file: &Path) -> Option<(String, i128)> {
+fn stamp(file: &Path) -> Option<(String, i64)> {
     let name = file.symlink_metadata().ok()?;
     let target = if name.is_symlink() { file.metadata().ok()? } else { name.clone() };
-    let changed = |facts: &std::fs::Metadata| i128::from(facts.ctime()) * 1_000_000_000 + i128::from(facts.ctime_nsec());
+    let changed = |facts: &std::fs::Metadata| facts.ctime().saturating_mul(1_000_000_000).saturating_add(facts.ctime_nsec());
     let stamp = format!("{}:{}:{}:{}", target.dev(), target.ino(), changed(&target), changed(&name));
     Some((stamp, changed(&target).max(changed(&name))))
 }
 
-fn now() -> i128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i128::try_from(since.as_nanos()).unwrap_or(0))
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 fn record(fields: &[&[u8]]) -> Vec<u8> {
@@ -316,56 +360,55 @@ fn record(fields: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-fn text(field: Option<&[u8]>) -> String {
-    String::from_utf8_lossy(field.unwrap_or_default()).into_owned()
-}
-
-fn path(bytes: &[u8]) -> PathBuf {
-    PathBuf::from(std::ffi::OsString::from_vec(bytes.to_vec()))
-}
-
-/// All after the second field, tabs too.
-fn rest(record: &[u8]) -> PathBuf {
-    path(record.splitn(3, |byte| *byte == b'\t').nth(2).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn spans(records: &Records) -> Vec<(&Path, i64, Option<i64>, Vec<&Path>)> {
+        let guarded = |span: &Span| span.guarded.iter().map(|file| records.path(file)).collect();
+        records.spans.iter().map(|span| (records.path(&span.tree), span.start, span.end, guarded(span))).collect()
+    }
 
     #[test]
     fn what_is_written_is_read_again() {
         let bytes = [
             record(&[b"s", b"7-1", b"100", b"/p\tq"]),
+            record(&[b"s", b"7-1", b"100", b"/r"]),
             record(&[b"g", b"7-1", b"/p\tq/hamper.toml"]),
             record(&[b"t", b"1:2:3:3", b"/x\ty"]),
-            record(&[b"e", b"7-1", b"200"]),
             record(&[b"s", b"8-1", b"300", b"/p"]),
+            record(&[b"e", b"7-1", b"200"]),
+            b"\0s\0s\t\0s\t1\0".to_vec(),
             b"s\tbroken".to_vec(),
         ]
         .concat();
-        let records = Records::parse(&bytes);
-        assert_eq!(records.spans.len(), 2);
-        assert_eq!(records.spans[0].end, Some(200));
-        assert_eq!(records.spans[0].guarded, [PathBuf::from("/p\tq/hamper.toml")]);
-        assert_eq!(records.known, [("1:2:3:3".to_owned(), PathBuf::from("/x\ty"))]);
-        let again = Records::parse(&records.bytes());
-        assert_eq!((again.spans, again.known), (records.spans, records.known));
+        let records = Records::parse(bytes);
+        let guarded = vec![Path::new("/p\tq/hamper.toml")];
+        let first = (Path::new("/p\tq"), 100, Some(200), guarded.clone());
+        assert_eq!(spans(&records), [first, (Path::new("/r"), 100, Some(200), guarded), (Path::new("/p"), 300, None, vec![])]);
+        assert_eq!(records.known_stamp(Path::new("/x\ty")), Some(&b"1:2:3:3"[..]));
+        assert_eq!(records.known_stamp(Path::new("/x")), None);
     }
 
     #[test]
     fn a_compact_ledger_suspects_no_less() {
-        let mut records = Records::default();
+        let mut bytes = Vec::new();
         for run in 0..100 {
-            let start = run * 10;
-            records.spans.push(Span { id: format!("1-{run}"), tree: "/p".into(), start, end: Some(start + 5), guarded: Vec::new() });
-            records.known.push((run.to_string(), "/p/hamper.toml".into()));
+            let (id, start, end, stamp) = (format!("1-{run}"), (run * 10).to_string(), (run * 10 + 5).to_string(), run.to_string());
+            bytes.extend(record(&[b"s", id.as_bytes(), start.as_bytes(), b"/p"]));
+            bytes.extend(record(&[b"e", id.as_bytes(), end.as_bytes()]));
+            bytes.extend(record(&[b"t", stamp.as_bytes(), b"/p/hamper.toml"]));
         }
-        records.spans.push(Span { id: "2-1".into(), tree: "/p".into(), start: 2000, end: None, guarded: vec!["/p/g".into()] });
-        records.compact();
-        assert_eq!(records.spans.len(), 2);
-        assert_eq!((records.spans[0].start, records.spans[0].end), (0, Some(995)));
-        assert_eq!(records.spans[1].guarded, [PathBuf::from("/p/g")]);
-        assert_eq!(records.known, [("99".to_owned(), PathBuf::from("/p/hamper.toml"))]);
+        bytes.extend(record(&[b"s", b"2-1", b"2000", b"/p"]));
+        bytes.extend(record(&[b"s", b"2-1", b"2000", b"/q"]));
+        bytes.extend(record(&[b"g", b"2-1", b"/p/g"]));
+        let compact = Records::parse(Records::parse(bytes).compact());
+        let guarded = vec![Path::new("/p/g")];
+        let open = |tree| (Path::new(tree), 2000, None, guarded.clone());
+        assert_eq!(spans(&compact), [open("/p"), open("/q"), (Path::new("/p"), 0, Some(995), vec![])]);
+        assert_eq!(compact.known_stamp(Path::new("/p/hamper.toml")), Some(&b"99"[..]));
+        // The end that the open run writes later is still its own.
+        let ended = [compact.bytes.clone(), record(&[b"e", b"2-1", b"3000"])].concat();
+        assert!(Records::parse(ended).spans.iter().all(|span| span.end.is_some()));
     }
 }

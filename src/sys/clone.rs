@@ -66,8 +66,23 @@ pub fn clone3(request: &Clone3<'_>) -> Result<Forked, Errno> {
     }
 }
 
-/// Whether this process has exactly one thread: `unshare(CLONE_VM)` is a no-op then and `EINVAL` otherwise (unshare(2)).
+/// How often, and how far apart, a second thread is looked for before it counts: about three seconds in all.
+const LOOKS: u32 = 20_000;
+const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_micros(100);
+
+/// Whether this process has exactly one thread. Threads that have done their work may still be on their way out: the end of a
+/// `std::thread::scope` waits for their closures, pthread_join(3) for their memory, and neither until the kernel counts them no more.
+/// So they are given time to go.
 pub fn single_threaded() -> bool {
+    alone()
+        || (1..LOOKS).any(|_| {
+            std::thread::sleep(BETWEEN_LOOKS);
+            alone()
+        })
+}
+
+/// `unshare(CLONE_VM)` is a no-op where there is one thread, and `EINVAL` otherwise (unshare(2)).
+fn alone() -> bool {
     // SAFETY: with one thread the call changes nothing; with more it fails and changes nothing.
     let result = unsafe { libc::unshare(libc::CLONE_VM) };
     // An outer filter that refuses unshare says EPERM or ENOSYS, whatever the threads are.
