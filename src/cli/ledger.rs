@@ -26,7 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use super::error::CliError;
-use super::start::make_directory;
+use super::state::make_directory;
 use crate::host::Directories;
 
 /// Beyond this the ledger is written anew with what still matters, if that is less than half of it.

@@ -4,7 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
 use super::output::talk;
-use super::start::make_directory;
+use super::state::make_directory;
 use crate::host::Directories;
 use crate::plan::Degraded;
 
