@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::error::CliError;
 use super::start::{Effects, ProjectChoice};
 use super::state::{ProjectState, lock_work, make_directory};
-use crate::host::{Directories, Opened, SourceError, find_worktree, open_in_project, open_source, survey_guarded};
+use crate::host::{Directories, Opened, SourceError, find_worktree, linked_worktrees, open_in_project, open_source, survey_guarded};
 use crate::plan::{self, OpenedMount};
 use crate::profile::{Missing, Mount, MountKind, Profile, ProjectMode, SeccompSource, SecretSource};
 
@@ -66,13 +66,19 @@ pub fn open_project(
     };
     let opened = open_source(path)?;
     let git = std::fs::symlink_metadata(path.join(".git")).ok().map(|found| found.is_file());
-    let protect = protected_paths(profile, path, git);
+    let mut protect = protected_paths(profile, path, git);
+    let mut absent = Vec::new();
+    if git == Some(false) && protect.iter().any(|path| path.starts_with(".git")) {
+        let (present, missing): (Vec<_>, Vec<_>) =
+            linked_worktrees(path).into_iter().partition(|linked| path.join(linked).symlink_metadata().is_ok());
+        protect.extend(present);
+        absent.extend(missing.iter().map(|linked| path.join(linked)));
+    }
     let guarded = survey_guarded(opened.fd.as_fd(), path, &protect, &profile.project.hide)?;
     let target = project_target(profile, choice).unwrap_or_default();
     let worktree = if git == Some(true) { find_worktree(path, &[&directories.state, &directories.data])? } else { None };
-    let mut absent = Vec::new();
     let worktree = worktree.map(|worktree| {
-        absent = worktree.absent;
+        absent.extend(worktree.absent);
         plan::Worktree { common: opening.add(worktree.common), own: worktree.own, guarded: worktree.guarded }
     });
     let project = plan::Project {
