@@ -9,6 +9,7 @@ use super::prepare::{Prepared, Tree};
 use super::record::{self, ImageRecord, ReferenceRecord};
 use super::{Error, Ownership};
 use crate::image::{Digest, Reference};
+use crate::profile::Platform;
 use crate::store::{Lock, Store, TreeFacts};
 
 /// What a removal has taken away.
@@ -34,6 +35,8 @@ pub fn images(store: &Store) -> Result<Vec<ImageRecord>, Error> {
         let mine = references.iter().filter(|known| known.digest == image.digest);
         image.names = mine.map(|known| known.reference.clone()).collect();
         image.names.sort();
+        // Known for several spellings of its platform.
+        image.names.dedup();
     }
     list.sort_by(|a, b| (&a.names, &a.digest).cmp(&(&b.names, &b.digest)));
     Ok(list)
@@ -74,10 +77,12 @@ pub fn find_image(store: &Store, wanted: &str) -> Result<ImageRecord, Error> {
 fn by_reference<'a>(all: &'a [ImageRecord], wanted: &str) -> Option<&'a ImageRecord> {
     let reference: Reference = wanted.parse().ok()?;
     let name = reference.to_string();
-    all.iter().find(|image| match &reference.digest {
-        Some(digest) => image.digest == *digest,
-        None => image.names.contains(&name),
-    })
+    // For each platform a name stands for another image; on its own it means this machine's.
+    let native = Platform::native().to_string();
+    let mut named = all.iter().filter(|image| image.names.contains(&name));
+    let first = named.next();
+    let own = first.into_iter().chain(named).find(|image| image.platform == native).or(first);
+    own.or_else(|| all.iter().find(|image| reference.digest.as_ref() == Some(&image.digest)))
 }
 
 /// What was taken away by a word that names an image.
@@ -97,7 +102,7 @@ pub fn remove_image(store: &Store, wanted: &str, ownership: Ownership) -> Result
         && image.names.len() > 1
         && image.names.contains(&reference.to_string())
     {
-        store.unlink(&record::reference_path(&reference))?;
+        forget_references(store, |known| known.digest == image.digest && known.reference == reference.to_string())?;
         return Ok(Gone::Name(reference.to_string()));
     }
     if !forget(store, &image)? {
@@ -149,14 +154,19 @@ fn forget(store: &Store, image: &ImageRecord) -> Result<bool, Error> {
     for path in &mine {
         store.unlink(path)?;
     }
+    forget_references(store, |known| known.digest == image.digest)?;
+    Ok(store.unlink(&ImageRecord::path(&image.digest))? || !mine.is_empty())
+}
+
+fn forget_references(store: &Store, which: impl Fn(&ReferenceRecord) -> bool) -> Result<(), Error> {
     for name in store.list("references")? {
         let path = format!("references/{name}");
         let bytes = store.read(&path)?.unwrap_or_default();
-        if serde_json::from_slice::<ReferenceRecord>(&bytes).is_ok_and(|record| record.digest == image.digest) {
+        if serde_json::from_slice::<ReferenceRecord>(&bytes).is_ok_and(|record| which(&record)) {
             store.unlink(&path)?;
         }
     }
-    Ok(store.unlink(&ImageRecord::path(&image.digest))? || !mine.is_empty())
+    Ok(())
 }
 
 fn read_prepared(store: &Store, path: &str) -> Result<Option<Prepared>, Error> {

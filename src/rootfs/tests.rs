@@ -133,6 +133,8 @@ fn prepare_source(store: &Store, source: &ImageSource) -> Result<Prepared, Error
             ownership: Ownership::Single,
             user: None,
             names: None,
+            locked: None,
+            registry: None,
             progress: None,
         },
     )
