@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use super::error::CliError;
-use super::start::{Effects, make_directory};
+use super::start::Effects;
+use super::state::make_directory;
 use crate::host::{Directories, Explanation, Host, namespaces_blocked};
 use crate::launch::{LaunchError, RootAttributes, Scratch, ScratchError};
 use crate::plan::{Plan, PlanError, Step};

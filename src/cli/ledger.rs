@@ -24,9 +24,10 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::error::CliError;
-use super::start::make_directory;
+use super::state::make_directory;
 use crate::host::Directories;
 
 /// Beyond this the ledger is written anew with what still matters, if that is less than half of it.
@@ -35,8 +36,6 @@ const COMPACT: usize = 8 << 10;
 const MOST: u64 = 8 << 20;
 /// Files that a compacted ledger still knows.
 const MOST_KNOWN: usize = 1024;
-/// File times come from a clock that lags behind by up to a timer tick.
-const TICK: i64 = 20_000_000;
 
 /// Where in the ledger's bytes something stands: a start reads hundreds of records and looks at few.
 type Piece = Range<usize>;
@@ -131,8 +130,9 @@ impl Ledger {
         }
         if !trees.is_empty() {
             let id = format!("{}-{now}", std::process::id());
+            let start = file_clock().to_string();
             for tree in trees {
-                bytes.extend(record(&[b"s", id.as_bytes(), (now - TICK).to_string().as_bytes(), tree.as_os_str().as_bytes()]));
+                bytes.extend(record(&[b"s", id.as_bytes(), start.as_bytes(), tree.as_os_str().as_bytes()]));
             }
             for file in guarded {
                 bytes.extend(record(&[b"g", id.as_bytes(), file.as_os_str().as_bytes()]));
@@ -350,6 +350,14 @@ fn stamp(file: &Path) -> Option<(String, i64)> {
     Some((stamp, changed(&target).max(changed(&name))))
 }
 
+/// The clock that file times are taken from, which lags behind [`now`] by up to a timer tick: nothing that is written from here on has an
+/// earlier time.
+fn file_clock() -> i64 {
+    let time = clock_gettime(ClockId::RealtimeCoarse);
+    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
+}
+
+/// No file has a later time yet.
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

@@ -9,7 +9,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::error::CliError;
-use super::start::make_directory;
+use super::state::make_directory;
 use crate::host::Directories;
 
 /// Takes the name until the descriptor is closed, at the latest by the end of the process.

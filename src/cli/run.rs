@@ -241,9 +241,7 @@ fn is_own_command(invocation: &Invocation, profile: &Profile) -> bool {
 
 /// Says what a plan has to say, but for what was said before.
 fn say_plan(profile: &Profile, plan: &Plan, said: &[String], directories: &Directories) {
-    for note in plan.notes.iter().filter(|note| !said.contains(note)) {
-        talk(&format!("hamper: {}", super::error::escape(note)));
-    }
+    super::notice::notes(&profile.name, plan.notes.iter().filter(|note| !said.contains(note)), directories);
     super::notice::degraded(&profile.name, &plan.degraded, directories);
 }
 

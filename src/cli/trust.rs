@@ -9,7 +9,7 @@ use super::exit::ExitCode;
 use super::ledger::Ledger;
 use super::output::{say, talk};
 use super::run::CommonArgs;
-use super::start::without_dots;
+use super::sources::without_dots;
 use super::which;
 use crate::host::{Directories, Ids};
 use crate::profile::{Profile, SeccompSource, SecretSource};

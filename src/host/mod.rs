@@ -14,4 +14,4 @@ pub use sources::{
     Guarded, Opened, Presence, Source, SourceError, open_in_project, open_source, path_as_text, survey_guarded, writable_by_group_alone,
 };
 pub use tree::{HostTree, HostUser, host_tree, host_user};
-pub use worktree::{Worktree, find_worktree};
+pub use worktree::{Worktree, find_worktree, linked_worktrees};

@@ -47,6 +47,21 @@ pub fn find_worktree(project: &Path, ours: &[&Path]) -> Result<Option<Worktree>,
     Ok(Some(Worktree { common: opened, own, guarded, absent }))
 }
 
+/// More worktrees of one repository are protected as one directory, in which none can be added or removed then.
+const MOST_LINKED: usize = 64;
+
+/// What git obeys in the worktrees of the repository that `project` has itself, relative to the project: git on the host reads it when it
+/// is used in one of them, wherever that lies. A repository without worktrees gives nothing.
+pub fn linked_worktrees(project: &Path) -> Vec<PathBuf> {
+    let below = Path::new(".git/worktrees");
+    let Ok(entries) = std::fs::read_dir(project.join(below)) else { return Vec::new() };
+    let names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).take(MOST_LINKED + 1).collect();
+    if names.len() > MOST_LINKED {
+        return vec![below.to_owned()];
+    }
+    names.iter().flat_map(|name| OBEYED_OF_ONE.iter().map(move |file| below.join(name).join(file))).collect()
+}
+
 fn common_directory(project: &Path, ours: &[&Path]) -> Option<(Opened, PathBuf)> {
     let pointer = read_pointer(openat(CWD, project.join(".git"), READ, Mode::empty()))?;
     let target = pointer.strip_prefix("gitdir:")?.trim();

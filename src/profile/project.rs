@@ -121,9 +121,23 @@ pub fn open(request: &Request<'_>) -> Result<Opened, OpenError> {
     let search = &request.search;
     let found = match (request.profile, request.image) {
         (None, Some(_)) => bare(),
+        (None, None) => nearest(request)?,
         (profile, _) => find(profile, search)?,
     };
     finish(found, request)
+}
+
+/// The nearest profile upwards, or where there is none that of the project which the caller names.
+fn nearest(request: &Request<'_>) -> Result<Found, FindError> {
+    let nowhere = match (find(None, &request.search), request.project) {
+        (Err(error @ FindError::Nowhere { .. }), Some(_)) => error,
+        (found, _) => return found,
+    };
+    let project = files::resolve(&request.search.cwd.join(request.project.unwrap_or(Path::new(""))));
+    match find(None, &Search { cwd: &project, ..request.search }) {
+        Err(FindError::Nowhere { .. }) => Err(nowhere),
+        found => found,
+    }
 }
 
 fn finish(found: Found, request: &Request<'_>) -> Result<Opened, OpenError> {

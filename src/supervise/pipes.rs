@@ -3,12 +3,12 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::io::{Errno, read, write};
+use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::tcgetpgrp;
 
 use super::SuperviseError;
-use super::terminal::{BUFFER, Side, is_readable, show};
+use super::terminal::{BUFFER, Side, Typed, show};
 
 /// What the parent holds of them; a side that is no terminal of the caller has none.
 pub struct Pipes {
@@ -16,10 +16,7 @@ pub struct Pipes {
     input: Option<OwnedFd>,
     /// Where its standard output and error are read.
     outputs: [Option<OwnedFd>; 2],
-    /// Typed, and not yet taken by the payload.
-    pending: Vec<u8>,
-    /// The end of the input was typed, or there is nobody left to type.
-    input_ended: bool,
+    typed: Typed,
 }
 
 impl Pipes {
@@ -36,19 +33,19 @@ impl Pipes {
         for own in [&input, &output, &error].into_iter().flatten() {
             rustix::io::ioctl_fionbio(own, true).map_err(wrap)?;
         }
-        Ok((Self { input, outputs: [output, error], pending: Vec::new(), input_ended: false }, [stdin, stdout, stderr]))
+        Ok((Self { input, outputs: [output, error], typed: Typed::new(true) }, [stdin, stdout, stderr]))
     }
 
     /// A process in the background would be stopped for reading what is typed for another.
     fn reads(&self) -> bool {
         let foreground = || tcgetpgrp(rustix::stdio::stdin()).map_or(true, |group| group == rustix::process::getpgrp());
-        self.input.is_some() && !self.input_ended && self.pending.is_empty() && foreground()
+        self.input.is_some() && self.typed.wants_more() && foreground()
     }
 
     /// What to wait for.
     pub fn add_to<'a>(&'a self, list: &mut Vec<PollFd<'a>>) {
         list.extend(self.outputs.iter().flatten().map(|output| PollFd::new(output, PollFlags::IN)));
-        if let Some(input) = self.input.as_ref().filter(|_| !self.pending.is_empty()) {
+        if let Some(input) = self.input.as_ref().filter(|_| self.typed.has_some()) {
             list.push(PollFd::new(input, PollFlags::OUT));
         }
         if self.reads() {
@@ -73,28 +70,15 @@ impl Pipes {
     }
 
     fn pump_in(&mut self) {
-        if self.reads() && is_readable(rustix::stdio::stdin()) {
-            let mut buffer = [0u8; BUFFER];
-            match read(rustix::stdio::stdin(), &mut buffer) {
-                Ok(0) => self.input_ended = true,
-                Ok(count) => self.pending.extend_from_slice(&buffer[..count]),
-                Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(_) => self.input_ended = true,
-            }
+        if self.reads() {
+            self.typed.take_in();
         }
-        while let Some(input) = self.input.as_ref().filter(|_| !self.pending.is_empty()) {
-            match write(input, &self.pending) {
-                Ok(count) => drop(self.pending.drain(..count)),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
-                // Nobody reads any more.
-                Err(_) => {
-                    self.pending.clear();
-                    self.input_ended = true;
-                }
-            }
+        if let Some(input) = &self.input
+            && self.typed.give(input).is_err()
+        {
+            self.typed.give_up();
         }
-        if self.input_ended {
+        if self.typed.has_ended() {
             self.input = None;
         }
     }

@@ -25,15 +25,74 @@ pub struct Terminal {
     saved: Option<Termios>,
     raw: bool,
     master: Option<OwnedFd>,
-    /// Typed, and not yet taken by the payload's terminal.
+    typed: Typed,
+}
+
+/// What the caller types on the way to the payload. No more is read before the payload has taken what there is.
+pub(super) struct Typed {
     pending: Vec<u8>,
-    input_open: bool,
+    /// Until the end of the input was typed, or there is nobody left to type.
+    open: bool,
+}
+
+impl Typed {
+    pub(super) fn new(open: bool) -> Self {
+        Self { pending: Vec::new(), open }
+    }
+
+    pub(super) fn wants_more(&self) -> bool {
+        self.open && self.pending.is_empty()
+    }
+
+    pub(super) fn has_some(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        !self.open && self.pending.is_empty()
+    }
+
+    /// Takes in what standard input has now, without waiting.
+    pub(super) fn take_in(&mut self) {
+        if !is_readable(rustix::stdio::stdin()) {
+            return;
+        }
+        let mut buffer = [0u8; BUFFER];
+        match read(rustix::stdio::stdin(), &mut buffer) {
+            Ok(0) => self.open = false,
+            Ok(count) => self.pending.extend_from_slice(&buffer[..count]),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(_) => self.open = false,
+        }
+    }
+
+    /// Gives as much as the payload's side takes without waiting.
+    ///
+    /// # Errors
+    /// Of write(2): `EPIPE` nobody reads any more · `EIO` nobody has the terminal open.
+    pub(super) fn give(&mut self, to: impl AsFd) -> Result<(), Errno> {
+        while !self.pending.is_empty() {
+            match write(&to, &self.pending) {
+                Ok(count) => drop(self.pending.drain(..count)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody will ever take it.
+    pub(super) fn give_up(&mut self) {
+        self.pending.clear();
+        self.open = false;
+    }
 }
 
 impl Terminal {
     /// `sides` are the descriptors that the payload gets its own terminal for.
     pub fn new(sides: [Side; 3]) -> Self {
-        Self { sides, saved: None, raw: false, master: None, pending: Vec::new(), input_open: sides[0] }
+        Self { sides, saved: None, raw: false, master: None, typed: Typed::new(sides[0]) }
     }
 
     /// Keyboard and screen are both the terminal: then every key goes to the payload as it is.
@@ -104,13 +163,13 @@ impl Terminal {
     }
 
     fn reads(&self) -> bool {
-        self.input_open && self.pending.is_empty() && (self.raw || !self.wants_raw())
+        self.typed.wants_more() && (self.raw || !self.wants_raw())
     }
 
     /// What to wait for.
     pub fn add_to<'a>(&'a self, list: &mut Vec<PollFd<'a>>) {
         let Some(master) = &self.master else { return };
-        let wanted = if self.pending.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
+        let wanted = if self.typed.has_some() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         list.push(PollFd::new(master, wanted));
         if self.reads() {
             list.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
@@ -148,22 +207,12 @@ impl Terminal {
     }
 
     fn pump_in(&mut self) {
-        if self.reads() && is_readable(rustix::stdio::stdin()) {
-            let mut buffer = [0u8; BUFFER];
-            match read(rustix::stdio::stdin(), &mut buffer) {
-                Ok(0) => self.input_open = false,
-                Ok(count) => self.pending.extend_from_slice(&buffer[..count]),
-                Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(_) => self.input_open = false,
-            }
+        if self.reads() {
+            self.typed.take_in();
         }
-        let Some(master) = &self.master else { return };
-        while !self.pending.is_empty() {
-            match write(master, &self.pending) {
-                Ok(count) => drop(self.pending.drain(..count)),
-                Err(Errno::INTR) => {}
-                Err(_) => return,
-            }
+        if let Some(master) = &self.master {
+            // Ignoring: what cannot be given now is tried again, and the payload's end is seen elsewhere.
+            let _ = self.typed.give(master);
         }
     }
 
@@ -191,7 +240,7 @@ pub(super) fn show(screen: BorrowedFd<'_>, mut bytes: &[u8]) {
     }
 }
 
-pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0)

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use crate::support::rich::rich;
 use crate::support::tree::{is_recycled, names};
-use crate::support::{TestEnv, hamper, image, maps, within};
+use crate::support::{TestEnv, maps, within};
 
 const EIO: i32 = 5;
 const ENOENT: i32 = 2;
@@ -14,7 +15,7 @@ fn a_failure_at_each_step() {
     for map in maps() {
         for root in ["scratch", "ro", "keep"] {
             let env = TestEnv::alone();
-            profile(&env, root);
+            rich(&env, root, "");
             let call = || env.hamper(["run"]).map(map).env("TOKEN", "t").payload(["true"]);
             let first = call().output().any();
             if first.status.code() == Some(0) && first.stderr.contains("HAMPER_FAIL_AT") {
@@ -51,41 +52,6 @@ fn a_failure_at_each_step() {
 
 fn trash_is_empty(env: &TestEnv) -> bool {
     std::fs::read_dir(env.store().join("trash")).map_or(true, |mut trash| trash.next().is_none())
-}
-
-fn profile(env: &TestEnv, root: &str) {
-    assert!(hamper().exists());
-    env.file(".git/config", "[core]\n");
-    env.file(".git/HEAD", "ref: refs/heads/main\n");
-    env.file(".git/hooks/pre-commit", "");
-    env.file(".env", "SECRET=1\n");
-    env.file("data/x", "");
-    env.profile(&format!(
-        r#"name = "rich"
-image = "{}"
-[root]
-mode = "{root}"
-tmp = "16M"
-[project]
-hide = [".env"]
-[[mounts]]
-source = "data"
-target = "/data"
-[[mounts]]
-type = "tmpfs"
-target = "/scratch"
-[[mounts]]
-type = "cache"
-source = "c"
-target = "/cache"
-[limits]
-ulimits = {{ nofile = 256 }}
-[secrets.token]
-from = "env:TOKEN"
-target = "/run/secrets/token"
-"#,
-        image("busybox")
-    ));
 }
 
 #[test]

@@ -2,42 +2,9 @@
 
 use serde_json::Value;
 
+use crate::support::rich::rich;
 use crate::support::tree::{assert_same, tree};
 use crate::support::{TestEnv, image, maps};
-
-fn rich(env: &TestEnv) {
-    env.file(".git/config", "[core]\n");
-    env.file(".git/HEAD", "ref: refs/heads/main\n");
-    env.file(".git/hooks/pre-commit", "");
-    env.file(".env", "SECRET=1\n");
-    env.file("data/x", "");
-    env.profile(&format!(
-        r#"name = "rich"
-image = "{}"
-[root]
-tmp = "16M"
-[project]
-hide = [".env"]
-[[mounts]]
-source = "data"
-target = "/data"
-[[mounts]]
-type = "tmpfs"
-target = "/scratch"
-[[mounts]]
-type = "cache"
-source = "c"
-target = "/cache"
-[limits]
-ulimits = {{ nofile = 256 }}
-time = "1m"
-[secrets.token]
-from = "env:TOKEN"
-target = "/run/secrets/token"
-"#,
-        image("busybox")
-    ));
-}
 
 fn makes_nothing(env: &TestEnv, code: i32) {
     for arguments in [&["plan"][..], &["plan", "--json"], &["run", "--dry-run"]] {
@@ -52,7 +19,7 @@ fn makes_nothing(env: &TestEnv, code: i32) {
 #[test]
 fn a_plan_makes_nothing() {
     let env = TestEnv::alone();
-    rich(&env);
+    rich(&env, "scratch", "time = \"1m\"");
     // Twice: which layers serve both maps is known only when both have been loaded.
     for map in [maps(), maps()].concat() {
         env.hamper(["run"]).map(map).env("TOKEN", "t").payload(["true"]).output().code(0);
@@ -64,7 +31,7 @@ fn a_plan_makes_nothing() {
 #[test]
 fn a_plan_of_an_image_that_is_not_loaded_says_how_to_load_it() {
     let env = TestEnv::alone();
-    rich(&env);
+    rich(&env, "scratch", "time = \"1m\"");
     // The steps depend on what is in the image: its user, its home, its links.
     for (arguments, code) in [(&["plan"][..], 1), (&["plan", "--json"], 1), (&["run", "--dry-run"], 125)] {
         let before = tree(env.root());
@@ -82,7 +49,7 @@ fn a_plan_before_the_first_run_is_the_plan_after_it() {
     for map in maps() {
         for user in ["0", "1000:1000"] {
             let env = TestEnv::alone();
-            rich(&env);
+            rich(&env, "scratch", "time = \"1m\"");
             let user = format!("identity.user=\"{user}\"");
             env.hamper(["image", "load", &image("busybox"), "--map", map]).output().code(0);
             let plan = || {
@@ -108,7 +75,7 @@ fn a_plan_under_the_host_image_makes_nothing() {
 #[test]
 fn the_steps_printed_are_the_steps_run() {
     let env = TestEnv::new();
-    rich(&env);
+    rich(&env, "scratch", "time = \"1m\"");
     for map in maps() {
         let steps = |text: &str| serde_json::from_str::<Value>(text).expect("JSON")["steps"].clone();
         env.run_profile().map(map).env("TOKEN", "t").probe("exit 0").code(0);
@@ -166,7 +133,7 @@ fn a_report_tells_what_was_asked_and_got() {
 #[test]
 fn a_secret_is_not_in_plan_or_report() {
     let env = TestEnv::new();
-    rich(&env);
+    rich(&env, "scratch", "time = \"1m\"");
     let report = env.root().join("report.json");
     env.run_profile().env("TOKEN", "hush-hush").args(["--report", &report.display().to_string()]).probe("exit 0").code(0);
     assert!(!std::fs::read_to_string(&report).expect("report").contains("hush-hush"));

@@ -175,6 +175,22 @@ fn the_directory_is_the_projects_the_callers_the_images_or_the_one_asked_for() {
 }
 
 #[test]
+fn the_profile_of_a_project_that_is_named_is_found_where_there_is_none_upwards() {
+    let env = TestEnv::new();
+    let project = env.project().display().to_string();
+    env.profile(&format!("image = \"{}\"\nname = \"theirs\"\n", crate::support::image("busybox")));
+    let elsewhere = env.directory("elsewhere");
+    let name = |project: &str| env.hamper(["run", "--project", project]).directory(&elsewhere).payload(["hostname"]).output();
+    assert_eq!(name(&project).ok().trim(), "theirs");
+    assert_eq!(name("../project").ok().trim(), "theirs");
+    name("../nowhere").code(125).told(&["no `hamper.toml` from", "elsewhere"]);
+    // The nearest one comes first.
+    std::fs::write(elsewhere.join("hamper.toml"), format!("image = \"{}\"\nname = \"mine\"\n", crate::support::image("busybox")))
+        .expect("write");
+    assert_eq!(name(&project).ok().trim(), "mine");
+}
+
+#[test]
 fn volumes_of_the_command_line() {
     let env = TestEnv::new();
     let data = env.directory("data");

@@ -344,6 +344,20 @@ fn a_worktree_reaches_its_repository_and_no_other() {
         assert_ne!(env.hamper(["run"]).directory(&tree).sh(&script).any().status.code(), Some(0));
         std::fs::remove_file(own.join("config.worktree")).expect("remove");
     }
+    // Seen from the checkout that has the repository, git is not to obey somebody else in the worktree either.
+    let pointers = "cd .git/worktrees/tree; for f in commondir gitdir; do echo x > $f && exit 9; mv $f y && exit 8; echo x > y; mv y $f && exit 7; done; echo x > config.worktree; exit 0";
+    crate::support::tick();
+    std::fs::write(main.join("hamper.toml"), format!("image = \"{}\"\n", image("build-base"))).expect("write");
+    env.hamper(["run"]).directory(&main).sh(pointers).code(0).told(&["worktrees/tree/config.worktree appeared"]);
+    assert_eq!(std::fs::read_to_string(own.join("commondir")).expect("read"), "../..\n");
+    std::fs::remove_file(own.join("config.worktree")).expect("remove");
+    env.hamper(["run"])
+        .directory(&main)
+        .sh("git worktree add -q inside && cd inside && echo x > x && git add x && git commit -qm x")
+        .code(0);
+    let unprotected = env.hamper(["run", "--set", "project.protect=[]"]).directory(&main);
+    assert_eq!(unprotected.sh(pointers).any().status.code(), Some(9));
+    std::fs::write(own.join("commondir"), "../..\n").expect("write");
     // A worktree that the repository does not name back is none.
     let liar = env.directory("liar");
     std::fs::write(liar.join(".git"), format!("gitdir: {}/.git/worktrees/tree\n", main.display())).expect("write");

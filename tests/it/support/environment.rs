@@ -78,7 +78,7 @@ impl TestEnv {
 
     /// Writes a file below the project, with its directories.
     pub fn file(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
-        if path.ends_with(".toml") {
+        if [".toml", ".json"].iter().any(|end| path.ends_with(end)) {
             super::tick();
         }
         let path = self.project().join(path);

@@ -3,6 +3,7 @@
 mod command;
 mod environment;
 pub mod pty;
+pub mod rich;
 pub mod tree;
 
 use std::path::{Path, PathBuf};
