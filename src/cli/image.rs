@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::error::escape;
+use super::image_push::{self, PushArgs};
 use super::output::{say, talk};
 use super::progress::Display;
 use crate::host::{Directories, subordinate_ranges};
@@ -39,14 +40,14 @@ enum Map {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub enum Format {
     #[default]
     Table,
     Json,
 }
 
 #[derive(Args, Debug)]
-struct Form {
+pub struct Form {
     /// Form of the output
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -56,7 +57,7 @@ struct Form {
 }
 
 impl Form {
-    fn format(&self) -> Format {
+    pub fn format(&self) -> Format {
         if self.json { Format::Json } else { self.format }
     }
 }
@@ -69,9 +70,14 @@ enum ImageCommand {
         /// Platform to take where there are several
         #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
         platform: Option<String>,
+        /// Keep the layers as they came, beside their files: to push or save the image without its registry
+        #[arg(long)]
+        keep_blobs: bool,
         #[command(flatten)]
         form: Form,
     },
+    /// Send an image to a registry, with the digests that it has
+    Push(PushArgs),
     /// Load an image into the store: oci:DIR, oci-archive:FILE, docker-archive:FILE or tar:FILE
     Load {
         source: String,
@@ -81,6 +87,9 @@ enum ImageCommand {
         /// Name of the image in the store, beside those that the source gives it
         #[arg(long = "name", value_name = "NAME")]
         names: Vec<String>,
+        /// Keep the layers as they came, beside their files: to push or save the image without its source
+        #[arg(long)]
+        keep_blobs: bool,
         #[command(flatten)]
         form: Form,
     },
@@ -123,7 +132,7 @@ enum ImageCommand {
 }
 
 /// What ends a command, with its exit code.
-enum Failure {
+pub enum Failure {
     Usage(String),
     Rootfs(rootfs::Error),
 }
@@ -165,8 +174,15 @@ fn dispatch(args: &ImageArgs) -> Result<(), Failure> {
     let store = Store::open(&store_path(args)?)?;
     let ownership = ownership(args.map)?;
     match &args.command {
-        ImageCommand::Pull { reference, platform, form } => pull(&store, ownership, reference, platform.as_deref(), form.format()),
-        ImageCommand::Load { source, platform, names, form } => load(&store, ownership, source, platform.as_deref(), names, form.format()),
+        ImageCommand::Pull { reference, platform, keep_blobs, form } => {
+            let wanted = Wanted { platform: platform.as_deref(), keep_blobs: *keep_blobs, pull: Pull::Always, ..Wanted::default() };
+            pull(&store, ownership, reference, wanted, form.format())
+        }
+        ImageCommand::Push(args) => image_push::push(&store, args),
+        ImageCommand::Load { source, platform, names, keep_blobs, form } => {
+            let wanted = Wanted { platform: platform.as_deref(), keep_blobs: *keep_blobs, ..Wanted::default() };
+            load(&store, ownership, source, wanted, names, form.format())
+        }
         ImageCommand::Ls { form } => list(&store, form.format()),
         ImageCommand::Inspect { image, .. } => inspect(&store, image),
         ImageCommand::Rm { images } => images.iter().try_for_each(|image| {
@@ -227,7 +243,7 @@ fn all_ids() -> Result<Ownership, Failure> {
 }
 
 /// `oci:DIR[:TAG|@DIGEST]` and its like; a registry's reference where there is no such word before it.
-fn parse_source(text: &str) -> Result<ImageSource, Failure> {
+pub fn parse_source(text: &str) -> Result<ImageSource, Failure> {
     let path = |rest: &str| match rest.is_empty() {
         true => Err(Failure::Usage(format!("{text}: the path is missing"))),
         false => std::path::absolute(rest).map_err(|error| Failure::Usage(format!("{rest}: {error}"))),
@@ -268,7 +284,7 @@ fn split_select(rest: &str) -> (&str, Select) {
     fits.or(first).map_or((rest, Select::Only), split)
 }
 
-fn parse_platform(text: Option<&str>) -> Result<Platform, Failure> {
+pub fn parse_platform(text: Option<&str>) -> Result<Platform, Failure> {
     let Some(text) = text else { return Ok(Platform::native()) };
     let parts: Vec<&str> = text.split('/').collect();
     match parts.as_slice() {
@@ -288,11 +304,12 @@ struct Wanted<'a> {
     pull: Pull,
     offline: bool,
     names: Option<&'a [Reference]>,
+    keep_blobs: bool,
 }
 
 impl Default for Wanted<'_> {
     fn default() -> Self {
-        Self { platform: None, pull: Pull::Missing, offline: false, names: None }
+        Self { platform: None, pull: Pull::Missing, offline: false, names: None, keep_blobs: false }
     }
 }
 
@@ -310,6 +327,7 @@ fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted: Wa
         user: None,
         names: wanted.names,
         locked: None,
+        keep_blobs: wanted.keep_blobs,
         registry: (!wanted.offline).then_some(&reach),
         progress: Some(&progress),
     };
@@ -320,11 +338,11 @@ fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted: Wa
     Ok(prepared)
 }
 
-fn load(store: &Store, ownership: Ownership, text: &str, platform: Option<&str>, names: &[String], format: Format) -> Result<(), Failure> {
+fn load(store: &Store, ownership: Ownership, text: &str, wanted: Wanted<'_>, names: &[String], format: Format) -> Result<(), Failure> {
     let source = parse_source(text)?;
     refuse_unloadable(&source, text)?;
     let names = names.iter().map(|name| one_name(name)).collect::<Result<Vec<_>, _>>()?;
-    let prepared = prepare(store, ownership, &source, Wanted { platform, names: Some(&names), ..Wanted::default() })?;
+    let prepared = prepare(store, ownership, &source, Wanted { names: Some(&names), ..wanted })?;
     say_prepared(&prepared, format);
     if matches!(source, ImageSource::DockerArchive { .. }) && rootfs::find_image(store, &prepared.digest.to_string())?.names.is_empty() {
         talk("note: the archive gives the image no name; to give it one: hamper image load --name NAME:TAG SOURCE");
@@ -332,12 +350,12 @@ fn load(store: &Store, ownership: Ownership, text: &str, platform: Option<&str>,
     Ok(())
 }
 
-fn pull(store: &Store, ownership: Ownership, reference: &str, platform: Option<&str>, format: Format) -> Result<(), Failure> {
+fn pull(store: &Store, ownership: Ownership, reference: &str, wanted: Wanted<'_>, format: Format) -> Result<(), Failure> {
     let source = parse_source(reference)?;
     if !matches!(source, ImageSource::Registry(_)) {
         return Err(Failure::Usage(format!("{reference} is in no registry: hamper image load {reference}")));
     }
-    let prepared = prepare(store, ownership, &source, Wanted { platform, pull: Pull::Always, ..Wanted::default() })?;
+    let prepared = prepare(store, ownership, &source, wanted)?;
     say_prepared(&prepared, format);
     Ok(())
 }

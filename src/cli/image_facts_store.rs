@@ -35,6 +35,7 @@ pub fn store_image(
         user: profile.identity.user.as_ref(),
         names: None,
         locked: profile.locked.as_deref(),
+        keep_blobs: false,
         registry: (load && !offline).then_some(&reach),
         progress: Some(&progress),
     };

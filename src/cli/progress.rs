@@ -1,6 +1,6 @@
 //! How far a pull is: a bar for each layer and one for the whole on a terminal, plain lines elsewhere.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -21,7 +21,7 @@ const RATE: u8 = 10;
 #[derive(Default)]
 pub struct Display {
     shown: OnceLock<Option<Bars>>,
-    begun: Mutex<HashMap<Digest, Instant>>,
+    begun: Mutex<BTreeMap<Digest, Instant>>,
     /// Whether layers that need no network are worth a line.
     pub layers: bool,
 }
@@ -29,7 +29,7 @@ pub struct Display {
 struct Bars {
     all: MultiProgress,
     total: ProgressBar,
-    layers: Mutex<HashMap<Digest, ProgressBar>>,
+    layers: Mutex<BTreeMap<Digest, ProgressBar>>,
 }
 
 impl Display {
@@ -92,9 +92,22 @@ impl Display {
                     talk(&format!("fetched {}: {} in {took:.1} s", short(digest), size(*bytes)));
                 }
             },
+            Event::Present { digest } => self.line(&format!("{}: is there already", short(digest))),
+            Event::Mounted { digest, from } => self.line(&format!("{}: taken from {}", short(digest), escape(from))),
+            Event::Sent { digest, size: bytes } => {
+                if let Some(Some(bars)) = self.shown.get() {
+                    bars.end(digest);
+                }
+                self.line(&format!("{}: sent, {}", short(digest), size(*bytes)));
+            }
             Event::Again { words, wait } => self.line(&format!("hamper: {}; again in {:.1} s", escape(words), wait.as_secs_f64())),
             Event::Ignoring { words } => self.line(&format!("hamper: ignoring: {}", escape(words))),
         }
+    }
+
+    /// Nothing more comes.
+    pub fn end(&self) {
+        self.clear();
     }
 
     fn clear(&self) {

@@ -79,6 +79,21 @@ impl Layout {
         }
     }
 
+    /// The blob of a digest, of whatever size; never of a repository.
+    pub fn by_digest(&self, digest: &Digest) -> Result<Blob, Error> {
+        let path = blob_path(digest);
+        let missing = || Error::MissingBlob { what: self.name().to_owned(), digest: digest.to_string() };
+        match self {
+            Self::Directory { directory, .. } => match open_regular(directory, &path, &format!("blob {digest} of {}", self.name())) {
+                Ok(_) => Ok(Blob::File { directory: Arc::clone(directory), path }),
+                Err(Error::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Err(missing()),
+                Err(error) => Err(error),
+            },
+            Self::Archive(archive) => archive.find(path.as_bytes())?.ok_or_else(missing),
+            Self::Remote(_) => Err(missing()),
+        }
+    }
+
     /// Reads a document by its descriptor and verifies it.
     pub fn document(&self, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, Error> {
         let what = format!("blob {} of {}", descriptor.digest, self.name());

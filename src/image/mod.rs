@@ -7,6 +7,7 @@
 mod archive;
 mod blob;
 mod config;
+mod content;
 mod digest;
 mod document;
 mod error;
@@ -20,6 +21,7 @@ pub mod tar;
 
 pub use blob::{Blob, BlobReader};
 pub use config::ImageConfig;
+pub use content::{Piece, Whole, blobs_of, collect, files, plain};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use document::best_platform;
 pub use error::Error;

@@ -27,6 +27,8 @@ pub struct Image {
     pub layers: Vec<Layer>,
     /// Names that the source gives this image.
     pub names: Vec<String>,
+    /// The index in which it was chosen by its platform, as it stands in the source.
+    pub index: Option<(Digest, Vec<u8>)>,
 }
 
 /// One layer as it stands in its source.
@@ -140,15 +142,19 @@ const MAX_PLATFORMS: usize = 64;
 
 /// From a manifest or an index, whose bytes have been verified, to the image for `platform`.
 fn descend(layout: &Layout, mut digest: Digest, mut bytes: Vec<u8>, names: Vec<String>, platform: &Platform) -> Result<Image, Error> {
+    let mut index = None;
     for _ in 0..MAX_INDEX_DEPTH {
         let what = format!("{digest} of {}", layout.name());
         match Document::parse(&bytes, &what)? {
             Document::Index(entries) => {
                 let descriptor = select_named(&entries, |_| true, platform, &what)?;
-                bytes = layout.document(&descriptor, MAX_MANIFEST)?;
+                let inner = layout.document(&descriptor, MAX_MANIFEST)?;
+                index.get_or_insert((digest, std::mem::replace(&mut bytes, inner)));
                 digest = descriptor.digest;
             }
-            Document::Manifest(manifest) => return finish(layout, digest, bytes, &manifest, names, platform),
+            Document::Manifest(manifest) => {
+                return Ok(Image { index, ..finish(layout, digest, bytes, &manifest, names, platform)? });
+            }
         }
     }
     Err(Error::refused(layout.name(), format!("its indexes are nested deeper than {MAX_INDEX_DEPTH}")))
@@ -247,7 +253,7 @@ fn finish(
             })
         })
         .collect::<Result<_, _>>()?;
-    Ok(Image { digest: Some(digest), manifest: Some(bytes), config_bytes, config, layers, names })
+    Ok(Image { digest: Some(digest), manifest: Some(bytes), config_bytes, config, layers, names, index: None })
 }
 
 /// An image of another architecture starts with "exec format error" at best; whoever wants it says so with `platform`.
@@ -296,7 +302,7 @@ fn open_docker(archive: &Archive, select: &Select, platform: &Platform) -> Resul
             Ok(Layer { blob, digest: None, size: None, diff_id: Some(diff_id.clone()), compression: None, name })
         })
         .collect::<Result<_, Error>>()?;
-    Ok(Image { digest: None, manifest: None, config_bytes, config, layers, names: strings(item, "RepoTags") })
+    Ok(Image { digest: None, manifest: None, config_bytes, config, layers, names: strings(item, "RepoTags"), index: None })
 }
 
 /// The config's name is its digest in every form that Docker and podman write; where it looks like one it must be true.
@@ -353,5 +359,5 @@ fn open_tar(path: &Path, platform: &Platform) -> Result<Image, Error> {
         ..ImageConfig::default()
     };
     let layer = Layer { blob, digest: None, size: None, diff_id: None, compression: None, name };
-    Ok(Image { digest: None, manifest: None, config_bytes: Vec::new(), config, layers: vec![layer], names: Vec::new() })
+    Ok(Image { digest: None, manifest: None, config_bytes: Vec::new(), config, layers: vec![layer], names: Vec::new(), index: None })
 }

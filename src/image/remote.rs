@@ -17,6 +17,14 @@ pub trait Remote: Send + Sync {
     /// [`Error::Remote`]: no connection, no leave, no such tag.
     fn manifest_of_tag(&self, tag: &str) -> Result<Vec<u8>, Error>;
 
+    /// The digest of what `tag` stands for now, where that can be known without fetching it.
+    ///
+    /// # Errors
+    /// As above.
+    fn digest_of_tag(&self, _tag: &str) -> Result<Option<Digest>, Error> {
+        Ok(None)
+    }
+
     /// The manifest or index `digest`; bounded as above.
     ///
     /// # Errors

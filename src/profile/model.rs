@@ -161,6 +161,13 @@ pub enum Pull {
     Locked,
 }
 
+impl Pull {
+    /// The same once the registry has been asked.
+    pub fn unasked(self) -> Self {
+        if self == Self::Always { Self::Missing } else { self }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Isolation {

@@ -167,8 +167,7 @@ impl Client {
         pairs.extend(service.map(|service| ("service", service)));
         let form =
             |pairs: &[(&str, &str)]| pairs.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect::<Vec<_>>().join("&");
-        let mut call =
-            Call { method: Method::GET, url: realm.to_owned(), headers: Vec::new(), authorization: None, body: &[], step: &step };
+        let mut call = Call::new(Method::GET, realm.to_owned(), &step);
         let body;
         match credentials {
             Some(Credentials::Identity(token)) => {

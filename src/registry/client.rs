@@ -34,6 +34,12 @@ pub enum Event {
     Bytes { digest: Digest, at: u64 },
     /// All of it has come.
     End { digest: Digest, size: u64 },
+    /// The registry had the blob already.
+    Present { digest: Digest },
+    /// The registry took the blob from another repository of its own.
+    Mounted { digest: Digest, from: String },
+    /// All of it has been sent.
+    Sent { digest: Digest, size: u64 },
     /// A step failed, and is tried again after a while.
     Again { words: String, wait: Duration },
     /// Something went wrong, and hamper does without it.
@@ -104,6 +110,9 @@ impl Client {
                 Err(error @ Error::Transport { .. }) if passes(&error) => (error, None),
                 Err(error) => return Err(error),
             };
+            if call.once {
+                return Err(error);
+            }
             tries += 1;
             if tries > self.most_tries(&error) {
                 return Err(error);
@@ -136,7 +145,9 @@ impl Client {
     /// As [`Self::exchange`], and says who the user is where that is asked for. `scope` is for a token server that is named without one.
     pub(super) fn exchange_as_user(&self, endpoint: &Endpoint, repository: &str, scope: &str, call: &Call<'_>) -> Result<Answer, Error> {
         let mut call = call.clone();
-        call.authorization = self.authorizations.known(endpoint, scope);
+        // An upload may go to another host, which is nobody to tell a password.
+        let own = call.url.strip_prefix(&endpoint.base()).is_some_and(|rest| rest.starts_with('/'));
+        call.authorization = self.authorizations.known(endpoint, scope).filter(|_| own);
         // What was offered may have expired; what comes after it is fresh.
         for _ in 0..2 {
             let answer = self.exchange(&call)?;
@@ -172,7 +183,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Whether a failure may pass: a connection that breaks does, a certificate that is wrong does not.
-fn passes(error: &Error) -> bool {
+pub(super) fn passes(error: &Error) -> bool {
     let Error::Transport { source, .. } = error else { return false };
     match source {
         ureq::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
@@ -197,17 +208,21 @@ pub struct Repository(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub client: Arc<Client>,
     /// In the order in which they are asked.
-    endpoints: Vec<Endpoint>,
-    repository: String,
+    pub endpoints: Vec<Endpoint>,
+    pub repository: String,
     pub name: String,
 }
 
 impl Inner {
     /// Asks one endpoint after the other for what lies at `path` of the repository; the last one's failure is the failure.
     pub fn get(&self, path: &str, headers: &[(&'static str, String)], step: &str, good: &[u16]) -> Result<Answer, Error> {
+        self.ask(&Method::GET, path, headers, step, good)
+    }
+
+    fn ask(&self, method: &Method, path: &str, headers: &[(&'static str, String)], step: &str, good: &[u16]) -> Result<Answer, Error> {
         let mut failure = None;
         for endpoint in &self.endpoints {
-            match self.get_from(endpoint, path, headers, step, good) {
+            match self.ask_one(endpoint, method, path, headers, step, good) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => failure = Some(error),
             }
@@ -215,16 +230,17 @@ impl Inner {
         Err(failure.unwrap_or_else(|| Error::refused(&self.name, step, "no host has it")))
     }
 
-    fn get_from(
+    fn ask_one(
         &self,
         endpoint: &Endpoint,
+        method: &Method,
         path: &str,
         headers: &[(&'static str, String)],
         step: &str,
         good: &[u16],
     ) -> Result<Answer, Error> {
         let url = format!("{}/v2/{}{}/{path}", endpoint.base(), endpoint.prefix, self.repository);
-        let call = Call { method: Method::GET, url, headers: headers.to_vec(), authorization: None, body: &[], step };
+        let call = Call { headers: headers.to_vec(), ..Call::new(method.clone(), url, step) };
         let scope = format!("repository:{}{}:pull", endpoint.prefix, self.repository);
         let answer = self.client.exchange_as_user(endpoint, &self.repository, &scope, &call)?;
         match good.contains(&answer.status) {
@@ -233,12 +249,16 @@ impl Inner {
         }
     }
 
-    fn fetch_manifest(&self, which: &str) -> Result<Vec<u8>, Error> {
+    /// The inner error: the answer broke off.
+    fn fetch_manifest(&self, which: &str) -> Result<Result<Vec<u8>, Error>, Error> {
         let step = format!("fetch manifest {which} of {}", self.name);
         let path = format!("manifests/{which}");
         let answer = self.get(&path, &[("accept", ACCEPTED.to_owned())], &step, &[200])?;
         let (host, stated) = (answer.host.clone(), answer.header("docker-content-digest").map(str::to_owned));
-        let bytes = self.read_all(answer, MAX_MANIFEST, &step)?;
+        let bytes = match self.read_all(answer, MAX_MANIFEST, &step) {
+            Ok(bytes) => bytes,
+            Err(error) => return Ok(Err(error)),
+        };
         // Where it says which bytes it means, these must be the ones.
         if let Some(stated) = stated.and_then(|text| text.parse::<Digest>().ok())
             && stated.algorithm() == image::Algorithm::Sha256
@@ -246,7 +266,7 @@ impl Inner {
         {
             return Err(Error::refused(&host, &step, format!("it says that this is {stated}, and sends {}", Digest::of(&bytes))));
         }
-        Ok(bytes)
+        Ok(Ok(bytes))
     }
 
     fn read_all(&self, answer: Answer, limit: u64, step: &str) -> Result<Vec<u8>, Error> {
@@ -256,11 +276,11 @@ impl Inner {
         bytes.ok_or_else(|| Error::refused(&host, step, format!("it sends more than the {limit} bytes that are accepted")))
     }
 
-    /// Tries again what broke off while it was read.
-    fn again_if_cut<T>(&self, mut act: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    /// Tries again what broke off while it was read; up to there, tries have been made already.
+    fn again_if_cut<T>(&self, mut act: impl FnMut() -> Result<Result<T, Error>, Error>) -> Result<T, Error> {
         let mut tries = 0;
         loop {
-            match act() {
+            match act()? {
                 Err(error @ Error::Transport { .. }) if passes(&error) && tries < self.client.settings.retries().min(3) => {
                     tries += 1;
                     self.client.again(&error, back_off(tries));
@@ -280,6 +300,13 @@ impl Remote for Repository {
         Ok(self.0.again_if_cut(|| self.0.fetch_manifest(tag))?)
     }
 
+    fn digest_of_tag(&self, tag: &str) -> Result<Option<Digest>, image::Error> {
+        let step = format!("look up {tag} of {}", self.0.name);
+        let headers = [("accept", ACCEPTED.to_owned())];
+        let answer = self.0.ask(&Method::HEAD, &format!("manifests/{tag}"), &headers, &step, &[200])?;
+        Ok(answer.header("docker-content-digest").and_then(|text| text.parse().ok()))
+    }
+
     fn manifest(&self, digest: &Digest) -> Result<Vec<u8>, image::Error> {
         Ok(self.0.again_if_cut(|| self.0.fetch_manifest(&digest.to_string()))?)
     }
@@ -288,7 +315,7 @@ impl Remote for Repository {
         let step = format!("fetch config {digest} of {}", self.0.name);
         let fetch = || {
             let answer = self.0.get(&format!("blobs/{digest}"), &[], &step, &[200])?;
-            self.0.read_all(answer, size, &step)
+            Ok(self.0.read_all(answer, size, &step))
         };
         Ok(self.0.again_if_cut(fetch)?)
     }

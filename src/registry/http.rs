@@ -31,6 +31,14 @@ pub(crate) struct Call<'c> {
     pub body: &'c [u8],
     /// What is done, for messages: `fetch layer …`.
     pub step: &'c str,
+    /// Not tried again: whoever sends it must know first what has arrived.
+    pub once: bool,
+}
+
+impl<'c> Call<'c> {
+    pub fn new(method: Method, url: String, step: &'c str) -> Self {
+        Self { method, url, headers: Vec::new(), authorization: None, body: &[], step, once: false }
+    }
 }
 
 /// An answer whose body has not been read.

@@ -29,7 +29,7 @@ impl Client {
         let step = format!("log in as {user}");
         let endpoint = Endpoint::of(registry, &self.settings);
         let url = format!("{}/v2/", endpoint.base());
-        let mut call = Call { method: Method::GET, url, headers: Vec::new(), authorization: None, body: &[], step: &step };
+        let mut call = Call::new(Method::GET, url, &step);
         let mut answer = self.exchange(&call)?;
         if answer.status == 401 && answer.host == endpoint.authority {
             let own = Credentials::Password { user: user.to_owned(), password: password.to_owned() };

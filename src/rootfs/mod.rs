@@ -27,7 +27,8 @@ mod user;
 
 pub use error::{Error, hint_of_errno};
 pub use export::export;
-pub use manage::{Gone, Removed, find_image, images, prune, remove_image};
+pub use kept::contents;
+pub use manage::{Gone, Removed, find_image, find_image_for, images, index_of, prune, remove_image};
 pub use owner::{Ownership, SubRange};
 pub use prepare::{Lease, Prepared, Progress, Registries, Request, Tree, not_loaded, prepare};
 pub use record::ImageRecord;

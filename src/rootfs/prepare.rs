@@ -11,7 +11,7 @@ use serde_json::json;
 use super::layer::{Load, Loaded, load_all};
 use super::namespace::in_range;
 use super::owner::{OwnerMap, You};
-use super::record::{self, ImageRecord};
+use super::record::{self, ImageRecord, ReferenceRecord};
 use super::user::{self, ResolvedUser};
 use super::{Error, Ownership, Stack};
 use crate::image::{self, Digest, Image, ImageConfig, Reference, Remote};
@@ -34,6 +34,8 @@ pub struct Request<'a> {
     pub names: Option<&'a [Reference]>,
     /// The only manifest that a reference may stand for; what is another one is refused.
     pub locked: Option<&'a str>,
+    /// Whether blobs of layers are kept as they came, beside their trees; those that the store has are then read again.
+    pub keep_blobs: bool,
     /// How the repository of a reference is reached; absent: no registry is asked. Called where the store does not do, never for an image
     /// that is ready.
     pub registry: Option<&'a Registries<'a>>,
@@ -105,8 +107,10 @@ pub fn prepare(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> 
         _ => {}
     }
     // A tag is what the store knows of it, unless the registry is to be asked each time.
-    let asks = matches!(request.source, ImageSource::Registry(_)) && request.pull == Pull::Always && request.registry.is_some();
+    let asks = request.pull == Pull::Always && request.registry.is_some() && super::kept::has_moved(store, request)?;
+    let request = &Request { pull: if asks { Pull::Always } else { request.pull.unasked() }, ..*request };
     if !asks
+        && !request.keep_blobs
         && let Some(key) = record::key(store, request)?
         && let Some(prepared) = record::read(store, &key)?
     {
@@ -223,11 +227,14 @@ impl Unpacked {
 }
 
 fn load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
-    // What is asked of a registry goes into the store on its way.
-    let early = matches!(request.source, ImageSource::Registry(_)).then(|| store.begin_load()).transpose()?;
+    // What is asked of a registry goes into the store on its way, and so do blobs that are kept.
+    let early = (request.keep_blobs || matches!(request.source, ImageSource::Registry(_))).then(|| store.begin_load()).transpose()?;
     let mut image = open(store, request)?;
     if image.layers.is_empty() {
         return Err(Error::NoLayers);
+    }
+    if request.keep_blobs {
+        super::kept::keep_blobs(store, &mut image.layers)?;
     }
     let spec = spec(&image.config, request.user)?;
     let lock = early.map_or_else(|| store.begin_load(), Ok)?;
@@ -344,6 +351,9 @@ fn keep(store: &Store, request: &Request<'_>, image: &Image, loaded: &[Loaded]) 
     let config_digest = Digest::of(&image.config_bytes);
     store.put_blob(&digest, manifest)?;
     store.put_blob(&config_digest, &image.config_bytes)?;
+    if let Some((digest, index)) = &image.index {
+        store.put_blob(digest, index)?;
+    }
     if loaded.iter().any(|layer| layer.facts.boot.is_some()) {
         store.sync()?;
         for layer in loaded.iter().filter(|layer| layer.facts.boot.is_some()) {
@@ -371,7 +381,9 @@ fn keep_names(store: &Store, request: &Request<'_>, digest: &Digest, image: &Ima
     let by_digest = matches!(request.source, ImageSource::Registry(_));
     let own = image.names.iter().filter_map(|name| name.parse::<Reference>().ok());
     for reference in own.chain(request.names.into_iter().flatten().cloned()).filter(|name| by_digest || name.digest.is_none()) {
-        record::put_reference(store, &reference, request.platform, digest)?;
+        let index = image.index.as_ref().map(|(digest, _)| digest.clone());
+        let record = ReferenceRecord { reference: reference.to_string(), digest: digest.clone(), index };
+        record::put_reference(store, request.platform, &record)?;
     }
     Ok(())
 }

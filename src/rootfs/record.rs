@@ -79,10 +79,10 @@ pub(crate) fn key(store: &Store, request: &Request<'_>) -> Result<Option<Vec<u8>
         ImageSource::Registry(text) => {
             let reference: Reference = text.parse()?;
             // The digest is part of the key: where a tag moves, what was prepared for it is not found any more.
-            let Some(digest) = read_reference(store, &reference, request.platform)? else { return Ok(None) };
+            let Some(known) = read_reference(store, &reference, request.platform)? else { return Ok(None) };
             key.extend_from_slice(b"registry\n");
             push(&mut key, text);
-            push(&mut key, &digest.to_string());
+            push(&mut key, &known.digest.to_string());
         }
         ImageSource::Rootfs { .. } | ImageSource::Host => return Ok(None),
     }
@@ -223,25 +223,28 @@ pub(crate) fn write(store: &Store, key: &[u8], prepared: &Prepared) -> Result<()
 }
 
 /// The image that a reference stands for.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ReferenceRecord {
     pub reference: String,
     pub digest: Digest,
+    /// Of the index that the reference itself names, where it names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Digest>,
 }
 
 fn reference_path(reference: &Reference, platform: &Platform) -> String {
     format!("references/{}.json", Digest::of(format!("{reference} {platform}").as_bytes()).hex())
 }
 
-/// The manifest that the store has for a reference and a platform.
-pub(crate) fn read_reference(store: &Store, reference: &Reference, platform: &Platform) -> Result<Option<Digest>, Error> {
+/// What the store has for a reference and a platform.
+pub(crate) fn read_reference(store: &Store, reference: &Reference, platform: &Platform) -> Result<Option<ReferenceRecord>, Error> {
     let Some(bytes) = store.read(&reference_path(reference, platform))? else { return Ok(None) };
     // A record that a power loss cut off is as good as none.
-    Ok(serde_json::from_slice::<ReferenceRecord>(&bytes).ok().map(|record| record.digest))
+    Ok(serde_json::from_slice::<ReferenceRecord>(&bytes).ok())
 }
 
 /// Notes what a reference stands for. An image that it stood for before loses the name, and stays until it is removed.
-pub(crate) fn put_reference(store: &Store, reference: &Reference, platform: &Platform, digest: &Digest) -> Result<(), Error> {
-    let record = ReferenceRecord { reference: reference.to_string(), digest: digest.clone() };
-    Ok(store.write(&reference_path(reference, platform), &to_json(&record))?)
+pub(crate) fn put_reference(store: &Store, platform: &Platform, record: &ReferenceRecord) -> Result<(), Error> {
+    let Ok(reference) = record.reference.parse::<Reference>() else { return Ok(()) };
+    Ok(store.write(&reference_path(&reference, platform), &to_json(record))?)
 }

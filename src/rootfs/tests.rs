@@ -134,6 +134,7 @@ fn prepare_source(store: &Store, source: &ImageSource) -> Result<Prepared, Error
             user: None,
             names: None,
             locked: None,
+            keep_blobs: false,
             registry: None,
             progress: None,
         },

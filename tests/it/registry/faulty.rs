@@ -44,13 +44,15 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// Bytes after which the connection is cut, whatever the length says.
     pub cut: Option<usize>,
+    /// The connection is closed without any answer.
+    pub hangs_up: bool,
     /// Wait before each of many small pieces.
     pub drip: Option<Duration>,
 }
 
 impl Reply {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), cut: None, drip: None }
+        Self { status, headers: Vec::new(), body: body.into(), cut: None, hangs_up: false, drip: None }
     }
 
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -161,6 +163,9 @@ fn answer(mut connection: TcpStream, content: &Content, rule: &Rule, all: &Mutex
         before
     };
     let reply = rule(&asked, before).unwrap_or_else(|| right(&asked, content));
+    if reply.hangs_up {
+        return connection.shutdown(Shutdown::Both);
+    }
     let mut head = format!("HTTP/1.1 {} x\r\nconnection: close\r\n", reply.status);
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));

@@ -6,6 +6,7 @@ mod faulty;
 mod lock;
 mod progress;
 mod pull;
+mod push;
 mod server;
 
 use crate::support::{TestEnv, images};

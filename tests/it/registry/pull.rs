@@ -82,6 +82,41 @@ fn a_tag_that_moves_is_followed_where_that_is_asked_for() {
 }
 
 #[test]
+fn always_asks_for_no_more_than_the_digest_while_a_tag_stays() {
+    require!(program().is_some() && has_image("multi-arch"), "docker-registry and the test images");
+    let env = TestEnv::alone();
+    let server = Server::start(&env);
+    for (image, own) in [("busybox", "b:v1"), ("multi-arch:latest", "m:v1")] {
+        let reference = server.reference(own);
+        env.hamper(["image", "load", &super::layout(image), "--name", "x:1"]).output().code(0);
+        let all: &[&str] = if own == "m:v1" { &["--all-platforms"] } else { &[] };
+        env.hamper([&["image", "push"], all, &["x:1", &reference]].concat()).output().code(0);
+        let run = |more: &[&str]| env.run(&reference).map("single").set("pull=always").args(more.iter().copied()).probe("exit 4").any();
+        let asked = || (server.called("HEAD", "/manifests/"), server.asked("/manifests/") + server.asked("/blobs/"));
+        // The control: what is not known is fetched.
+        let before = asked();
+        run(&[]).code(4);
+        assert!(asked().1 > before.1);
+        let before = asked();
+        run(&[]).code(4);
+        assert_eq!(asked(), (before.0 + 1, before.1), "{image}");
+        run(&["--offline"]).code(4);
+        assert_eq!(asked(), (before.0 + 1, before.1), "{image}");
+    }
+    // By its digest it can be nothing else.
+    let pinned = server.reference(&format!("b@{}", server.digest(&env, "b:v1")));
+    let before = server.called("HEAD", "/");
+    env.run(&pinned).map("single").set("pull=always").probe("exit 4").code(4);
+    assert_eq!(server.called("HEAD", "/"), before);
+    // A registry that is gone is told, unless nobody is to be asked.
+    let reference = server.reference("b:v1");
+    drop(server);
+    let run = || env.run(&reference).map("single").set("pull=always");
+    run().probe("exit 4").code(125).told(&["cannot look up v1", "hint: "]);
+    run().args(["--offline"]).probe("exit 4").code(4);
+}
+
+#[test]
 fn an_index_leads_to_the_platform() {
     require!(has_image("multi-arch"), "the test images");
     let env = TestEnv::alone();

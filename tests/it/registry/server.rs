@@ -30,7 +30,7 @@ impl Server {
 
     /// `http` is put below the section `http`, `more` at the end of the configuration.
     pub fn start_with(env: &TestEnv, http: &str, more: &str) -> Self {
-        let directory = env.directory("registry");
+        let directory = env.directory(&format!("registry-{}", crate::support::unique()));
         for _ in 0..5 {
             let port = free_port();
             let config = format!(
@@ -85,8 +85,19 @@ impl Server {
 
     /// How often hamper asked for a path with this in it.
     pub fn asked(&self, part: &str) -> usize {
+        self.called("GET", part)
+    }
+
+    /// How often hamper called a path with this in it by a method.
+    pub fn called(&self, method: &str, part: &str) -> usize {
         let log = fs::read_to_string(self.directory.join("log")).expect("log");
-        log.lines().filter(|line| line.contains("\"GET /v2/") && line.contains("\"hamper/") && line.contains(part)).count()
+        let start = format!("\"{method} /v2/");
+        log.lines().filter(|line| line.contains(&start) && line.contains("\"hamper/") && line.contains(part)).count()
+    }
+
+    /// Where a repository keeps its uploads.
+    pub fn uploads(&self, repository: &str) -> PathBuf {
+        self.directory.join(format!("data/docker/registry/v2/repositories/{repository}/_uploads"))
     }
 }
 
