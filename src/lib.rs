@@ -4,6 +4,7 @@
 //!
 //! - [`profile`]: TOML text to a validated profile
 //! - [`image`]: references, OCI and Docker formats, archives to manifest and config
+//! - [`registry`]: the client of registries
 //! - [`store`]: blobs, layers and references on disk
 //! - [`rootfs`]: layers to a tree
 //! - [`host`]: this machine as a value
@@ -21,6 +22,7 @@ pub mod image;
 pub mod launch;
 pub mod plan;
 pub mod profile;
+pub mod registry;
 pub mod report;
 pub mod rootfs;
 pub mod store;

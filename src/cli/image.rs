@@ -7,7 +7,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::error::escape;
+use super::image_push::{self, PushArgs};
 use super::output::{say, talk};
+use super::progress::Display;
 use crate::host::{Directories, subordinate_ranges};
 use crate::image::{self, ImageConfig, Reference};
 use crate::profile::{ImageSource, Platform, Pull, Select};
@@ -38,14 +40,14 @@ enum Map {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub enum Format {
     #[default]
     Table,
     Json,
 }
 
 #[derive(Args, Debug)]
-struct Form {
+pub struct Form {
     /// Form of the output
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -55,13 +57,27 @@ struct Form {
 }
 
 impl Form {
-    fn format(&self) -> Format {
+    pub fn format(&self) -> Format {
         if self.json { Format::Json } else { self.format }
     }
 }
 
 #[derive(Subcommand, Debug)]
 enum ImageCommand {
+    /// Fetch an image from its registry into the store
+    Pull {
+        reference: String,
+        /// Platform to take where there are several
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+        platform: Option<String>,
+        /// Keep the layers as they came, beside their files: to push or save the image without its registry
+        #[arg(long)]
+        keep_blobs: bool,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Send an image to a registry, with the digests that it has
+    Push(PushArgs),
     /// Load an image into the store: oci:DIR, oci-archive:FILE, docker-archive:FILE or tar:FILE
     Load {
         source: String,
@@ -71,6 +87,9 @@ enum ImageCommand {
         /// Name of the image in the store, beside those that the source gives it
         #[arg(long = "name", value_name = "NAME")]
         names: Vec<String>,
+        /// Keep the layers as they came, beside their files: to push or save the image without its source
+        #[arg(long)]
+        keep_blobs: bool,
         #[command(flatten)]
         form: Form,
     },
@@ -106,11 +125,14 @@ enum ImageCommand {
         /// Platform to take where there are several
         #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
         platform: Option<String>,
+        /// Ask no registry
+        #[arg(long)]
+        offline: bool,
     },
 }
 
 /// What ends a command, with its exit code.
-enum Failure {
+pub enum Failure {
     Usage(String),
     Rootfs(rootfs::Error),
 }
@@ -152,7 +174,15 @@ fn dispatch(args: &ImageArgs) -> Result<(), Failure> {
     let store = Store::open(&store_path(args)?)?;
     let ownership = ownership(args.map)?;
     match &args.command {
-        ImageCommand::Load { source, platform, names, form } => load(&store, ownership, source, platform.as_deref(), names, form.format()),
+        ImageCommand::Pull { reference, platform, keep_blobs, form } => {
+            let wanted = Wanted { platform: platform.as_deref(), keep_blobs: *keep_blobs, pull: Pull::Always, ..Wanted::default() };
+            pull(&store, ownership, reference, wanted, form.format())
+        }
+        ImageCommand::Push(args) => image_push::push(&store, args),
+        ImageCommand::Load { source, platform, names, keep_blobs, form } => {
+            let wanted = Wanted { platform: platform.as_deref(), keep_blobs: *keep_blobs, ..Wanted::default() };
+            load(&store, ownership, source, wanted, names, form.format())
+        }
         ImageCommand::Ls { form } => list(&store, form.format()),
         ImageCommand::Inspect { image, .. } => inspect(&store, image),
         ImageCommand::Rm { images } => images.iter().try_for_each(|image| {
@@ -166,7 +196,9 @@ fn dispatch(args: &ImageArgs) -> Result<(), Failure> {
             say_removed(&rootfs::prune(&store, *all, all_ids()?)?, form.format());
             discard_scratch(&store)
         }
-        ImageCommand::Unpack { source, directory, platform } => unpack(&store, source, platform.as_deref(), directory),
+        ImageCommand::Unpack { source, directory, platform, offline } => {
+            unpack(&store, source, Wanted { platform: platform.as_deref(), offline: *offline, ..Wanted::default() }, directory)
+        }
     }
 }
 
@@ -211,7 +243,7 @@ fn all_ids() -> Result<Ownership, Failure> {
 }
 
 /// `oci:DIR[:TAG|@DIGEST]` and its like; a registry's reference where there is no such word before it.
-fn parse_source(text: &str) -> Result<ImageSource, Failure> {
+pub fn parse_source(text: &str) -> Result<ImageSource, Failure> {
     let path = |rest: &str| match rest.is_empty() {
         true => Err(Failure::Usage(format!("{text}: the path is missing"))),
         false => std::path::absolute(rest).map_err(|error| Failure::Usage(format!("{rest}: {error}"))),
@@ -252,7 +284,7 @@ fn split_select(rest: &str) -> (&str, Select) {
     fits.or(first).map_or((rest, Select::Only), split)
 }
 
-fn parse_platform(text: Option<&str>) -> Result<Platform, Failure> {
+pub fn parse_platform(text: Option<&str>) -> Result<Platform, Failure> {
     let Some(text) = text else { return Ok(Platform::native()) };
     let parts: Vec<&str> = text.split('/').collect();
     match parts.as_slice() {
@@ -265,19 +297,40 @@ fn parse_platform(text: Option<&str>) -> Result<Platform, Failure> {
     }
 }
 
-fn prepare(
-    store: &Store,
-    ownership: Ownership,
-    source: &ImageSource,
-    platform: Option<&str>,
-    names: Option<&[Reference]>,
-) -> Result<Prepared, Failure> {
-    let platform = parse_platform(platform)?;
-    let progress = |progress: Progress<'_>| match progress {
-        Progress::Layer { name, facts } => talk(&format!("{}: {} entries, {}", escape(name), facts.entries, size(facts.bytes))),
+/// Where the layers of an image may come from, and what it is called.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    platform: Option<&'a str>,
+    pull: Pull,
+    offline: bool,
+    names: Option<&'a [Reference]>,
+    keep_blobs: bool,
+}
+
+impl Default for Wanted<'_> {
+    fn default() -> Self {
+        Self { platform: None, pull: Pull::Missing, offline: false, names: None, keep_blobs: false }
+    }
+}
+
+fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted: Wanted<'_>) -> Result<Prepared, Failure> {
+    let platform = parse_platform(wanted.platform)?;
+    let display = Display::new(true);
+    let reach = super::registries::reach(&display);
+    let progress = |progress: Progress<'_>| display.load(&progress);
+    let request = Request {
+        source,
+        platform: &platform,
+        pull: wanted.pull,
+        load: true,
+        ownership,
+        user: None,
+        names: wanted.names,
+        locked: None,
+        keep_blobs: wanted.keep_blobs,
+        registry: (!wanted.offline).then_some(&reach),
+        progress: Some(&progress),
     };
-    let request =
-        Request { source, platform: &platform, pull: Pull::Missing, load: true, ownership, user: None, names, progress: Some(&progress) };
     let prepared = rootfs::prepare(store, &request)?;
     for note in &prepared.notes {
         talk(&format!("note: {}", escape(note)));
@@ -285,21 +338,35 @@ fn prepare(
     Ok(prepared)
 }
 
-fn load(store: &Store, ownership: Ownership, text: &str, platform: Option<&str>, names: &[String], format: Format) -> Result<(), Failure> {
+fn load(store: &Store, ownership: Ownership, text: &str, wanted: Wanted<'_>, names: &[String], format: Format) -> Result<(), Failure> {
     let source = parse_source(text)?;
     refuse_unloadable(&source, text)?;
     let names = names.iter().map(|name| one_name(name)).collect::<Result<Vec<_>, _>>()?;
-    let prepared = prepare(store, ownership, &source, platform, Some(&names))?;
+    let prepared = prepare(store, ownership, &source, Wanted { names: Some(&names), ..wanted })?;
+    say_prepared(&prepared, format);
+    if matches!(source, ImageSource::DockerArchive { .. }) && rootfs::find_image(store, &prepared.digest.to_string())?.names.is_empty() {
+        talk("note: the archive gives the image no name; to give it one: hamper image load --name NAME:TAG SOURCE");
+    }
+    Ok(())
+}
+
+fn pull(store: &Store, ownership: Ownership, reference: &str, wanted: Wanted<'_>, format: Format) -> Result<(), Failure> {
+    let source = parse_source(reference)?;
+    if !matches!(source, ImageSource::Registry(_)) {
+        return Err(Failure::Usage(format!("{reference} is in no registry: hamper image load {reference}")));
+    }
+    let prepared = prepare(store, ownership, &source, wanted)?;
+    say_prepared(&prepared, format);
+    Ok(())
+}
+
+fn say_prepared(prepared: &Prepared, format: Format) {
     match format {
         Format::Table => say(&prepared.digest.to_string()),
         Format::Json => {
             say(&json!({ "digest": prepared.digest, "tree": prepared.tree, "user": prepared.user, "notes": prepared.notes }).to_string())
         }
     }
-    if matches!(source, ImageSource::DockerArchive { .. }) && rootfs::find_image(store, &prepared.digest.to_string())?.names.is_empty() {
-        talk("note: the archive gives the image no name; to give it one: hamper image load --name NAME:TAG SOURCE");
-    }
-    Ok(())
 }
 
 fn one_name(text: &str) -> Result<Reference, Failure> {
@@ -314,8 +381,8 @@ fn one_name(text: &str) -> Result<Reference, Failure> {
 fn refuse_unloadable(source: &ImageSource, text: &str) -> Result<(), Failure> {
     let (words, hint) = match source {
         ImageSource::Registry(name) => (
-            format!("`{name}` is a name: an image is loaded from a file or a directory, and pulling from registries comes later"),
-            format!("docker save {name} -o image.tar; hamper image load docker-archive:image.tar"),
+            format!("`{name}` is a name: an image is loaded from a file or a directory, and pulled by its name"),
+            format!("hamper image pull '{name}'"),
         ),
         ImageSource::Rootfs { .. } => {
             (format!("`{text}` is a directory that is used where it lies: there is nothing to load"), format!("hamper run --image {text}"))
@@ -325,15 +392,19 @@ fn refuse_unloadable(source: &ImageSource, text: &str) -> Result<(), Failure> {
     Err(rootfs::Error::Told { words, hint: Some(hint) }.into())
 }
 
-fn unpack(store: &Store, source: &str, platform: Option<&str>, directory: &Path) -> Result<(), Failure> {
+fn unpack(store: &Store, source: &str, wanted: Wanted<'_>, directory: &Path) -> Result<(), Failure> {
     let source = parse_source(source)?;
     // A copy that is the caller's own is made of trees that are; an image that is known by name may have others alone.
-    let (prepared, ownership) = match prepare(store, Ownership::Single, &source, platform, None) {
-        Err(Failure::Rootfs(rootfs::Error::NotPulled(_))) => {
-            let ownership = all_ids()?;
-            (prepare(store, ownership, &source, platform, None)?, ownership)
+    let mut found = None;
+    if matches!(source, ImageSource::Registry(_)) {
+        for ownership in [Ownership::Single, all_ids()?] {
+            let here = prepare(store, ownership, &source, Wanted { pull: Pull::Never, offline: true, ..wanted });
+            found = found.or(here.ok().map(|prepared| (prepared, ownership)));
         }
-        result => (result?, Ownership::Single),
+    }
+    let (prepared, ownership) = match found {
+        Some(found) => found,
+        None => (prepare(store, Ownership::Single, &source, wanted)?, Ownership::Single),
     };
     let entries = rootfs::export(store, &prepared, directory, ownership)?;
     talk(&format!("{entries} entries"));
@@ -396,7 +467,7 @@ fn say_removed(removed: &Removed, format: Format) {
     }
 }
 
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

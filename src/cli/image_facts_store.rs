@@ -2,11 +2,12 @@
 
 use super::error::CliError;
 use super::image_facts::{ImageFacts, hosts_file};
+use super::progress::Display;
 use super::start::Effects;
 use crate::host::{Directories, Host};
 use crate::plan::{self, Image, Lower, User, inside_home};
 use crate::profile::{HomeMode, MapMode, Missing, Mount, MountKind, NetworkMode, Preset, Profile, ProjectMode, Pull, RootMode, signal};
-use crate::rootfs::{self, Ownership, Prepared, ResolvedUser, Stack, Wishes, ensure_skeleton, foresee_skeleton, prepare};
+use crate::rootfs::{self, Ownership, Prepared, Progress, ResolvedUser, Stack, Wishes, ensure_skeleton, foresee_skeleton, prepare};
 use crate::store::{LayerName, Store};
 
 /// Finds the image in the store, or loads it; makes its skeleton where that is missing.
@@ -22,6 +23,9 @@ pub fn store_image(
     effects: Effects,
 ) -> Result<ImageFacts, CliError> {
     let load = effects == Effects::All;
+    let display = Display::new(false);
+    let reach = super::registries::reach(&display);
+    let progress = |progress: Progress<'_>| display.load(&progress);
     let request = rootfs::Request {
         source: &profile.image,
         platform: &profile.platform,
@@ -30,7 +34,10 @@ pub fn store_image(
         ownership: ownership(profile, host),
         user: profile.identity.user.as_ref(),
         names: None,
-        progress: None,
+        locked: profile.locked.as_deref(),
+        keep_blobs: false,
+        registry: (load && !offline).then_some(&reach),
+        progress: Some(&progress),
     };
     let failed = |source| CliError::Rootfs { source };
     let opened = if load { Store::open(&directories.data).map(Some) } else { Store::find(&directories.data) };

@@ -9,14 +9,20 @@ mod hints;
 mod image;
 mod image_facts;
 mod image_facts_store;
+mod image_push;
 mod inputs;
 mod landlock_rung;
 mod ledger;
+mod lock;
+mod login;
 mod names;
 mod notice;
+mod origin;
 mod output;
 mod plan;
 mod profile;
+mod progress;
+mod registries;
 mod run;
 mod shell;
 mod sources;
@@ -47,6 +53,9 @@ enum Command {
     Shell(shell::ShellArgs),
     Plan(plan::PlanArgs),
     Image(image::ImageArgs),
+    Lock(lock::LockArgs),
+    Login(login::LoginArgs),
+    Logout(login::LogoutArgs),
     Profile(profile::ProfileArgs),
     Trust(trust::TrustArgs),
     Doctor(doctor::DoctorArgs),
@@ -87,6 +96,9 @@ fn dispatch(all: &sys::Arguments) -> ExitCode {
         Command::Shell(args) => shell::run(args, all),
         Command::Plan(args) => plan::run(args, all),
         Command::Image(args) => image::run(&args),
+        Command::Lock(args) => lock::run(&args),
+        Command::Login(args) => login::login(&args),
+        Command::Logout(args) => login::log_out(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Trust(args) => trust::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -64,7 +64,12 @@ pub fn obeyed(profile: &Profile) -> Vec<PathBuf> {
 /// # Errors
 /// [`CliError::Told`] names the first file that a payload may have made or changed.
 pub fn refuse_suspects(ledger: &mut Ledger, profile: &Profile) -> Result<(), CliError> {
-    match ledger.suspect(&obeyed(profile)) {
+    refuse_suspect_files(ledger, &obeyed(profile))
+}
+
+/// As [`refuse_suspects`], of these files alone.
+pub fn refuse_suspect_files(ledger: &mut Ledger, files: &[PathBuf]) -> Result<(), CliError> {
+    match ledger.suspect(files) {
         None => Ok(()),
         Some(file) => Err(refused(&file)),
     }

@@ -19,6 +19,13 @@ pub struct Chosen {
 /// # Errors
 /// [`CliError::Profile`] with every finding; [`CliError::Usage`] for an option that cannot be read.
 pub fn choose(args: &CommonArgs, directories: &Directories, ids: Ids, cwd: &Path) -> Result<Chosen, CliError> {
+    let mut chosen = find(args, directories, ids, cwd)?;
+    super::lock::hold(&mut chosen.profile, Caller { uid: ids.uid, gid: ids.gid }, args.locked)?;
+    Ok(chosen)
+}
+
+/// As [`choose`], whatever the lock file says.
+pub fn find(args: &CommonArgs, directories: &Directories, ids: Ids, cwd: &Path) -> Result<Chosen, CliError> {
     let mut sets = args.set.clone();
     if let Some(mode) = &args.network {
         sets.push(format!("network.mode={mode}"));
@@ -27,10 +34,7 @@ pub fn choose(args: &CommonArgs, directories: &Directories, ids: Ids, cwd: &Path
         sets.push("root.mode=keep".into());
     }
     if args.locked {
-        return Err(CliError::Told {
-            words: "--locked is not available yet: it needs a lock file, which comes with images from registries".into(),
-            hint: Some("name the image by its digest: image = \"oci:DIR@sha256:…\"".into()),
-        });
+        sets.push("pull=locked".into());
     }
     let caller = Caller { uid: ids.uid, gid: ids.gid };
     let opened = profile::open(&profile::Request {

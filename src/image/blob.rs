@@ -1,4 +1,4 @@
-//! A blob that can be read: a range of a file, or a file of a layout that is opened when it is read.
+//! A blob that can be read: a range of a file, a file of a layout that is opened when it is read, or a registry's.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
-use super::Error;
+use super::{Digest, Error, Remote};
 
 /// Where the bytes of a blob are; nothing is opened or copied before [`Blob::open`].
 #[derive(Clone)]
@@ -17,18 +17,36 @@ pub enum Blob {
     Range { file: Arc<File>, offset: u64, length: u64 },
     /// A file below a layout's directory.
     File { directory: Arc<OwnedFd>, path: String },
+    /// A blob of a registry, asked for when it is opened; `size` is what its descriptor says.
+    Remote { remote: Arc<dyn Remote>, digest: Digest, size: u64 },
 }
 
 impl Blob {
     /// Opens the blob for one pass from its first byte to its last.
     pub fn open(&self, what: &str) -> Result<BlobReader, Error> {
         match self {
-            Self::Range { file, offset, length } => Ok(BlobReader { file: Arc::clone(file), at: *offset, left: *length }),
+            Self::Range { file, offset, length } => {
+                Ok(BlobReader { bytes: Bytes::File { file: Arc::clone(file), at: *offset }, left: *length })
+            }
             Self::File { directory, path } => {
                 let (file, length) = open_regular(directory, path, what)?;
-                Ok(BlobReader { file: Arc::new(file), at: 0, left: length })
+                Ok(BlobReader { bytes: Bytes::File { file: Arc::new(file), at: 0 }, left: length })
             }
+            Self::Remote { remote, digest, size } => Ok(BlobReader { bytes: Bytes::Remote(remote.blob(digest, *size)?), left: *size }),
         }
+    }
+
+    /// How many bytes it has; nothing is asked of a registry.
+    pub fn size(&self, what: &str) -> Result<u64, Error> {
+        match self {
+            Self::Remote { size, .. } => Ok(*size),
+            _ => Ok(self.open(what)?.left),
+        }
+    }
+
+    /// Whether reading it takes a network.
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Remote { .. })
     }
 
     /// Reads the whole blob, which must not be larger than `limit`.
@@ -57,11 +75,15 @@ pub(crate) fn open_regular(directory: impl AsFd, path: &str, what: &str) -> Resu
     Ok((file, u64::try_from(stat.st_size).unwrap_or(0)))
 }
 
-/// Reads a blob once, by position, so that many readers can share one open file.
+/// Reads a blob once; a file by position, so that many readers can share one that is open.
 pub struct BlobReader {
-    file: Arc<File>,
-    at: u64,
+    bytes: Bytes,
     left: u64,
+}
+
+enum Bytes {
+    File { file: Arc<File>, at: u64 },
+    Remote(Box<dyn Read + Send>),
 }
 
 impl BlobReader {
@@ -77,11 +99,17 @@ impl Read for BlobReader {
         if most == 0 {
             return Ok(0);
         }
-        let count = self.file.read_at(&mut buffer[..most], self.at)?;
+        let count = match &mut self.bytes {
+            Bytes::File { file, at } => {
+                let count = file.read_at(&mut buffer[..most], *at)?;
+                *at += count as u64;
+                count
+            }
+            Bytes::Remote(stream) => stream.read(&mut buffer[..most])?,
+        };
         if count == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was read"));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the blob became shorter while it was read"));
         }
-        self.at += count as u64;
         self.left -= count as u64;
         Ok(count)
     }

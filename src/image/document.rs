@@ -143,6 +143,12 @@ pub(crate) fn choose<'d>(candidates: &[&'d Descriptor], wanted: &Platform, what:
     }
 }
 
+/// Which of `offered` would be taken from an index for `wanted`.
+pub fn best_platform(offered: &[Platform], wanted: &Platform) -> Option<usize> {
+    let ranked = offered.iter().enumerate().filter_map(|(index, offered)| Some((rank(offered, wanted)?, index)));
+    ranked.min().map(|(_, index)| index)
+}
+
 fn platforms(candidates: &[&Descriptor]) -> String {
     listed(candidates.iter().filter_map(|candidate| candidate.platform.as_ref()).map(ToString::to_string))
 }
@@ -206,6 +212,14 @@ mod tests {
         ] {
             assert_eq!(rank(&platform(offered), &platform(wanted)), expected, "{offered} for {wanted}");
         }
+    }
+
+    #[test]
+    fn takes_what_an_index_would_give() {
+        let offered = [platform("linux/amd64"), platform("linux/arm/v6"), platform("linux/arm/v7"), platform("linux/arm64/v8")];
+        let best = |wanted: &str| best_platform(&offered, &platform(wanted));
+        assert_eq!([best("linux/arm64"), best("linux/arm"), best("linux/amd64/v3")], [Some(3), Some(2), Some(0)]);
+        assert_eq!(best("linux/s390x"), None);
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub enum Error {
     Several { what: String, available: String },
     #[error("{what}: blob {digest} is missing")]
     MissingBlob { what: String, digest: String },
+    /// A registry's failure, in its words: which host, which step, which status.
+    #[error("{words}")]
+    Remote { words: String, hint: Option<String>, source: Option<Box<dyn std::error::Error + Send + Sync>> },
     #[error("{what} is malformed at byte {offset}")]
     Tar { what: String, offset: u64, source: super::tar::TarError },
 }

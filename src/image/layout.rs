@@ -9,12 +9,18 @@ use rustix::fs::{Mode, OFlags};
 use super::archive::Archive;
 use super::blob::{Blob, open_regular};
 use super::document::Descriptor;
-use super::{Digest, Error, Hasher};
+use super::media::{self, Kind};
+use super::{Digest, Error, Hasher, Remote};
 
 /// Where the blobs of an image are.
 pub(crate) enum Layout {
-    Directory { directory: Arc<OwnedFd>, name: String },
+    Directory {
+        directory: Arc<OwnedFd>,
+        name: String,
+    },
     Archive(Archive),
+    /// A repository; only documents and blobs by digest are asked of it.
+    Remote(Arc<dyn Remote>),
 }
 
 impl Layout {
@@ -29,6 +35,7 @@ impl Layout {
         match self {
             Self::Directory { name, .. } => name,
             Self::Archive(archive) => archive.name(),
+            Self::Remote(remote) => remote.name(),
         }
     }
 
@@ -41,6 +48,7 @@ impl Layout {
                 Some(blob) => blob.read(&what, limit),
                 None => Err(Error::refused(archive.name(), format!("it has no `{path}`"))),
             },
+            Self::Remote(remote) => Err(Error::refused(remote.name(), format!("a registry has no `{path}`"))),
         }
     }
 
@@ -60,6 +68,10 @@ impl Layout {
                 let size = blob.open(&what)?.left();
                 (blob, size)
             }
+            Self::Remote(remote) => {
+                let blob = Blob::Remote { remote: Arc::clone(remote), digest: descriptor.digest.clone(), size: descriptor.size };
+                (blob, descriptor.size)
+            }
         };
         match found == descriptor.size {
             true => Ok(blob),
@@ -67,10 +79,40 @@ impl Layout {
         }
     }
 
+    /// The blob of a digest, of whatever size; never of a repository.
+    pub fn by_digest(&self, digest: &Digest) -> Result<Blob, Error> {
+        let path = blob_path(digest);
+        let missing = || Error::MissingBlob { what: self.name().to_owned(), digest: digest.to_string() };
+        match self {
+            Self::Directory { directory, .. } => match open_regular(directory, &path, &format!("blob {digest} of {}", self.name())) {
+                Ok(_) => Ok(Blob::File { directory: Arc::clone(directory), path }),
+                Err(Error::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Err(missing()),
+                Err(error) => Err(error),
+            },
+            Self::Archive(archive) => archive.find(path.as_bytes())?.ok_or_else(missing),
+            Self::Remote(_) => Err(missing()),
+        }
+    }
+
     /// Reads a document by its descriptor and verifies it.
     pub fn document(&self, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, Error> {
         let what = format!("blob {} of {}", descriptor.digest, self.name());
-        let bytes = self.blob(descriptor)?.read(&what, limit)?;
+        let bytes = match self {
+            Self::Remote(remote) => {
+                if descriptor.size > limit {
+                    return Err(Error::TooLarge { what, size: descriptor.size, limit });
+                }
+                let bytes = match media::kind(&descriptor.media_type) {
+                    Kind::Index | Kind::Manifest => remote.manifest(&descriptor.digest)?,
+                    _ => remote.document(&descriptor.digest, descriptor.size)?,
+                };
+                if bytes.len() as u64 != descriptor.size {
+                    return Err(Error::Size { what, expected: descriptor.size, found: bytes.len() as u64 });
+                }
+                bytes
+            }
+            _ => self.blob(descriptor)?.read(&what, limit)?,
+        };
         verify(&bytes, &descriptor.digest, &what)?;
         Ok(bytes)
     }

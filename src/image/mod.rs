@@ -7,6 +7,7 @@
 mod archive;
 mod blob;
 mod config;
+mod content;
 mod digest;
 mod document;
 mod error;
@@ -15,15 +16,19 @@ mod layout;
 mod media;
 mod open;
 mod reference;
+mod remote;
 pub mod tar;
 
 pub use blob::{Blob, BlobReader};
 pub use config::ImageConfig;
+pub use content::{Piece, Whole, blobs_of, collect, files, plain};
 pub use digest::{Algorithm, Digest, Hasher};
+pub use document::best_platform;
 pub use error::Error;
 pub use media::Compression;
-pub use open::{Image, Layer, open};
+pub use open::{Image, Layer, open, open_platforms, open_remote};
 pub use reference::Reference;
+pub use remote::Remote;
 
 /// Caps on what is read into memory; containerd's and go-containerregistry's own caps are of this size (CVE-2023-25153).
 pub const MAX_MANIFEST: u64 = 4 << 20;

@@ -1,6 +1,7 @@
 //! From an image source to the one image in it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use super::document::{self, Descriptor, Document, Manifest, choose, listed};
 use super::json::{self, Shape};
 use super::layout::Layout;
 use super::media::{self, Compression, Kind};
-use super::{Digest, Error, ImageConfig, MAX_CONFIG, MAX_INDEX_DEPTH, MAX_LAYERS, MAX_MANIFEST, Reference};
+use super::{Digest, Error, ImageConfig, MAX_CONFIG, MAX_INDEX_DEPTH, MAX_LAYERS, MAX_MANIFEST, Reference, Remote};
 use crate::profile::{ImageSource, Platform, Select};
 
 /// An image whose documents have been read and verified; its layers have not.
@@ -26,6 +27,8 @@ pub struct Image {
     pub layers: Vec<Layer>,
     /// Names that the source gives this image.
     pub names: Vec<String>,
+    /// The index in which it was chosen by its platform, as it stands in the source.
+    pub index: Option<(Digest, Vec<u8>)>,
 }
 
 /// One layer as it stands in its source.
@@ -77,17 +80,84 @@ fn open_layout(layout: &Layout, select: &Select, platform: &Platform) -> Result<
         }
     };
     let wanted = || Error::NoSuchImage { what: what.clone(), wanted: words(select), available: all_names(&entries) };
-    let mut descriptor = descriptor.ok_or_else(wanted)?;
+    let descriptor = descriptor.ok_or_else(wanted)?;
     let names = descriptor.names.iter().filter(|name| is_image_name(name)).cloned().collect();
+    let bytes = layout.document(&descriptor, MAX_MANIFEST)?;
+    descend(layout, descriptor.digest, bytes, names, platform)
+}
+
+/// Opens what `reference` stands for in its repository, for `platform`: by its digest, else by its tag.
+///
+/// # Errors
+/// [`Error`] of the registry; [`Error::Digest`] where it gave something else than what was asked for; [`Error::NoPlatform`]; others of
+/// documents that are malformed.
+///
+/// # References
+/// OCI distribution-spec 1.1, "Pulling manifests"
+pub fn open_remote(remote: &Arc<dyn Remote>, reference: &Reference, platform: &Platform) -> Result<Image, Error> {
+    let layout = Layout::Remote(Arc::clone(remote));
+    let (digest, bytes) = match (&reference.digest, &reference.tag) {
+        (Some(digest), _) => {
+            let bytes = remote.manifest(digest)?;
+            super::layout::verify(&bytes, digest, &format!("manifest {digest} of {}", remote.name()))?;
+            (digest.clone(), bytes)
+        }
+        (None, tag) => {
+            let bytes = remote.manifest_of_tag(tag.as_deref().unwrap_or("latest"))?;
+            (Digest::of(&bytes), bytes)
+        }
+    };
+    descend(&layout, digest, bytes, vec![reference.to_string()], platform)
+}
+
+/// Every platform of what `reference` stands for now, with its image. Where there is no index, the one image is that of `only`.
+///
+/// # Errors
+/// As [`open_remote`].
+pub fn open_platforms(remote: &Arc<dyn Remote>, reference: &Reference, only: &Platform) -> Result<Vec<(Platform, Image)>, Error> {
+    let layout = Layout::Remote(Arc::clone(remote));
+    let bytes = remote.manifest_of_tag(reference.tag.as_deref().unwrap_or("latest"))?;
+    let digest = Digest::of(&bytes);
+    let what = format!("{digest} of {}", layout.name());
+    let names = || vec![reference.to_string()];
+    let entries = match Document::parse(&bytes, &what)? {
+        Document::Manifest(manifest) => return Ok(vec![(only.clone(), finish(&layout, digest, bytes, &manifest, names(), only)?)]),
+        Document::Index(entries) => entries,
+    };
+    let mut found: Vec<(Platform, Image)> = Vec::new();
+    for platform in entries.iter().filter(|one| one.is_image()).filter_map(|one| one.platform.as_ref()) {
+        if found.iter().any(|(known, _)| known == platform) {
+            continue;
+        }
+        if found.len() == MAX_PLATFORMS {
+            return Err(Error::refused(what, format!("it has more than {MAX_PLATFORMS} platforms")));
+        }
+        found.push((platform.clone(), descend(&layout, digest.clone(), bytes.clone(), names(), platform)?));
+    }
+    Ok(found)
+}
+
+/// Docker's official images have ten.
+const MAX_PLATFORMS: usize = 64;
+
+/// From a manifest or an index, whose bytes have been verified, to the image for `platform`.
+fn descend(layout: &Layout, mut digest: Digest, mut bytes: Vec<u8>, names: Vec<String>, platform: &Platform) -> Result<Image, Error> {
+    let mut index = None;
     for _ in 0..MAX_INDEX_DEPTH {
-        let what = format!("{} of {}", descriptor.digest, layout.name());
-        let bytes = layout.document(&descriptor, MAX_MANIFEST)?;
+        let what = format!("{digest} of {}", layout.name());
         match Document::parse(&bytes, &what)? {
-            Document::Index(entries) => descriptor = select_named(&entries, |_| true, platform, &what)?,
-            Document::Manifest(manifest) => return finish(layout, &descriptor, bytes, &manifest, names, platform),
+            Document::Index(entries) => {
+                let descriptor = select_named(&entries, |_| true, platform, &what)?;
+                let inner = layout.document(&descriptor, MAX_MANIFEST)?;
+                index.get_or_insert((digest, std::mem::replace(&mut bytes, inner)));
+                digest = descriptor.digest;
+            }
+            Document::Manifest(manifest) => {
+                return Ok(Image { index, ..finish(layout, digest, bytes, &manifest, names, platform)? });
+            }
         }
     }
-    Err(Error::refused(what, format!("its indexes are nested deeper than {MAX_INDEX_DEPTH}")))
+    Err(Error::refused(layout.name(), format!("its indexes are nested deeper than {MAX_INDEX_DEPTH}")))
 }
 
 /// A tag alone, as `latest`, tells the images of one layout apart and names none of them elsewhere.
@@ -145,13 +215,13 @@ fn find_digest(layout: &Layout, entries: &[Descriptor], wanted: &Digest, depth: 
 
 fn finish(
     layout: &Layout,
-    descriptor: &Descriptor,
+    digest: Digest,
     bytes: Vec<u8>,
     manifest: &Manifest,
     names: Vec<String>,
     platform: &Platform,
 ) -> Result<Image, Error> {
-    let what = format!("manifest {} of {}", descriptor.digest, layout.name());
+    let what = format!("manifest {digest} of {}", layout.name());
     if media::kind(&manifest.config.media_type) != Kind::Config {
         let shown = super::shown(manifest.config.media_type.as_bytes());
         return Err(Error::refused(what, format!("its config is of type `{shown}`: it is not an image")));
@@ -183,7 +253,7 @@ fn finish(
             })
         })
         .collect::<Result<_, _>>()?;
-    Ok(Image { digest: Some(descriptor.digest.clone()), manifest: Some(bytes), config_bytes, config, layers, names })
+    Ok(Image { digest: Some(digest), manifest: Some(bytes), config_bytes, config, layers, names, index: None })
 }
 
 /// An image of another architecture starts with "exec format error" at best; whoever wants it says so with `platform`.
@@ -232,7 +302,7 @@ fn open_docker(archive: &Archive, select: &Select, platform: &Platform) -> Resul
             Ok(Layer { blob, digest: None, size: None, diff_id: Some(diff_id.clone()), compression: None, name })
         })
         .collect::<Result<_, Error>>()?;
-    Ok(Image { digest: None, manifest: None, config_bytes, config, layers, names: strings(item, "RepoTags") })
+    Ok(Image { digest: None, manifest: None, config_bytes, config, layers, names: strings(item, "RepoTags"), index: None })
 }
 
 /// The config's name is its digest in every form that Docker and podman write; where it looks like one it must be true.
@@ -281,7 +351,7 @@ fn select_docker<'v>(items: &'v [Value], select: &Select, what: &str) -> Result<
 fn open_tar(path: &Path, platform: &Platform) -> Result<Image, Error> {
     let (file, length) = open_file(path)?;
     let name = path.display().to_string();
-    let blob = Blob::Range { file: std::sync::Arc::new(file), offset: 0, length };
+    let blob = Blob::Range { file: Arc::new(file), offset: 0, length };
     let config = ImageConfig {
         os: platform.os.clone(),
         architecture: platform.architecture.clone(),
@@ -289,5 +359,5 @@ fn open_tar(path: &Path, platform: &Platform) -> Result<Image, Error> {
         ..ImageConfig::default()
     };
     let layer = Layer { blob, digest: None, size: None, diff_id: None, compression: None, name };
-    Ok(Image { digest: None, manifest: None, config_bytes: Vec::new(), config, layers: vec![layer], names: Vec::new() })
+    Ok(Image { digest: None, manifest: None, config_bytes: Vec::new(), config, layers: vec![layer], names: Vec::new(), index: None })
 }

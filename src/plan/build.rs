@@ -10,8 +10,7 @@ use super::payload::{Invocation, argv, inside_home, workdir};
 use super::{Degraded, Guard, Lower, Missing, Node, Over, Plan, PlanError, Root, Step, Upper, laws, procfs, project};
 use crate::host::{Guarded, Host, Source, SubRange};
 use crate::profile::{
-    HomeMode, ImageSource, Isolation, LandlockMode, MapMode, MountKind, NetworkMode, Preset, Profile, ProjectMode, Pull, Requirement,
-    RootMode, SeccompSource,
+    HomeMode, Isolation, LandlockMode, MapMode, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource,
 };
 
 /// The image, as far as a start needs it.
@@ -165,15 +164,8 @@ pub(super) fn refuse_what_is_missing(profile: &Profile) -> Result<(), PlanError>
 pub fn missing(profile: &Profile) -> Vec<Missing> {
     let (network, limits) = (&profile.network, &profile.limits);
     let filtered = matches!(network.mode, NetworkMode::Filtered | NetworkMode::Nat);
-    let from_registry = matches!(profile.image, ImageSource::Registry(_));
     let cgroup = "it needs a delegated cgroup; time and ulimits work";
     let rows = [
-        (
-            profile.pull == Pull::Always && from_registry,
-            "",
-            "pull",
-            "\"always\" needs images from registries; \"missing\" takes what is loaded",
-        ),
         (filtered, "network", "mode", "only \"none\" and \"host\" are there so far"),
         (!network.ports.is_empty(), "network", "ports", "they need the filtered network"),
         (!network.host_services.is_empty(), "network", "host_services", "they need the filtered network"),

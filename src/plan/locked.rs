@@ -5,7 +5,7 @@ use crate::profile::{ImageSource, Profile, Pull, Select};
 
 /// What is missing to an image that is to be locked; `digest` is that of the one that was found.
 pub fn unlocked(profile: &Profile, digest: &str) -> Option<Degraded> {
-    if profile.pull != Pull::Locked {
+    if profile.pull != Pull::Locked || profile.locked.is_some() {
         return None;
     }
     let write = |source: &str| format!("what is there now; to lock it: image = \"{source}@{digest}\"");

@@ -19,6 +19,9 @@ pub struct Profile {
     pub written: Vec<(&'static str, &'static str)>,
     /// Every file that was read to make this profile, in order: profile, includes, local, (later) lock. Always protected.
     pub files: Vec<PathBuf>,
+    /// The digest that the lock file has for the image and the platform; set by who has read one.
+    #[serde(skip)]
+    pub locked: Option<String>,
     /// Where the image comes from.
     pub image: ImageSource,
     /// The platform to take from an index.
@@ -156,6 +159,13 @@ pub enum Pull {
     Always,
     Never,
     Locked,
+}
+
+impl Pull {
+    /// The same once the registry has been asked.
+    pub fn unasked(self) -> Self {
+        if self == Self::Always { Self::Missing } else { self }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

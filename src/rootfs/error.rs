@@ -43,11 +43,15 @@ pub enum Error {
     NoGroup(String),
     #[error("cannot open `{path}`")]
     Open { path: String, source: io::Error },
-    #[error("image `{0}` is not in the store, and pulling from registries comes later")]
-    NotPulled(String),
     /// Looked for without leave to load; the command would load it.
     #[error("{image} is not loaded yet, and nothing is made or changed here")]
     NotLoaded { image: String, command: String },
+    /// A registry's image, and the registry may not be asked.
+    #[error("image `{image}` is not in the store, and no registry may be asked for it here")]
+    NotPulled { image: String, command: String },
+    /// A tag stands for something else than it did when it was locked.
+    #[error("{image} is locked to {locked}, and is {found} now")]
+    Moved { image: String, locked: String, found: Digest },
     #[error("a thread that unpacked {0} ended unexpectedly")]
     Thread(String),
     #[error("the image has no layers")]
@@ -109,11 +113,11 @@ impl Error {
                 Some("hamper doctor says what is missing; `identity.map = \"single\"` needs no range")
             }
             Self::InUse(_) => Some("end the runs of it first: pgrep -a hamper"),
+            Self::Moved { .. } => Some("to take the new one: hamper lock; to stay with the old: name it by its digest, `NAME@sha256:…`"),
             Self::NoSuchImage { .. } => Some("hamper image ls"),
-            Self::NotLoaded { command, .. } => Some(command),
-            Self::NotPulled(_) => {
-                Some("use `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`, for example of `skopeo copy docker://… oci:DIR`")
-            }
+            Self::NotLoaded { command, .. } | Self::NotPulled { command, .. } => Some(command),
+            Self::Read { source, .. } | Self::Decompress { source, .. } if remote(source).is_some() => remote(source)?.1,
+            Self::Image(image::Error::Remote { hint, .. }) => hint.as_deref(),
             Self::BlobDigest { .. } | Self::DiffId { .. } => Some("the image is damaged or was tampered with: fetch it again"),
             Self::Unpack { source, .. } if source.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) => {
                 Some("free some space, or set XDG_DATA_HOME to a larger file system")
@@ -124,5 +128,13 @@ impl Error {
             Self::Image(image::Error::Several { .. }) => Some("append `:TAG` or `@DIGEST` to the source"),
             _ => None,
         }
+    }
+}
+
+/// A registry's failure in a stream, with its words and its hint.
+pub(super) fn remote(error: &io::Error) -> Option<(&str, Option<&str>)> {
+    match error.get_ref()?.downcast_ref()? {
+        image::Error::Remote { words, hint, .. } => Some((words, hint.as_deref())),
+        _ => None,
     }
 }

@@ -40,6 +40,7 @@ pub(crate) struct Load<'a> {
 /// Loads `layers`; the result is in their order.
 pub(crate) fn load_all(load: &Load<'_>, layers: &[Layer]) -> Result<Vec<Loaded>, Error> {
     let order = largest_first(layers);
+    announce(load, layers)?;
     let results: Mutex<Vec<Option<Loaded>>> = Mutex::new(vec![None; layers.len()]);
     let failure: Mutex<Option<Error>> = Mutex::new(None);
     let (next, stop, bounds) = (AtomicUsize::new(0), AtomicBool::new(false), Bounds::default());
@@ -68,10 +69,13 @@ pub(crate) fn load_all(load: &Load<'_>, layers: &[Layer]) -> Result<Vec<Loaded>,
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..workers(layers.len()) {
+        for _ in 0..workers(layers) {
             scope.spawn(work);
         }
     });
+    if let Some(progress) = load.progress {
+        progress(Progress::End);
+    }
     if let Some(error) = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
         return Err(error);
     }
@@ -80,13 +84,32 @@ pub(crate) fn load_all(load: &Load<'_>, layers: &[Layer]) -> Result<Vec<Loaded>,
     results.into_iter().enumerate().map(|(index, loaded)| loaded.ok_or_else(|| missing(index))).collect()
 }
 
-fn workers(layers: usize) -> usize {
-    std::thread::available_parallelism().map_or(2, NonZero::get).min(MAX_WORKERS).min(layers)
+/// Says how much will come from a registry, if anything does.
+fn announce(load: &Load<'_>, layers: &[Layer]) -> Result<(), Error> {
+    let Some(progress) = load.progress else { return Ok(()) };
+    let (mut count, mut bytes) = (0, 0);
+    for layer in layers.iter().filter(|layer| layer.blob.is_remote()) {
+        if layer.diff_id.as_ref().map(|diff_id| known(load, diff_id)).transpose()?.flatten().is_none() {
+            count += 1;
+            bytes += layer.size.unwrap_or(0);
+        }
+    }
+    if count > 0 {
+        progress(Progress::Begin { layers: count, bytes });
+    }
+    Ok(())
+}
+
+fn workers(layers: &[Layer]) -> usize {
+    let processors = std::thread::available_parallelism().map_or(2, NonZero::get);
+    // A network keeps a layer waiting where a disk does not.
+    let useful = if layers.iter().any(|layer| layer.blob.is_remote()) { MAX_WORKERS } else { processors };
+    useful.min(MAX_WORKERS).min(layers.len())
 }
 
 /// The longest work first, so that no thread is left alone with it at the end. One layer may stand in an image twice.
 fn largest_first(layers: &[Layer]) -> Vec<usize> {
-    let size = |layer: &Layer| layer.size.or_else(|| layer.blob.open(&layer.name).ok().map(|blob| blob.left())).unwrap_or(0);
+    let size = |layer: &Layer| layer.size.or_else(|| layer.blob.size(&layer.name).ok()).unwrap_or(0);
     let mut order: Vec<(usize, u64)> = layers.iter().enumerate().map(|(index, layer)| (index, size(layer))).collect();
     order.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
     order.into_iter().map(|(index, _)| index).collect()
@@ -216,7 +239,7 @@ fn extract(
     tree: &PendingTree<'_>,
     reader: &mut Reader<TarStream>,
 ) -> Result<(TreeFacts, OwnerIds), Error> {
-    let blob = layer.blob.open(&layer.name)?.left();
+    let blob = layer.blob.size(&layer.name)?;
     let mut unpacker = Unpacker {
         directories: Directories::new(tree.root()),
         bounds,

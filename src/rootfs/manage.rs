@@ -8,7 +8,8 @@ use super::namespace::in_range;
 use super::prepare::{Prepared, Tree};
 use super::record::{self, ImageRecord, ReferenceRecord};
 use super::{Error, Ownership};
-use crate::image::{Digest, Reference};
+use crate::image::{self, Digest, Reference};
+use crate::profile::Platform;
 use crate::store::{Lock, Store, TreeFacts};
 
 /// What a removal has taken away.
@@ -34,6 +35,8 @@ pub fn images(store: &Store) -> Result<Vec<ImageRecord>, Error> {
         let mine = references.iter().filter(|known| known.digest == image.digest);
         image.names = mine.map(|known| known.reference.clone()).collect();
         image.names.sort();
+        // Known for several spellings of its platform.
+        image.names.dedup();
     }
     list.sort_by(|a, b| (&a.names, &a.digest).cmp(&(&b.names, &b.digest)));
     Ok(list)
@@ -74,10 +77,28 @@ pub fn find_image(store: &Store, wanted: &str) -> Result<ImageRecord, Error> {
 fn by_reference<'a>(all: &'a [ImageRecord], wanted: &str) -> Option<&'a ImageRecord> {
     let reference: Reference = wanted.parse().ok()?;
     let name = reference.to_string();
-    all.iter().find(|image| match &reference.digest {
-        Some(digest) => image.digest == *digest,
-        None => image.names.contains(&name),
-    })
+    // For each platform a name stands for another image; on its own it means this machine's.
+    let native = Platform::native().to_string();
+    let mut named = all.iter().filter(|image| image.names.contains(&name));
+    let first = named.next();
+    let own = first.into_iter().chain(named).find(|image| image.platform == native).or(first);
+    own.or_else(|| all.iter().find(|image| reference.digest.as_ref() == Some(&image.digest)))
+}
+
+/// As [`find_image`], of the image that a name stands for on `platform`.
+pub fn find_image_for(store: &Store, wanted: &str, platform: &Platform) -> Result<ImageRecord, Error> {
+    let known = wanted.parse::<Reference>().ok().map(|reference| record::read_reference(store, &reference, platform)).transpose()?;
+    let wanted = known.flatten().map_or_else(|| wanted.to_owned(), |known| known.digest.to_string());
+    find_image(store, &wanted)
+}
+
+/// The index that a name of `image` stands for, where it stands for one.
+pub fn index_of(store: &Store, wanted: &str, image: &ImageRecord) -> Result<Option<Digest>, Error> {
+    let wanted = wanted.parse::<Reference>().ok().map(|reference| reference.to_string());
+    let mut mine = references(store)?.into_iter().filter(|known| known.digest == image.digest && known.index.is_some());
+    let first = mine.next();
+    let named = first.iter().cloned().chain(mine).find(|known| Some(&known.reference) == wanted.as_ref());
+    Ok(named.or(first).and_then(|known| known.index))
 }
 
 /// What was taken away by a word that names an image.
@@ -97,7 +118,7 @@ pub fn remove_image(store: &Store, wanted: &str, ownership: Ownership) -> Result
         && image.names.len() > 1
         && image.names.contains(&reference.to_string())
     {
-        store.unlink(&record::reference_path(&reference))?;
+        forget_references(store, |known| known.digest == image.digest && known.reference == reference.to_string())?;
         return Ok(Gone::Name(reference.to_string()));
     }
     if !forget(store, &image)? {
@@ -149,14 +170,19 @@ fn forget(store: &Store, image: &ImageRecord) -> Result<bool, Error> {
     for path in &mine {
         store.unlink(path)?;
     }
+    forget_references(store, |known| known.digest == image.digest)?;
+    Ok(store.unlink(&ImageRecord::path(&image.digest))? || !mine.is_empty())
+}
+
+fn forget_references(store: &Store, which: impl Fn(&ReferenceRecord) -> bool) -> Result<(), Error> {
     for name in store.list("references")? {
         let path = format!("references/{name}");
         let bytes = store.read(&path)?.unwrap_or_default();
-        if serde_json::from_slice::<ReferenceRecord>(&bytes).is_ok_and(|record| record.digest == image.digest) {
+        if serde_json::from_slice::<ReferenceRecord>(&bytes).is_ok_and(|record| which(&record)) {
             store.unlink(&path)?;
         }
     }
-    Ok(store.unlink(&ImageRecord::path(&image.digest))? || !mine.is_empty())
+    Ok(())
 }
 
 fn read_prepared(store: &Store, path: &str) -> Result<Option<Prepared>, Error> {
@@ -168,8 +194,7 @@ fn read_prepared(store: &Store, path: &str) -> Result<Option<Prepared>, Error> {
 fn sweep_layers(store: &Store, lock: &Lock, ownership: Ownership, removed: &mut Removed) -> Result<(), Error> {
     let kept = images(store)?;
     let diff_ids: BTreeSet<String> = kept.iter().flat_map(|image| &image.diff_ids).map(ToString::to_string).collect();
-    let blobs: BTreeSet<&str> =
-        kept.iter().flat_map(|image| std::iter::once(&image.digest).chain(&image.config_digest)).map(|digest| digest.hex()).collect();
+    let blobs = kept_blobs(store, &kept)?;
     forget_orphans(store, &kept)?;
     let leased = leased_layers(store)?;
     let mut doomed = Vec::new();
@@ -210,6 +235,18 @@ fn sweep_layers(store: &Store, lock: &Lock, ownership: Ownership, removed: &mut 
     removed.layers = doomed.len();
     removed.bytes = doomed.iter().map(|(_, bytes)| bytes).sum();
     Ok(())
+}
+
+/// Hex digests of what images need in `blobs`: their documents, the indexes that names stand for, and layers that are kept as they came.
+fn kept_blobs(store: &Store, images: &[ImageRecord]) -> Result<BTreeSet<String>, Error> {
+    let mut blobs = BTreeSet::new();
+    for image in images {
+        blobs.extend(std::iter::once(&image.digest).chain(&image.config_digest).map(|digest| digest.hex().to_owned()));
+        let manifest = store.blob(&image.digest)?.unwrap_or_default();
+        blobs.extend(image::blobs_of(&manifest).iter().map(|piece| piece.digest.hex().to_owned()));
+    }
+    blobs.extend(references(store)?.into_iter().filter_map(|known| Some(known.index?.hex().to_owned())));
+    Ok(blobs)
 }
 
 /// A record of an image that is not there would start something whose layers are about to go.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -10,10 +11,10 @@ use serde_json::json;
 use super::layer::{Load, Loaded, load_all};
 use super::namespace::in_range;
 use super::owner::{OwnerMap, You};
-use super::record::{self, ImageRecord, ReferenceRecord, reference_path};
+use super::record::{self, ImageRecord, ReferenceRecord};
 use super::user::{self, ResolvedUser};
 use super::{Error, Ownership, Stack};
-use crate::image::{self, Digest, Image, ImageConfig, Reference};
+use crate::image::{self, Digest, Image, ImageConfig, Reference, Remote};
 use crate::profile::{IdOrName, ImageSource, Platform, Pull, Select, UserSpec};
 use crate::store::{LayerName, Store, TreeFacts};
 
@@ -31,13 +32,27 @@ pub struct Request<'a> {
     /// A load that was asked for gives the image these names beside those of the source; a start gives it the latter alone, and only
     /// when it unpacks it.
     pub names: Option<&'a [Reference]>,
+    /// The only manifest that a reference may stand for; what is another one is refused.
+    pub locked: Option<&'a str>,
+    /// Whether blobs of layers are kept as they came, beside their trees; those that the store has are then read again.
+    pub keep_blobs: bool,
+    /// How the repository of a reference is reached; absent: no registry is asked. Called where the store does not do, never for an image
+    /// that is ready.
+    pub registry: Option<&'a Registries<'a>>,
     pub progress: Option<&'a (dyn Fn(Progress<'_>) + Sync)>,
 }
 
+/// Reaches the repository of a reference.
+pub type Registries<'a> = dyn Fn(&Reference) -> Result<Arc<dyn Remote>, image::Error> + 'a;
+
 /// What happened in a load, for whoever watches.
 pub enum Progress<'p> {
+    /// So many layers, of so many bytes in all, are not in the store and come from a registry.
+    Begin { layers: usize, bytes: u64 },
     /// A layer is in the store, new or from before.
     Layer { name: &'p str, facts: &'p TreeFacts },
+    /// Nothing more comes.
+    End,
 }
 
 /// An image that can be started.
@@ -89,17 +104,22 @@ pub fn prepare(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> 
             let name = format!("rootfs:{}", path.display());
             return of_directory(request, path.clone(), Tree::Directory(path.clone()), name.as_bytes());
         }
-        ImageSource::Registry(text) => return of_reference(store, request, text),
         _ => {}
     }
-    let key = record::key(request)?;
-    let known = key.as_deref().map(|key| record::read(store, key)).transpose()?.flatten();
-    if let Some(prepared) = known {
+    // A tag is what the store knows of it, unless the registry is to be asked each time.
+    let asks = request.pull == Pull::Always && request.registry.is_some() && super::kept::has_moved(store, request)?;
+    let request = &Request { pull: if asks { Pull::Always } else { request.pull.unasked() }, ..*request };
+    if !asks
+        && !request.keep_blobs
+        && let Some(key) = record::key(store, request)?
+        && let Some(prepared) = record::read(store, &key)?
+    {
+        check_lock(request, &prepared.digest)?;
         if let Some(names) = request.names {
             let image = image::open(request.source, request.platform)?;
             if !image.names.is_empty() || !names.is_empty() {
                 let _lock = store.begin_load()?;
-                keep_names(store, &prepared.digest, &image, Some(names))?;
+                keep_names(store, request, &prepared.digest, &image)?;
             }
         }
         return Ok(prepared);
@@ -108,8 +128,12 @@ pub fn prepare(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> 
         return look(store, request);
     }
     let mut prepared = load(store, request)?;
-    if let Some(key) = key {
-        record::write(store, &key, &prepared)?;
+    // The load may have changed what a reference stands for.
+    if let Some(key) = record::key(store, request)? {
+        // A sandbox may hold its lease on the record that is there.
+        if record::read(store, &key)?.is_none() {
+            record::write(store, &key, &prepared)?;
+        }
         prepared.lease = record::read(store, &key)?.and_then(|again| again.lease);
     }
     Ok(prepared)
@@ -130,47 +154,34 @@ fn of_directory(request: &Request<'_>, path: PathBuf, tree: Tree, name: &[u8]) -
     Ok(Prepared { digest: Digest::of(name), config, tree, root: None, user, content: None, notes: Vec::new(), lease: None })
 }
 
-fn of_reference(store: &Store, request: &Request<'_>, text: &str) -> Result<Prepared, Error> {
-    let reference: Reference = text.parse()?;
-    let missing = || Error::NotPulled(reference.to_string());
-    let digest = match &reference.digest {
-        Some(digest) => digest.clone(),
-        None => {
-            let bytes = store.read(&reference_path(&reference))?.ok_or_else(missing)?;
-            serde_json::from_slice::<ReferenceRecord>(&bytes).map_err(|_| missing())?.digest
-        }
-    };
-    let record = ImageRecord::read(store, &digest)?.ok_or_else(missing)?;
-    let config = match &record.config_digest {
-        Some(digest) => ImageConfig::parse(&store.blob(digest)?.ok_or_else(missing)?, &format!("config {digest}"))?,
-        None => ImageConfig { diff_ids: record.diff_ids.clone(), ..ImageConfig::default() },
-    };
-    let spec = spec(&config, request.user)?;
-    let mut you = guess(&spec);
-    // Once with the guess, once with what the image's files say.
-    for _ in 0..2 {
-        let load = Load { store, map: OwnerMap { ownership: request.ownership, you }, progress: None };
-        let known = record.diff_ids.iter().map(|diff_id| super::layer::known(&load, diff_id)?.ok_or_else(missing));
-        let loaded: Vec<Loaded> = known.collect::<Result<_, Error>>()?;
-        let user = resolve_user(store, &spec, &loaded)?;
-        if request.ownership == Ownership::Single || is(&user) == you {
-            return Ok(Unpacked { loaded, user }.prepared(digest, config));
-        }
-        you = is(&user);
+/// The image of a source, with its documents; layers are read when they are needed.
+fn open(store: &Store, request: &Request<'_>) -> Result<Image, Error> {
+    match request.source {
+        ImageSource::Registry(text) => super::kept::open(store, request, &text.parse()?),
+        source => Ok(image::open(source, request.platform)?),
     }
-    Err(missing())
+}
+
+/// Whether an image is the one that the lock file names.
+pub(super) fn check_lock(request: &Request<'_>, found: &Digest) -> Result<(), Error> {
+    match request.locked.filter(|locked| **locked != found.to_string()) {
+        Some(locked) => Err(Error::Moved { image: describe(request.source), locked: locked.to_owned(), found: found.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// What is told of an image where there is no leave to load it, or no store.
 pub fn not_loaded(request: &Request<'_>) -> Error {
     let image = describe(request.source);
+    let map = if request.ownership == Ownership::Single { "single" } else { "range" };
     let command = match request.source {
         // Nothing of it is loaded, but a start keeps something beside it.
         ImageSource::Rootfs { .. } => "hamper image ls".to_owned(),
-        _ => {
-            let map = if request.ownership == Ownership::Single { "single" } else { "range" };
-            format!("hamper image load '{image}' --platform {} --map {map}", request.platform)
+        ImageSource::Registry(_) => {
+            let command = format!("hamper image pull '{image}' --platform {} --map {map}", request.platform);
+            return Error::NotPulled { image, command };
         }
+        _ => format!("hamper image load '{image}' --platform {} --map {map}", request.platform),
     };
     Error::NotLoaded { image, command }
 }
@@ -178,7 +189,7 @@ pub fn not_loaded(request: &Request<'_>) -> Error {
 /// What a load would make of an archive's image, if the store has the content of all of its layers, whoever owns it there.
 fn look(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
     let missing = || not_loaded(request);
-    let mut image = image::open(request.source, request.platform)?;
+    let mut image = open(store, &Request { pull: Pull::Never, ..*request })?;
     let spec = spec(&image.config, request.user)?;
     let diff_ids: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone().ok_or_else(missing)).collect::<Result<_, _>>()?;
     let work = || {
@@ -216,12 +227,17 @@ impl Unpacked {
 }
 
 fn load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
-    let mut image = image::open(request.source, request.platform)?;
+    // What is asked of a registry goes into the store on its way, and so do blobs that are kept.
+    let early = (request.keep_blobs || matches!(request.source, ImageSource::Registry(_))).then(|| store.begin_load()).transpose()?;
+    let mut image = open(store, request)?;
     if image.layers.is_empty() {
         return Err(Error::NoLayers);
     }
+    if request.keep_blobs {
+        super::kept::keep_blobs(store, &mut image.layers)?;
+    }
     let spec = spec(&image.config, request.user)?;
-    let lock = store.begin_load()?;
+    let lock = early.map_or_else(|| store.begin_load(), Ok)?;
     let work = || unpack(store, request, &image, &spec);
     let unpacked = match request.ownership {
         Ownership::Single => work()?,
@@ -335,6 +351,9 @@ fn keep(store: &Store, request: &Request<'_>, image: &Image, loaded: &[Loaded]) 
     let config_digest = Digest::of(&image.config_bytes);
     store.put_blob(&digest, manifest)?;
     store.put_blob(&config_digest, &image.config_bytes)?;
+    if let Some((digest, index)) = &image.index {
+        store.put_blob(digest, index)?;
+    }
     if loaded.iter().any(|layer| layer.facts.boot.is_some()) {
         store.sync()?;
         for layer in loaded.iter().filter(|layer| layer.facts.boot.is_some()) {
@@ -352,16 +371,19 @@ fn keep(store: &Store, request: &Request<'_>, image: &Image, loaded: &[Loaded]) 
         loaded: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
     record.write(store)?;
-    keep_names(store, &digest, image, request.names)?;
+    keep_names(store, request, &digest, image)?;
     Ok(digest)
 }
 
 /// From here on these names stand for the image, beside those that it has.
-fn keep_names(store: &Store, digest: &Digest, image: &Image, more: Option<&[Reference]>) -> Result<(), Error> {
+fn keep_names(store: &Store, request: &Request<'_>, digest: &Digest, image: &Image) -> Result<(), Error> {
+    // What a registry gave by digest is found by that digest again, an index's too; what an archive calls itself must be a name.
+    let by_digest = matches!(request.source, ImageSource::Registry(_));
     let own = image.names.iter().filter_map(|name| name.parse::<Reference>().ok());
-    for reference in own.chain(more.into_iter().flatten().cloned()).filter(|reference| reference.digest.is_none()) {
-        let record = ReferenceRecord { reference: reference.to_string(), digest: digest.clone() };
-        store.write(&reference_path(&reference), &crate::store::to_json(&record))?;
+    for reference in own.chain(request.names.into_iter().flatten().cloned()).filter(|name| by_digest || name.digest.is_none()) {
+        let index = image.index.as_ref().map(|(digest, _)| digest.clone());
+        let record = ReferenceRecord { reference: reference.to_string(), digest: digest.clone(), index };
+        record::put_reference(store, request.platform, &record)?;
     }
     Ok(())
 }

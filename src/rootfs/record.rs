@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::prepare::{Lease, Prepared, Request};
 use super::{Error, Ownership};
 use crate::image::{Digest, MAX_MANIFEST, Reference};
-use crate::profile::{IdOrName, ImageSource, Select};
+use crate::profile::{IdOrName, ImageSource, Platform, Select};
 use crate::store::{Store, to_json};
 
 const MAGIC: &[u8] = b"hamper prepared 1\n";
@@ -54,7 +54,7 @@ impl ImageRecord {
 }
 
 /// Everything that a prepared image depends on, as bytes; `None`: such a source is not recorded.
-pub(crate) fn key(request: &Request<'_>) -> Result<Option<Vec<u8>>, Error> {
+pub(crate) fn key(store: &Store, request: &Request<'_>) -> Result<Option<Vec<u8>>, Error> {
     let mut key = Vec::with_capacity(1024);
     match request.source {
         ImageSource::OciDir { path, select } => {
@@ -76,7 +76,15 @@ pub(crate) fn key(request: &Request<'_>) -> Result<Option<Vec<u8>>, Error> {
             key.extend_from_slice(b"tar\n");
             push_file(&mut key, path)?;
         }
-        ImageSource::Registry(_) | ImageSource::Rootfs { .. } | ImageSource::Host => return Ok(None),
+        ImageSource::Registry(text) => {
+            let reference: Reference = text.parse()?;
+            // The digest is part of the key: where a tag moves, what was prepared for it is not found any more.
+            let Some(known) = read_reference(store, &reference, request.platform)? else { return Ok(None) };
+            key.extend_from_slice(b"registry\n");
+            push(&mut key, text);
+            push(&mut key, &known.digest.to_string());
+        }
+        ImageSource::Rootfs { .. } | ImageSource::Host => return Ok(None),
     }
     push(&mut key, &request.platform.os);
     push(&mut key, &request.platform.architecture);
@@ -215,12 +223,28 @@ pub(crate) fn write(store: &Store, key: &[u8], prepared: &Prepared) -> Result<()
 }
 
 /// The image that a reference stands for.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ReferenceRecord {
     pub reference: String,
     pub digest: Digest,
+    /// Of the index that the reference itself names, where it names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Digest>,
 }
 
-pub(crate) fn reference_path(reference: &Reference) -> String {
-    format!("references/{}.json", Digest::of(reference.to_string().as_bytes()).hex())
+fn reference_path(reference: &Reference, platform: &Platform) -> String {
+    format!("references/{}.json", Digest::of(format!("{reference} {platform}").as_bytes()).hex())
+}
+
+/// What the store has for a reference and a platform.
+pub(crate) fn read_reference(store: &Store, reference: &Reference, platform: &Platform) -> Result<Option<ReferenceRecord>, Error> {
+    let Some(bytes) = store.read(&reference_path(reference, platform))? else { return Ok(None) };
+    // A record that a power loss cut off is as good as none.
+    Ok(serde_json::from_slice::<ReferenceRecord>(&bytes).ok())
+}
+
+/// Notes what a reference stands for. An image that it stood for before loses the name, and stays until it is removed.
+pub(crate) fn put_reference(store: &Store, platform: &Platform, record: &ReferenceRecord) -> Result<(), Error> {
+    let Ok(reference) = record.reference.parse::<Reference>() else { return Ok(()) };
+    Ok(store.write(&reference_path(&reference, platform), &to_json(record))?)
 }

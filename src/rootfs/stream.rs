@@ -73,7 +73,10 @@ pub(crate) fn decompress(layer: &Layer, full: &SyncSender<Vec<u8>>, free: &Recei
     loop {
         let Ok(mut buffer) = free.recv() else { return Ok(None) };
         buffer.resize(BUFFER, 0);
-        let failed = |source| Error::Decompress { layer: layer.name.clone(), compression: compression.name(), source };
+        let failed = |source| match super::error::remote(&source) {
+            Some(_) => Error::Read { layer: layer.name.clone(), source },
+            None => Error::Decompress { layer: layer.name.clone(), compression: compression.name(), source },
+        };
         let count = fill(&mut decoder, &mut buffer).map_err(failed)?;
         buffer.truncate(count);
         total += count as u64;

@@ -133,6 +133,9 @@ fn prepare_source(store: &Store, source: &ImageSource) -> Result<Prepared, Error
             ownership: Ownership::Single,
             user: None,
             names: None,
+            locked: None,
+            keep_blobs: false,
+            registry: None,
             progress: None,
         },
     )

@@ -203,6 +203,28 @@ impl Store {
         }
     }
 
+    /// A blob of whatever size, and its size; its digest is verified by whoever reads it.
+    pub fn open_blob(&self, digest: &Digest) -> Result<Option<(File, u64)>, Error> {
+        let name = blob_name(digest);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = match rustix::fs::openat(&self.directory, &name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(self.error("open", &name, errno)),
+        };
+        let stat = rustix::fs::fstat(&file).map_err(|errno| self.error("stat", &name, errno))?;
+        Ok(Some((file, u64::try_from(stat.st_size).unwrap_or(0))))
+    }
+
+    /// A blob that comes in pieces.
+    pub fn new_blob(&self) -> Result<PendingBlob<'_>, Error> {
+        let temporary = format!("blobs/sha256/{}", temporary_name());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| self.error("make", &temporary, errno))?;
+        Ok(PendingBlob { store: self, temporary, file: file.into() })
+    }
+
     pub fn blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
         self.read(&blob_name(digest))
     }
@@ -232,6 +254,34 @@ impl Store {
     /// tree may be there with empty files in it. Until then its [`TreeFacts::boot`] says in which boot it can be trusted.
     pub fn sync(&self) -> Result<(), Error> {
         rustix::fs::syncfs(&self.directory).map_err(|errno| self.error("sync", ".", errno))
+    }
+}
+
+/// A blob that is not whole yet; it is gone again unless it is published.
+pub struct PendingBlob<'s> {
+    store: &'s Store,
+    temporary: String,
+    file: File,
+}
+
+impl PendingBlob<'_> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file.write_all(bytes).map_err(|source| Error::Io { act: "write", path: self.store.path.join(&self.temporary), source })
+    }
+
+    /// Gives it its name. It is on the disk before: nobody reads a blob of the store to the end to see whether it is whole.
+    pub fn publish(self, digest: &Digest) -> Result<(), Error> {
+        let name = blob_name(digest);
+        self.file.sync_data().map_err(|source| Error::Io { act: "sync", path: self.store.path.join(&name), source })?;
+        let directory = &self.store.directory;
+        rustix::fs::renameat(directory, &self.temporary, directory, &name).map_err(|errno| self.store.error("rename", &name, errno))
+    }
+}
+
+impl Drop for PendingBlob<'_> {
+    fn drop(&mut self) {
+        // Ignoring: once published it has another name, and what is left of a failure is swept by the next load.
+        let _ = rustix::fs::unlinkat(&self.store.directory, &self.temporary, AtFlags::empty());
     }
 }
 

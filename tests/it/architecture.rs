@@ -9,7 +9,7 @@ use crate::support::sources;
 const ARROWS: &[(&str, &[&str])] = &[
     ("profile", &[]),
     ("image", &["profile"]),
-    ("registry", &["profile", "image", "store"]),
+    ("registry", &["profile", "image"]),
     ("store", &["profile", "image"]),
     ("rootfs", &["profile", "image", "store", "sys"]),
     ("host", &["profile", "sys"]),

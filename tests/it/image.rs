@@ -202,7 +202,7 @@ fn a_tag_alone_is_no_name() {
     env.hamper(["image", "load", &image("busybox")]).output().code(0);
     let table = env.hamper(["image", "ls"]).output().ok();
     assert!(table.lines().any(|line| line.starts_with("- ")), "{table}");
-    env.run("oci:/none").args(["--set", "image=latest"]).probe("exit 0").code(125).told(&["latest", "not in the store"]);
+    env.run("oci:/none").args(["--offline", "--set", "image=latest"]).probe("exit 0").code(125).told(&["latest", "not in the store"]);
 }
 
 #[test]
@@ -230,14 +230,15 @@ fn a_loaded_image_is_unpacked_by_name() {
         use std::os::unix::fs::MetadataExt;
         let facts = std::fs::symlink_metadata(out.join("bin/busybox")).expect("file");
         assert_eq!((facts.uid(), facts.gid()), (crate::support::uid(), crate::support::gid()), "{map}");
-        env.hamper(["image", "unpack", "box:2", &env.root().join("none").display().to_string()]).output().code(1).told(&["box:2"]);
+        let none = env.root().join("none").display().to_string();
+        env.hamper(["image", "unpack", "--offline", "box:2", &none]).output().code(1).told(&["box:2", "not in the store"]);
     }
 }
 
 #[test]
 fn what_cannot_be_loaded_is_refused() {
     let env = TestEnv::alone();
-    env.hamper(["image", "load", "node:14"]).output().code(1).told(&["is a name", "docker-archive:"]);
+    env.hamper(["image", "load", "node:14"]).output().code(1).told(&["is a name", "hint: hamper image pull 'node:14'"]);
     let tree = format!("rootfs:{}", env.project().display());
     env.hamper(["image", "load", &tree]).output().code(1).told(&["nothing to load", "hamper run --image"]);
 }

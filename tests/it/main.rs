@@ -17,6 +17,7 @@ mod nosub;
 mod peers;
 mod plan;
 mod profile;
+mod registry;
 mod run;
 mod shell;
 mod signals;

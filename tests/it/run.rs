@@ -337,9 +337,8 @@ fn what_comes_with_later_versions_is_refused_by_name() {
         env.run("busybox").set(set).probe("exit 0").code(125).told(&[words, "not available yet"]);
     }
     // All at once, with their places, and before the image is looked for.
-    env.profile("image = \"node:14\"\npull = \"always\"\n[limits]\nmemory = \"1G\"\npids = 5\n[network]\nmode = \"filtered\"\n");
-    let told =
-        ["pull (hamper.toml:2) is not", "limits.memory (hamper.toml:4) is not", "limits.pids (hamper.toml:5)", "network.mode (hamper"];
+    env.profile("image = \"node:14\"\n[limits]\nmemory = \"1G\"\npids = 5\n[network]\nmode = \"filtered\"\n");
+    let told = ["limits.memory (hamper.toml:3) is not", "limits.pids (hamper.toml:4)", "network.mode (hamper"];
     env.run_profile().probe("exit 0").code(125).told(&told);
 }
 

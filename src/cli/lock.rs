@@ -1,0 +1,200 @@
+//! `hamper lock`: writes down which image the profile's name stands for, and holds runs to it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+
+use super::error::CliError;
+use super::exit::ExitCode;
+use super::ledger::Ledger;
+use super::output::{say, talk};
+use super::progress::Display;
+use super::registries;
+use super::run::CommonArgs;
+use super::which;
+use crate::host::{Directories, Ids};
+use crate::image::{self, Digest, Reference, Remote};
+use crate::profile::{Caller, ImageSource, LOCK_NAME, Lock, LockError, LockedImage, LockedPlatform, Profile, Pull, Select, read_lock};
+
+/// Write hamper.lock: the digest, for each platform, of the image that the profile names
+#[derive(Args, Debug)]
+pub struct LockArgs {
+    /// A profile's path or name; the nearest hamper.toml upwards where absent
+    profile: Option<String>,
+    /// Write nothing, and end with 1 if the lock file would change
+    #[arg(long)]
+    check: bool,
+}
+
+pub fn run(args: &LockArgs) -> ExitCode {
+    match lock(args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            talk(&error.render());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `false`: a check found something.
+fn lock(args: &LockArgs) -> Result<bool, CliError> {
+    let directories = Directories::from_environment(|name| std::env::var_os(name).map(PathBuf::from))?;
+    let ids = Ids::own()?;
+    let here =
+        std::env::current_dir().map_err(|source| CliError::Io { act: "find", path: PathBuf::from("the current directory"), source })?;
+    let common = CommonArgs { profile: args.profile.clone(), ..CommonArgs::default() };
+    let profile = which::find(&common, &directories, ids, &here)?.profile;
+    let directory = directory_of(&profile)?;
+    // What is kept of the lock file that is there is written anew, and would be the caller's own from then on.
+    let read: Vec<PathBuf> = profile.files.iter().cloned().chain([directory.join(LOCK_NAME)]).collect();
+    super::trust::refuse_suspect_files(&mut Ledger::read(&directories)?, &read)?;
+    let Some(reference) = unpinned(&profile.image)? else {
+        talk("the profile names no tag: there is nothing to lock");
+        return Ok(true);
+    };
+    let caller = Caller { uid: ids.uid, gid: ids.gid };
+    let mut lock = read_lock(directory, caller).map_err(failed)?.map(|(_, lock)| lock).unwrap_or_default();
+    let found = look_up(&reference, &profile)?;
+    let changes = changes(lock.find(&found.reference), &found);
+    for change in &changes {
+        say(&format!("{}: {change}", found.reference));
+    }
+    if changes.is_empty() {
+        talk(&format!("{} is as it was locked", found.reference));
+        return Ok(true);
+    }
+    if args.check {
+        return Ok(false);
+    }
+    lock.put(found);
+    write(directory, &lock)?;
+    Ok(true)
+}
+
+/// What a run is held to, where the profile or the command line wants it held: sets [`Profile::locked`]. `strictly`: by `--locked`, which
+/// also refuses what no lock file could name.
+///
+/// # Errors
+/// [`CliError::Told`] where that was asked for in words, and no lock file has the image.
+pub fn hold(profile: &mut Profile, caller: Caller, strictly: bool) -> Result<(), CliError> {
+    if profile.pull != Pull::Locked {
+        return Ok(());
+    }
+    let pinned = match &profile.image {
+        ImageSource::OciDir { select, .. } | ImageSource::OciArchive { select, .. } => matches!(select, Select::Digest(_)),
+        source => matches!(source, ImageSource::Registry(_)),
+    };
+    if strictly && !pinned {
+        let words =
+            "--locked: the image comes from no registry and is not named by its digest, so nothing says which one it must be".into();
+        return Err(CliError::Told { words, hint: Some("name the image by its digest: image = \"oci:DIR@sha256:…\"".into()) });
+    }
+    let asked = strictly || profile.is_written("", "pull");
+    let refuse = |words: String, hint: &str| match asked {
+        true => Err(CliError::Told { words, hint: Some(hint.to_owned()) }),
+        false => Ok(()),
+    };
+    let Some(reference) = unpinned(&profile.image)? else { return Ok(()) };
+    let directory = directory_of(profile).ok().map(Path::to_owned);
+    let read = directory.map(|directory| read_lock(&directory, caller)).transpose().map_err(failed)?.flatten();
+    let Some((path, lock)) = read else {
+        return refuse(format!("{reference} is to be locked, and there is no {LOCK_NAME}"), "hamper lock");
+    };
+    let platform = &profile.platform;
+    let found = lock.find(&reference.to_string()).and_then(|image| {
+        // As from an index: `linux/arm64` is met by what is there as `linux/arm64/v8`.
+        let known: Vec<_> = image.platforms.iter().filter_map(|one| Some((one.platform()?, one))).collect();
+        let offered: Vec<_> = known.iter().map(|(platform, _)| platform.clone()).collect();
+        image::best_platform(&offered, platform).map(|index| known[index].1)
+    });
+    let Some(found) = found else {
+        return refuse(format!("{} has no {reference} for {platform}", path.display()), "hamper lock");
+    };
+    profile.locked = Some(found.digest.clone());
+    // What a run has obeyed is not for the payload to change.
+    profile.files.push(path);
+    Ok(())
+}
+
+/// The reference that a lock would pin; `None`: it is pinned, or comes from no registry.
+fn unpinned(source: &ImageSource) -> Result<Option<Reference>, CliError> {
+    let ImageSource::Registry(text) = source else { return Ok(None) };
+    let reference: Reference = text.parse().map_err(|error: image::Error| CliError::Rootfs { source: error.into() })?;
+    Ok(reference.digest.is_none().then_some(reference))
+}
+
+fn directory_of(profile: &Profile) -> Result<&Path, CliError> {
+    profile.files.first().and_then(|path| path.parent()).ok_or_else(|| CliError::Told {
+        words: "the profile is no file, so there is no place for a lock beside it".into(),
+        hint: Some("hamper profile new".into()),
+    })
+}
+
+fn failed(error: LockError) -> CliError {
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {}", cause.to_string().trim_end())).unwrap_or_default();
+    CliError::Told { words: format!("{error}{cause}"), hint: Some("remove it, and write it anew: hamper lock".into()) }
+}
+
+/// What the registry says now.
+fn look_up(reference: &Reference, profile: &Profile) -> Result<LockedImage, CliError> {
+    let failed = |error: image::Error| CliError::Rootfs { source: error.into() };
+    let client = registries::client(&Display::new(false)).map_err(|error| failed(error.into()))?;
+    let remote: Arc<dyn Remote> = Arc::new(client.repository(reference));
+    let mut platforms = Vec::new();
+    for (platform, image) in image::open_platforms(&remote, reference, &profile.platform).map_err(failed)? {
+        platforms.push(LockedPlatform {
+            name: platform.to_string(),
+            digest: image.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+            config: Digest::of(&image.config_bytes).to_string(),
+            diff_ids: image.config.diff_ids.iter().map(ToString::to_string).collect(),
+        });
+    }
+    platforms.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(LockedImage { reference: reference.to_string(), date: now(), platforms })
+}
+
+/// What is new, in words; empty: nothing but the date.
+fn changes(before: Option<&LockedImage>, now: &LockedImage) -> Vec<String> {
+    let known = |name: &str| before.and_then(|before| before.platform(name));
+    let mut changes: Vec<String> = now
+        .platforms
+        .iter()
+        .filter_map(|platform| match known(&platform.name) {
+            Some(before) if before == platform => None,
+            Some(before) => Some(format!("{}: {} is now {}", platform.name, before.digest, platform.digest)),
+            None => Some(format!("{}: {}", platform.name, platform.digest)),
+        })
+        .collect();
+    let gone = before.iter().flat_map(|before| &before.platforms).filter(|platform| now.platform(&platform.name).is_none());
+    changes.extend(gone.map(|platform| format!("{}: {} is gone", platform.name, platform.digest)));
+    changes
+}
+
+/// Beside, and renamed.
+fn write(directory: &Path, lock: &Lock) -> Result<(), CliError> {
+    let text = lock.text().map_err(|error| CliError::Told { words: format!("cannot write {LOCK_NAME}: {error}"), hint: None })?;
+    let (path, beside) = (directory.join(LOCK_NAME), directory.join(format!(".{LOCK_NAME}.{}", std::process::id())));
+    std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path)).map_err(|source| CliError::Io {
+        act: "write",
+        path,
+        source,
+    })
+}
+
+/// RFC 3339, in UTC.
+fn now() -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // The proleptic Gregorian calendar, with years that begin in March.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = era * 400 + year + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}

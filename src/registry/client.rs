@@ -1,0 +1,326 @@
+//! The steps of the distribution spec that read: manifests by tag and digest, blobs.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use ureq::http::Method;
+
+use super::Error;
+use super::auth::Authorizations;
+use super::blob::BlobStream;
+use super::credentials::{self, Credentials};
+use super::hosts::Endpoint;
+use super::http::{Answer, Call, Http};
+use super::settings::Settings;
+use super::wait::{back_off, retry_after};
+use crate::image::{self, Digest, MAX_MANIFEST, Reference, Remote, shown};
+
+/// What is taken for a manifest or an index, OCI's first.
+const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+                        application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+/// Bodies of failures are read this far for what they say.
+const MAX_TOLD: u64 = 64 << 10;
+/// Who asks for more patience than this is told to the user instead.
+const MOST_PATIENCE: Duration = Duration::from_secs(90);
+
+/// Something that happened on the way, for whoever watches.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A blob begins to come.
+    Begin { digest: Digest, size: u64 },
+    /// So many bytes of it have come in all.
+    Bytes { digest: Digest, at: u64 },
+    /// All of it has come.
+    End { digest: Digest, size: u64 },
+    /// The registry had the blob already.
+    Present { digest: Digest },
+    /// The registry took the blob from another repository of its own.
+    Mounted { digest: Digest, from: String },
+    /// All of it has been sent.
+    Sent { digest: Digest, size: u64 },
+    /// A step failed, and is tried again after a while.
+    Again { words: String, wait: Duration },
+    /// Something went wrong, and hamper does without it.
+    Ignoring { words: String },
+}
+
+/// Hears of what happens, from many threads.
+pub type Watch = dyn Fn(&Event) + Send + Sync;
+
+/// The client, for all registries.
+pub struct Client {
+    pub(super) settings: Arc<Settings>,
+    pub(super) http: Http,
+    watch: Option<Box<Watch>>,
+    pub(super) authorizations: Authorizations,
+    /// Hosts that have answered: after that, a failure is thought to pass.
+    answered: Mutex<HashSet<String>>,
+}
+
+impl Client {
+    /// A client that has reached nobody yet.
+    pub fn new(settings: Settings, watch: Option<Box<Watch>>) -> Self {
+        let settings = Arc::new(settings);
+        Self {
+            http: Http::new(Arc::clone(&settings)),
+            settings,
+            watch,
+            authorizations: Authorizations::default(),
+            answered: Mutex::default(),
+        }
+    }
+
+    /// The repository of a reference, at its mirrors and its registry; nothing is asked yet.
+    pub fn repository(self: &Arc<Self>, reference: &Reference) -> Repository {
+        let inner = Inner {
+            client: Arc::clone(self),
+            endpoints: Endpoint::all(&reference.registry, &self.settings),
+            repository: reference.repository.clone(),
+            name: format!("{}/{}", reference.registry, reference.repository),
+        };
+        Repository(Arc::new(inner))
+    }
+
+    pub(super) fn tell(&self, event: &Event) {
+        if let Some(watch) = &self.watch {
+            watch(event);
+        }
+    }
+
+    /// Sends a call until it is answered with a status that is not about the weather.
+    pub(super) fn exchange(&self, call: &Call<'_>) -> Result<Answer, Error> {
+        let mut tries = 0;
+        loop {
+            let (error, asked) = match self.http.send(call) {
+                Ok(answer) => {
+                    self.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(answer.host.clone());
+                    if !matches!(answer.status, 408 | 429 | 500 | 502 | 503 | 504) {
+                        return Ok(answer);
+                    }
+                    let asked = answer.header("retry-after").and_then(|text| retry_after(text, SystemTime::now()));
+                    let (host, status) = (answer.host.clone(), answer.status);
+                    let error = self.status(answer, call.step, "");
+                    if let Some(wait) = asked.filter(|wait| *wait > MOST_PATIENCE) {
+                        return Err(Error::Busy { host, step: call.step.to_owned(), status, wait });
+                    }
+                    (error, asked)
+                }
+                Err(error @ Error::Transport { .. }) if passes(&error) => (error, None),
+                Err(error) => return Err(error),
+            };
+            if call.once {
+                return Err(error);
+            }
+            tries += 1;
+            if tries > self.most_tries(&error) {
+                return Err(error);
+            }
+            let wait = asked.unwrap_or_else(|| back_off(tries));
+            self.again(&error, wait);
+        }
+    }
+
+    /// Who has never answered may not exist: two more tries, and the user learns of it.
+    fn most_tries(&self, error: &Error) -> u32 {
+        let retries = self.settings.retries();
+        match error {
+            Error::Transport { host, .. } if !self.answered.lock().unwrap_or_else(PoisonError::into_inner).contains(host) => retries.min(2),
+            _ => retries,
+        }
+    }
+
+    /// Says that there is another try, and waits for it.
+    pub(super) fn again(&self, error: &dyn std::error::Error, wait: Duration) {
+        self.tell(&Event::Again { words: chain(error), wait });
+        std::thread::sleep(wait);
+    }
+
+    /// What is known for a repository.
+    pub(super) fn credentials(&self, registry: &str, repository: &str) -> Result<Option<Credentials>, Error> {
+        credentials::look_up(&self.settings, registry, repository, &|error| self.tell(&Event::Ignoring { words: chain(error) }))
+    }
+
+    /// As [`Self::exchange`], and says who the user is where that is asked for. `scope` is for a token server that is named without one.
+    pub(super) fn exchange_as_user(&self, endpoint: &Endpoint, repository: &str, scope: &str, call: &Call<'_>) -> Result<Answer, Error> {
+        let mut call = call.clone();
+        // An upload may go to another host, which is nobody to tell a password.
+        let own = call.url.strip_prefix(&endpoint.base()).is_some_and(|rest| rest.starts_with('/'));
+        call.authorization = self.authorizations.known(endpoint, scope).filter(|_| own);
+        // What was offered may have expired; what comes after it is fresh.
+        for _ in 0..2 {
+            let answer = self.exchange(&call)?;
+            // A host to which a redirect has led is nobody to tell a password.
+            if answer.status != 401 || answer.host != endpoint.authority {
+                return Ok(answer);
+            }
+            match self.authorize(endpoint, repository, scope, &answer, call.authorization.as_deref())? {
+                Some(header) => call.authorization = Some(header),
+                None => return Ok(answer),
+            }
+        }
+        self.exchange(&call)
+    }
+
+    /// The error that an answer is, with what it says of itself.
+    pub(super) fn status(&self, answer: Answer, step: &str, registry: &str) -> Error {
+        let (host, status) = (answer.host.clone(), answer.status);
+        let body = answer.read(MAX_TOLD, self.settings.stall_timeout()).ok().flatten().unwrap_or_default();
+        let registry = if registry.is_empty() { host.clone() } else { registry.to_owned() };
+        Error::Status { host, step: step.to_owned(), status, told: told(&body), registry }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    words
+}
+
+/// Whether a failure may pass: a connection that breaks does, a certificate that is wrong does not.
+pub(super) fn passes(error: &Error) -> bool {
+    let Error::Transport { source, .. } = error else { return false };
+    match source {
+        ureq::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
+        ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => true,
+        _ => false,
+    }
+}
+
+/// `{"errors":[{"code":…,"message":…}]}`, distribution-spec "Error codes"; only for people.
+fn told(body: &[u8]) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let error = value.get("errors")?.get(0)?;
+    let text = |key: &str| error.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let words = [text("code"), text("message")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+    (!words.is_empty()).then(|| shown(words.as_bytes()))
+}
+
+/// A repository of a registry.
+#[derive(Clone)]
+pub struct Repository(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub client: Arc<Client>,
+    /// In the order in which they are asked.
+    pub endpoints: Vec<Endpoint>,
+    pub repository: String,
+    pub name: String,
+}
+
+impl Inner {
+    /// Asks one endpoint after the other for what lies at `path` of the repository; the last one's failure is the failure.
+    pub fn get(&self, path: &str, headers: &[(&'static str, String)], step: &str, good: &[u16]) -> Result<Answer, Error> {
+        self.ask(&Method::GET, path, headers, step, good)
+    }
+
+    fn ask(&self, method: &Method, path: &str, headers: &[(&'static str, String)], step: &str, good: &[u16]) -> Result<Answer, Error> {
+        let mut failure = None;
+        for endpoint in &self.endpoints {
+            match self.ask_one(endpoint, method, path, headers, step, good) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::refused(&self.name, step, "no host has it")))
+    }
+
+    fn ask_one(
+        &self,
+        endpoint: &Endpoint,
+        method: &Method,
+        path: &str,
+        headers: &[(&'static str, String)],
+        step: &str,
+        good: &[u16],
+    ) -> Result<Answer, Error> {
+        let url = format!("{}/v2/{}{}/{path}", endpoint.base(), endpoint.prefix, self.repository);
+        let call = Call { headers: headers.to_vec(), ..Call::new(method.clone(), url, step) };
+        let scope = format!("repository:{}{}:pull", endpoint.prefix, self.repository);
+        let answer = self.client.exchange_as_user(endpoint, &self.repository, &scope, &call)?;
+        match good.contains(&answer.status) {
+            true => Ok(answer),
+            false => Err(self.client.status(answer, step, &endpoint.registry)),
+        }
+    }
+
+    /// The inner error: the answer broke off.
+    fn fetch_manifest(&self, which: &str) -> Result<Result<Vec<u8>, Error>, Error> {
+        let step = format!("fetch manifest {which} of {}", self.name);
+        let path = format!("manifests/{which}");
+        let answer = self.get(&path, &[("accept", ACCEPTED.to_owned())], &step, &[200])?;
+        let (host, stated) = (answer.host.clone(), answer.header("docker-content-digest").map(str::to_owned));
+        let bytes = match self.read_all(answer, MAX_MANIFEST, &step) {
+            Ok(bytes) => bytes,
+            Err(error) => return Ok(Err(error)),
+        };
+        // Where it says which bytes it means, these must be the ones.
+        if let Some(stated) = stated.and_then(|text| text.parse::<Digest>().ok())
+            && stated.algorithm() == image::Algorithm::Sha256
+            && stated != Digest::of(&bytes)
+        {
+            return Err(Error::refused(&host, &step, format!("it says that this is {stated}, and sends {}", Digest::of(&bytes))));
+        }
+        Ok(Ok(bytes))
+    }
+
+    fn read_all(&self, answer: Answer, limit: u64, step: &str) -> Result<Vec<u8>, Error> {
+        let host = answer.host.clone();
+        let transport = |source: std::io::Error| Error::Transport { host: host.clone(), step: step.to_owned(), source: source.into() };
+        let bytes = answer.read(limit, self.client.settings.stall_timeout()).map_err(transport)?;
+        bytes.ok_or_else(|| Error::refused(&host, step, format!("it sends more than the {limit} bytes that are accepted")))
+    }
+
+    /// Tries again what broke off while it was read; up to there, tries have been made already.
+    fn again_if_cut<T>(&self, mut act: impl FnMut() -> Result<Result<T, Error>, Error>) -> Result<T, Error> {
+        let mut tries = 0;
+        loop {
+            match act()? {
+                Err(error @ Error::Transport { .. }) if passes(&error) && tries < self.client.settings.retries().min(3) => {
+                    tries += 1;
+                    self.client.again(&error, back_off(tries));
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Remote for Repository {
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn manifest_of_tag(&self, tag: &str) -> Result<Vec<u8>, image::Error> {
+        Ok(self.0.again_if_cut(|| self.0.fetch_manifest(tag))?)
+    }
+
+    fn digest_of_tag(&self, tag: &str) -> Result<Option<Digest>, image::Error> {
+        let step = format!("look up {tag} of {}", self.0.name);
+        let headers = [("accept", ACCEPTED.to_owned())];
+        let answer = self.0.ask(&Method::HEAD, &format!("manifests/{tag}"), &headers, &step, &[200])?;
+        Ok(answer.header("docker-content-digest").and_then(|text| text.parse().ok()))
+    }
+
+    fn manifest(&self, digest: &Digest) -> Result<Vec<u8>, image::Error> {
+        Ok(self.0.again_if_cut(|| self.0.fetch_manifest(&digest.to_string()))?)
+    }
+
+    fn document(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, image::Error> {
+        let step = format!("fetch config {digest} of {}", self.0.name);
+        let fetch = || {
+            let answer = self.0.get(&format!("blobs/{digest}"), &[], &step, &[200])?;
+            Ok(self.0.read_all(answer, size, &step))
+        };
+        Ok(self.0.again_if_cut(fetch)?)
+    }
+
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, image::Error> {
+        Ok(Box::new(BlobStream::open(Arc::clone(&self.0), digest.clone(), size)?))
+    }
+}

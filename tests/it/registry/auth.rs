@@ -1,0 +1,292 @@
+//! Who hamper is to a registry: Basic over TLS, tokens, files of credentials, helper programs, login and logout.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::faulty::{Asked, Faulty, Reply};
+use super::server::{Server, program};
+use super::{layout, skopeo};
+use crate::require;
+use crate::support::{Seen, TestEnv};
+
+fn pull(env: &TestEnv, reference: &str) -> Seen {
+    env.hamper(["image", "--map", "single", "pull", reference]).output().any()
+}
+
+fn write(path: PathBuf, text: &str) {
+    fs::create_dir_all(path.parent().expect("parent")).expect("directories");
+    fs::write(path, text).expect("file");
+}
+
+fn docker_config(env: &TestEnv) -> PathBuf {
+    env.home().join(".docker/config.json")
+}
+
+/// `openssl req` of a CA, and a certificate of it for localhost.
+fn certificates(env: &TestEnv) -> PathBuf {
+    let directory = env.directory("tls");
+    let script = "cd \"$1\" && openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca 2>/dev/null \
+                  && openssl req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=localhost 2>/dev/null \
+                  && printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\n' >extensions \
+                  && openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2 -extfile extensions 2>/dev/null";
+    env.program("sh", ["-c", script, "sh", &directory.display().to_string()]).output().code(0);
+    directory
+}
+
+/// bcrypt of `secret word`, by htpasswd.
+const HASH: &str = "$2y$12$Nei4rsydO3zBN7Lx7KJ2Qez2OVj/r5/sYvaXQTFmnj3P/FzPES71y";
+
+#[test]
+fn basic_over_tls_with_a_ca_of_its_own() {
+    require!(program().is_some(), "docker-registry");
+    let env = TestEnv::alone();
+    let tls = certificates(&env);
+    write(tls.join("htpasswd"), &format!("jane:{HASH}\n"));
+    let http = format!("  tls: {{certificate: {0}/cert.pem, key: {0}/key.pem}}\n", tls.display());
+    let server = Server::start_with(&env, &http, &format!("auth: {{htpasswd: {{realm: x, path: {}/htpasswd}}}}\n", tls.display()));
+    let target = format!("docker://{}", server.reference("b:v1"));
+    skopeo(&env, ["copy", "-q", "--dest-tls-verify=false", "--dest-creds", "jane:secret word", &layout("busybox"), &target]);
+    let reference = server.reference("b:v1");
+    let settings = env.config().join("hamper/registries.toml");
+    // The certificate is of nobody whom the system trusts.
+    write(settings.clone(), &format!("[registries.\"{}\"]\ninsecure = false\n", server.host()));
+    pull(&env, &reference).code(1).told(&[&server.host(), "certificate", "hint: ", "ca = "]);
+    // And one that is spoken to in plain says no more than that it does not understand.
+    write(settings.clone(), &format!("[registries.\"{}\"]\ninsecure = true\n", server.host()));
+    pull(&env, &reference).code(1).told(&[&server.host(), "status 400", "insecure = false"]);
+    write(settings.clone(), &format!("[registries.\"{}\"]\nca = \"ca.pem\"\n", server.host()));
+    pull(&env, &reference).code(1).told(&["ca.pem"]);
+    fs::copy(tls.join("ca.pem"), env.config().join("hamper/ca.pem")).expect("copy");
+    pull(&env, &reference).code(1).told(&["status 401", &format!("hamper login {}", server.host())]);
+    let login = |password: &str| env.hamper(["login", &server.host(), "-u", "jane", "--password-stdin"]).stdin(password).output().any();
+    login("wrong\n").code(1).told(&["cannot log in as jane", "status 401"]);
+    assert!(!docker_config(&env).exists());
+    login("secret word\n").code(0);
+    assert_eq!(fs::metadata(docker_config(&env)).expect("file").permissions().mode() & 0o777, 0o600);
+    pull(&env, &reference).code(0);
+    env.hamper(["logout", &server.host()]).output().code(0);
+    assert!(!fs::read_to_string(docker_config(&env)).expect("file").contains(&server.host()));
+    pull(&env, &reference).code(1).told(&["status 401"]);
+    // By the environment as well, instead of the settings.
+    write(settings, &format!("[registries.\"{}\"]\ninsecure = false\n", server.host()));
+    let seen = env.hamper(["image", "pull", &reference]).env("SSL_CERT_FILE", tls.join("ca.pem")).output().code(1);
+    let _ = seen.told(&["status 401"]);
+}
+
+/// A registry that wants tokens, and the server that gives them to `jane`, or to everybody.
+fn token_registry(public: bool) -> (Faulty, Faulty) {
+    let issued = AtomicUsize::new(0);
+    let tokens = Faulty::serve("busybox", move |asked: &Asked, _| {
+        let good = match (asked.method.as_str(), asked.header("authorization")) {
+            ("GET", None) => public,
+            ("GET", Some(header)) => header == "Basic amFuZTpwdw==",
+            _ => String::from_utf8_lossy(&asked.body).contains("refresh_token=identity%2Ftoken"),
+        };
+        let scoped = asked.path.contains("scope=repository%3Ax%3Apull") || asked.method == "POST";
+        Some(match good && scoped {
+            true => {
+                let number = issued.fetch_add(1, Ordering::Relaxed);
+                Reply::new(
+                    200,
+                    json!({ "token": format!("t{number}"), "access_token": format!("t{number}"), "expires_in": 60 }).to_string(),
+                )
+            }
+            false => Reply::new(401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}"#),
+        })
+    });
+    let realm = format!("http://{}/token", tokens.host());
+    let registry = Faulty::serve("busybox", move |asked: &Asked, before| {
+        // Each token is good for one request of a path: the next one has to be fresh.
+        let good = asked.header("authorization").is_some_and(|header| header.starts_with("Bearer t")) && before > 0;
+        let challenge = format!("Bearer realm=\"{realm}\",service=\"reg\",scope=\"repository:x:pull\"");
+        (!good).then(|| Reply::new(401, "").header("www-authenticate", challenge))
+    });
+    (registry, tokens)
+}
+
+#[test]
+fn tokens_are_had_from_the_token_server() {
+    let (registry, tokens) = token_registry(true);
+    pull(&TestEnv::alone(), &registry.reference()).code(0);
+    assert!(tokens.asked().iter().all(|one| one.path.starts_with("/token?") && one.path.contains("service=reg")), "{:?}", tokens.asked());
+    assert!(tokens.asked().iter().all(|one| one.header("authorization").is_none()));
+
+    let (registry, tokens) = token_registry(false);
+    let env = TestEnv::alone();
+    pull(&env, &registry.reference()).code(1).told(&[&tokens.host(), "cannot get a token", "status 401", "who are you", "hamper login"]);
+    write(docker_config(&env), &json!({ "auths": { registry.host(): { "auth": "amFuZTpwdw==" } } }).to_string());
+    pull(&env, &registry.reference()).code(0);
+    // The registry itself never learns the password.
+    assert!(registry.asked().iter().all(|one| one.header("authorization").is_none_or(|header| header.starts_with("Bearer "))));
+
+    let (registry, tokens) = token_registry(false);
+    let env = TestEnv::alone();
+    write(docker_config(&env), &json!({ "auths": { registry.host(): { "identitytoken": "identity/token" } } }).to_string());
+    pull(&env, &registry.reference()).code(0);
+    assert!(tokens.asked().iter().all(|one| one.method == "POST"));
+}
+
+#[test]
+fn a_token_server_is_not_asked_in_plain_for_a_registry_with_tls() {
+    // Seen from a registry on plain HTTP that is not loopback's it would be another matter; here the realm is no address at all.
+    for realm in ["ftp://localhost/token", "http://user@localhost/token", "http://example.invalid:1/"] {
+        let registry =
+            Faulty::serve("busybox", move |_, _| Some(Reply::new(401, "").header("www-authenticate", format!("Bearer realm=\"{realm}\""))));
+        let seen = pull(&TestEnv::alone(), &registry.reference()).code(1);
+        assert!(seen.stderr.contains("cannot get a token"), "{}", seen.stderr);
+    }
+}
+
+/// A registry for which `jane` and `pw` are good.
+fn basic_registry() -> Faulty {
+    Faulty::serve("busybox", |asked: &Asked, _| {
+        let good = asked.header("authorization") == Some("Basic amFuZTpwdw==");
+        (!good).then(|| Reply::new(401, "").header("www-authenticate", "Basic realm=\"x\""))
+    })
+}
+
+#[test]
+fn every_file_of_credentials_is_read_in_order() {
+    let registry = basic_registry();
+    let good = json!({ "auths": { registry.host(): { "auth": "amFuZTpwdw==" } } }).to_string();
+    let bad = json!({ "auths": { registry.host(): { "auth": "amFuZTp4" } } }).to_string();
+    type Place = fn(&TestEnv) -> PathBuf;
+    let places: [Place; 3] =
+        [|env| env.root().join("run/containers/auth.json"), |env| env.config().join("containers/auth.json"), docker_config];
+    for (index, place) in places.iter().enumerate() {
+        let env = TestEnv::alone();
+        pull(&env, &registry.reference()).code(1);
+        write(place(&env), &good);
+        for later in &places[index + 1..] {
+            write(later(&env), &bad);
+        }
+        pull(&env, &registry.reference()).code(0);
+    }
+    let env = TestEnv::alone();
+    write(places[0](&env), &bad);
+    write(env.root().join("mine.json"), &good);
+    env.hamper(["image", "pull", &registry.reference()]).env("REGISTRY_AUTH_FILE", env.root().join("mine.json")).output().code(0);
+    // One that cannot be read is not passed over.
+    write(places[0](&env), "{");
+    pull(&env, &registry.reference()).code(1).told(&["auth.json"]);
+}
+
+/// A helper program that keeps one password in a file.
+fn helper(env: &TestEnv, name: &str, body: &str) -> String {
+    let bin = env.directory("bin");
+    let path = bin.join(format!("docker-credential-{name}"));
+    let text = format!("#!/bin/sh\nkept={}\n{body}\n", env.root().join(format!("kept-{name}")).display());
+    fs::write(&path, text).expect("helper");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("mode");
+    format!("{}:/usr/bin:/bin", bin.display())
+}
+
+const KEEPER: &str = r#"case $1 in
+get) read -r server; [ -e "$kept" ] || { echo "credentials not found in native keychain"; exit 1; }; cat "$kept";;
+store) cat >"$kept";;
+erase) rm -f "$kept";;
+esac"#;
+
+#[test]
+fn helper_programs_give_take_and_forget() {
+    let registry = basic_registry();
+    for section in ["credHelpers", "credsStore"] {
+        let env = TestEnv::alone();
+        let path = helper(&env, "keeper", KEEPER);
+        let value = if section == "credsStore" { json!("keeper") } else { json!({ registry.host(): "keeper" }) };
+        write(docker_config(&env), &json!({ section: value, "psFormat": "kept as it is" }).to_string());
+        let call = |arguments: &[&str], input: &str| env.hamper(arguments.iter().copied()).env("PATH", &path).stdin(input).output().any();
+        call(&["image", "pull", &registry.reference()], "").code(1).told(&["401", "hamper login"]);
+        call(&["login", &registry.host(), "-u", "jane"], "pw").code(0).told(&["docker-credential-keeper"]);
+        let kept: Value = serde_json::from_slice(&fs::read(env.root().join("kept-keeper")).expect("kept")).expect("JSON");
+        assert_eq!(kept, json!({ "ServerURL": registry.host(), "Username": "jane", "Secret": "pw" }));
+        let file = fs::read_to_string(docker_config(&env)).expect("file");
+        assert!(!file.contains("pw") && file.contains("kept as it is"));
+        call(&["image", "pull", &registry.reference()], "").code(0);
+        call(&["logout", &registry.host()], "").code(0);
+        assert!(!env.root().join("kept-keeper").exists());
+    }
+}
+
+#[test]
+fn helpers_that_fail_are_told_or_passed_over() {
+    let registry = basic_registry();
+    let host = registry.host();
+    for (body, word) in [("exit 3", "it failed"), ("echo x", "no JSON"), ("sleep 100", "hear from it"), ("yes", "more than")] {
+        let env = TestEnv::alone();
+        write(env.config().join("hamper/registries.toml"), "helper_timeout = 1\n");
+        let path = helper(&env, "bad", body);
+        let call = || env.hamper(["image", "pull", &registry.reference()]).env("PATH", &path).output().any();
+        // Named for this registry, it matters.
+        write(docker_config(&env), &json!({ "credHelpers": { &host: "bad" } }).to_string());
+        let seen = call().code(1);
+        assert!(seen.took < Duration::from_secs(20));
+        let _ = seen.told(&["docker-credential-bad", word]);
+        // The one for all may not be meant.
+        let auths = json!({ &host: { "auth": "amFuZTpwdw==" } }).to_string();
+        write(env.config().join("containers/auth.json"), &json!({ "credsStore": "bad" }).to_string());
+        write(docker_config(&env), &format!("{{\"auths\":{auths}}}"));
+        call().code(0).told(&["ignoring", "docker-credential-bad"]);
+    }
+    let env = TestEnv::alone();
+    for name in ["../../bin/sh", "a b", ""] {
+        write(docker_config(&env), &json!({ "credHelpers": { &host: name } }).to_string());
+        pull(&env, &registry.reference()).code(1).told(&["no name of a credential helper"]);
+    }
+}
+
+#[test]
+fn mirrors_are_asked_first() {
+    let (mirror, registry) = (Faulty::serve("busybox", |_, _| None), Faulty::serve("busybox", |_, _| None));
+    let dead = format!("localhost:{}", super::server::free_port());
+    let env = TestEnv::alone();
+    write(
+        env.config().join("hamper/registries.toml"),
+        &format!("[registries.\"{}\"]\nmirrors = [\"{dead}/cache\", \"{}\"]\n", registry.host(), mirror.host()),
+    );
+    pull(&env, &registry.reference()).code(0);
+    assert!(registry.asked().is_empty() && !mirror.asked().is_empty());
+    // By its own name, not the mirror's.
+    env.run(&registry.reference()).map("single").args(["--offline"]).probe("exit 4").code(4);
+    // A mirror without the image sends to the registry.
+    let empty = Faulty::serve("busybox", |_, _| Some(Reply::new(404, "")));
+    let env = TestEnv::alone();
+    write(
+        env.config().join("hamper/registries.toml"),
+        &format!("[registries.\"{}\"]\nmirrors = [\"{}\"]\n", registry.host(), empty.host()),
+    );
+    pull(&env, &registry.reference()).code(0);
+    assert!(!empty.asked().is_empty() && !registry.asked().is_empty());
+}
+
+#[test]
+fn settings_with_unknown_keys_are_refused() {
+    let env = TestEnv::alone();
+    let settings = env.config().join("hamper/registries.toml");
+    for text in ["[registries.x]\nca_file = 1\n", "x = 1\n", "[registries\n"] {
+        write(settings.clone(), text);
+        pull(&env, "localhost:1/x").code(1).told(&["registries.toml"]);
+    }
+}
+
+#[test]
+fn a_proxy_is_used_but_for_loopback_and_no_proxy() {
+    let proxy = Faulty::serve("busybox", |_, _| Some(Reply::new(403, "")));
+    let env = TestEnv::alone();
+    write(env.config().join("hamper/registries.toml"), "retries = 0\n");
+    let address = format!("http://{}", proxy.host());
+    let call = |reference: &str, no: &str| {
+        env.hamper(["image", "pull", reference]).env("HTTPS_PROXY", &address).env("NO_PROXY", no).output().code(1)
+    };
+    let _ = call("registry.invalid/x", "");
+    let asked = proxy.asked();
+    assert!(asked.len() == 1 && asked[0].method == "CONNECT" && asked[0].path == "registry.invalid:443", "{asked:?}");
+    let _ = call("registry.invalid/x", "other,.invalid");
+    let _ = call("localhost:1/x", "");
+    assert_eq!(proxy.asked().len(), 1);
+}
