@@ -150,11 +150,14 @@ fn start_reported(
     if show.is_none() {
         refuse_directories()?;
     }
-    let Chosen { profile, project } = which::choose(args, &directories, ids, &invocation.directory)?;
+    let Chosen { mut profile, project } = which::choose(args, &directories, ids, &invocation.directory)?;
     let inputs = Inputs::read(&profile)?;
     let mut ledger = Ledger::read(&directories)?;
     super::trust::refuse_suspects(&mut ledger, &super::trust::obeyed(&profile, &inputs))?;
     let written = ledger.trees();
+    if let Some(path) = &project.path {
+        profile.project.hide.extend(ledger.led_to(path, &profile.project.hide));
+    }
     complete(&mut invocation, args, &profile)?;
     let name = args.name.as_ref().filter(|_| show.is_none());
     let _name = name.map(|name| super::names::take(name, &directories)).transpose()?;
