@@ -11,6 +11,7 @@ use super::landlock_rung;
 use super::ledger::Ledger;
 use super::output::{say, talk};
 use super::start::{Assembled, Effects, assemble, terminal_sides};
+use super::streams::refuse_ways_out;
 use super::which::{self, Chosen};
 use crate::host::{Directories, Explanation, Ids};
 use crate::launch::{self, LaunchError, lower};
@@ -146,10 +147,10 @@ fn start_reported(
     let directories = Directories::from_environment(|name| std::env::var_os(name).map(PathBuf::from))?;
     let ids = Ids::own()?;
     invocation.directory = current_directory()?;
-    if show.is_none() {
-        refuse_directories()?;
-    }
     let Chosen { profile, project } = which::choose(args, &directories, ids, &invocation.directory)?;
+    if show.is_none() {
+        refuse_ways_out(&profile, profile.isolation == Isolation::Landlock)?;
+    }
     let mut ledger = Ledger::read(&directories)?;
     super::trust::refuse_suspects(&mut ledger, &profile)?;
     complete(&mut invocation, args, &profile)?;
@@ -158,6 +159,9 @@ fn start_reported(
     let effects = if show.is_some() { Effects::None } else { Effects::All };
     let assemble = |profile: &Profile| assemble(profile, &project, &directories, ids, &invocation, args.offline, effects);
     let assemble_without_namespaces = |why: &Explanation| {
+        if show.is_none() {
+            refuse_ways_out(&profile, true)?;
+        }
         let mut assembled = assemble(&landlock_rung::on_rung(&profile)).map_err(|error| landlock_rung::refused(error, why))?;
         landlock_rung::explain(&mut assembled.plan, why);
         Ok::<_, CliError>(assembled)
@@ -257,23 +261,6 @@ enum Ended {
 
 fn current_directory() -> Result<PathBuf, CliError> {
     std::env::current_dir().map_err(|source| CliError::Io { act: "find", path: PathBuf::from("the current directory"), source })
-}
-
-/// By a descriptor of a directory the payload would reach what lies below it, past every mount.
-///
-/// # Errors
-/// [`CliError::Told`] names the descriptor.
-fn refuse_directories() -> Result<(), CliError> {
-    let streams = [(rustix::stdio::stdin(), "input"), (rustix::stdio::stdout(), "output"), (rustix::stdio::stderr(), "error")];
-    for (fd, name) in streams {
-        if rustix::fs::fstat(fd).is_ok_and(|found| rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir()) {
-            return Err(CliError::Told {
-                words: format!("standard {name} is a directory, by which the payload would reach what lies below it"),
-                hint: Some("redirect a file, a pipe or /dev/null".into()),
-            });
-        }
-    }
-    Ok(())
 }
 
 fn complete(invocation: &mut Invocation, args: &CommonArgs, profile: &Profile) -> Result<(), CliError> {

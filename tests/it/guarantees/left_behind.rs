@@ -1,0 +1,85 @@
+//! What a run is given and what it leaves: streams that would lead out, and files that would deceive, hang or break the runs after it.
+
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::Stdio;
+
+use crate::support::{Hamper, TestEnv, probe};
+
+const ISOLATIONS: [&str; 2] = ["isolation=namespaces", "isolation=landlock"];
+
+/// A project of image `host`, with the probe in it.
+fn env() -> TestEnv {
+    let env = TestEnv::new();
+    env.executable("probe", std::fs::read(probe()).expect("probe"));
+    env.profile("image = \"host\"\n");
+    env
+}
+
+/// The code, and what was said on both streams, of a command with this as its standard input.
+fn with_input(command: Hamper, input: impl Into<OwnedFd>) -> (Option<i32>, String, String) {
+    let mut command = command.into_command();
+    let out = command.stdin(Stdio::from(input.into())).output().expect("start");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (out.status.code(), text(&out.stdout), text(&out.stderr))
+}
+
+#[test]
+fn a_socket_as_standard_input_leads_to_nobody_else() {
+    let env = env();
+    let peer = TcpListener::bind("127.0.0.1:0").expect("peer");
+    let service = TcpListener::bind("127.0.0.1:0").expect("service");
+    let port = service.local_addr().expect("address").port().to_string();
+    let tcp = || TcpStream::connect(peer.local_addr().expect("address")).expect("connect");
+    let udp = || UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let attempt = ["reconnect", "127.0.0.1", &port];
+    let reached = "reconnect 127.0.0.1: ok\nreconnect send: ok\n";
+
+    // The control: the same program without hamper.
+    assert!(with_input(env.program("./probe", attempt), tcp()).1.ends_with(reached));
+    for isolation in ISOLATIONS {
+        let run = |network: &str| env.hamper(["run", "--network", network]).set(isolation);
+        let payload = || std::iter::once("./probe").chain(attempt);
+        for socket in [OwnedFd::from(tcp()), udp().into(), peer.try_clone().expect("listener").into()] {
+            let (code, out, err) = with_input(run("none").payload(payload()), socket);
+            assert_eq!((code, out.as_str()), (Some(125), ""), "{isolation}: {err}");
+            assert!(err.contains("standard input is a socket") && err.contains("hint: pass a pipe: cat | hamper run ..."), "{err}");
+        }
+        let (code, out, err) = with_input(run("host").payload(payload()), tcp());
+        assert!(code == Some(0) && out.ends_with(reached), "{isolation}: {out}{err}");
+        // What speaks with one peer for good may be there: that is what rsh-like programs and supervisors pass.
+        let (near, far) = UnixStream::pair().expect("pair");
+        std::io::Write::write_all(&mut &far, b"word\n").expect("write");
+        drop(far);
+        let (code, out, err) = with_input(run("none").payload(["cat"]), near);
+        assert_eq!((code, out.as_str()), (Some(0), "word\n"), "{isolation}: {err}");
+    }
+}
+
+#[test]
+fn a_datagram_socket_as_standard_input_leads_to_no_service_of_the_host() {
+    let env = env();
+    let path = env.root().join("service");
+    let service = UnixDatagram::bind(&path).expect("service");
+    service.set_nonblocking(true).expect("flag");
+    let heard = || service.recv(&mut [0; 8]).is_ok();
+    let name = path.display().to_string();
+    let attempt = || ["./probe", "reunix", &name];
+    let socket = || UnixDatagram::unbound().expect("socket");
+    drop(with_input(env.program("./probe", ["reunix", &name]), socket()));
+    assert!(heard(), "the control");
+    for isolation in ISOLATIONS {
+        let (near, _far) = UnixDatagram::pair().expect("pair");
+        for socket in [socket(), near] {
+            let (code, _, err) = with_input(env.hamper(["run"]).set(isolation).payload(attempt()), socket);
+            assert_eq!(code, Some(125), "{isolation}: {err}");
+        }
+        assert!(!heard(), "{isolation}");
+    }
+    // With the host's network, its services are still shut on the lower rung.
+    let run = env.hamper(["run", "--network", "host"]).set("isolation=landlock");
+    let (code, _, err) = with_input(run.payload(attempt()), socket());
+    assert!(code == Some(125) && err.contains("the host's services"), "{err}");
+    assert!(!heard());
+}
