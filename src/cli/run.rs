@@ -295,7 +295,8 @@ fn launch_and_wait(
     let (sides, umask) = (resources.terminal, resources.umask);
     let scratch = resources.scratch.take();
     resources.scratch = scratch;
-    let writable = plan::writable(&plan.steps).iter().filter_map(|path| path.canonicalize().ok()).collect();
+    // What is not there, or is another one by now, is not taken for the payload's: that refuses too much at most.
+    let writable = plan::writable(&plan.steps).iter().filter_map(|(path, identity)| supervise::Writable::open(path, *identity)).collect();
     let lowered = lower(&plan, resources)?;
     sys::block_signals();
     let keyring = own_keyring(sys::join_session_keyring()).map_err(|errno| {

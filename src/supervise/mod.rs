@@ -24,6 +24,7 @@ use crate::sys;
 use attributes::Attributes;
 
 pub use appearing::Appearing;
+pub use attributes::Writable;
 pub use pipes::Pipes;
 pub use terminal::{Side, Terminal, sides};
 use watch::Watch;
@@ -37,8 +38,8 @@ pub struct Orders {
     pub pipes: Option<Pipes>,
     /// The project and what is guarded in it: the sandbox ends when the host replaces one of them.
     pub watched: Option<(PathBuf, Vec<Watched>)>,
-    /// Below which the payload may change modes and times, where it has to ask for that; without a link in them.
-    pub writable: Vec<PathBuf>,
+    /// Below which the payload may change modes and times, where it has to ask for that.
+    pub writable: Vec<Writable>,
     /// What git obeys in the project, and is not there.
     pub appearing: Option<Appearing>,
     /// Only warn then.

@@ -2,6 +2,7 @@
 
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Stdio;
 
@@ -82,4 +83,51 @@ fn a_datagram_socket_as_standard_input_leads_to_no_service_of_the_host() {
     let (code, _, err) = with_input(run.payload(attempt()), socket());
     assert!(code == Some(125) && err.contains("the host's services"), "{err}");
     assert!(!heard());
+}
+
+#[test]
+fn what_takes_a_writable_directorys_place_keeps_its_modes() {
+    let env = env();
+    env.file("own", "x");
+    let project = env.project();
+    let aside = env.root().join("aside");
+    let key = project.join("key").display().to_string();
+    let other = format!("{}/sub", project.display());
+    let script = format!(
+        "echo ready; read x; exec 2>&1; ./probe chmod 777 {key} -- chmod 777 {project} -- fchmod 777 {key} 3; touch -d 1999-01-01 {key} && echo touched; \
+         ./probe chmod 640 own; mkdir -p {other}/new; exec 3>gone; rm gone; chmod 600 /proc/self/fd/3 && echo nameless",
+        project = project.display()
+    );
+    let run = |without: bool| {
+        let mut child = if without {
+            env.program("sh", ["-c", &script]).spawn()
+        } else {
+            env.hamper(["run"]).set("isolation=landlock").payload(["sh", "-c", &script]).spawn()
+        };
+        child.await_line("ready");
+        // As an editor, a checkout or a deployment does while it runs.
+        std::fs::rename(&project, &aside).expect("rename");
+        std::fs::create_dir(&project).expect("directory");
+        std::fs::write(&key, "secret").expect("file");
+        for (path, mode) in [(key.as_str(), 0o600), (&project.display().to_string(), 0o700)] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("mode");
+        }
+        std::io::Write::write_all(child.child.stdin.as_mut().expect("stdin"), b"go\n").expect("write");
+        let seen = child.output().any();
+        let mode = std::fs::metadata(&key).expect("stat").permissions().mode() & 0o777;
+        std::fs::remove_dir_all(&project).expect("remove");
+        std::fs::rename(&aside, &project).expect("rename");
+        (seen, mode)
+    };
+    // The control: the same attempt without hamper.
+    let (control, mode) = run(true);
+    assert!(mode == 0o777 && control.stdout.contains("touched"), "{mode:o} {control:?}");
+    let (seen, mode) = run(false);
+    assert_eq!(mode, 0o600, "{seen:?}");
+    assert_eq!(seen.value(&format!("chmod {key}:")), "EPERM");
+    assert_eq!(seen.value(&format!("chmod {}:", project.display())), "EPERM");
+    assert!(!seen.stdout.contains("touched"), "{seen:?}");
+    // What the payload may write is still that, by whatever name.
+    assert_eq!(seen.value("chmod own:"), "ok");
+    assert!(seen.stdout.contains("nameless"), "{seen:?}");
 }
