@@ -123,9 +123,7 @@ pub fn start(args: &CommonArgs, invocation: Invocation, show: Option<Show>, all:
             hint: Some("the plan as data: hamper plan --json".into()),
         });
     }
-    let open = |path: &PathBuf| {
-        report::Destination::open(path).map_err(|source| CliError::Io { act: "write the report to", path: path.clone(), source })
-    };
+    let open = |path: &PathBuf| report::Destination::open(path).map_err(|source| CliError::ReportPlace { path: path.clone(), source });
     let destination = args.report.as_ref().map(open).transpose()?;
     let result = start_reported(args, invocation, show, destination.as_ref(), all);
     if let (Err(error), Some(destination)) = (&result, destination.filter(|destination| !destination.is_written())) {

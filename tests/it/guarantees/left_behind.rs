@@ -4,8 +4,11 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
+use crate::require;
 use crate::support::{Hamper, TestEnv, probe};
 
 const ISOLATIONS: [&str; 2] = ["isolation=namespaces", "isolation=landlock"];
@@ -130,4 +133,52 @@ fn what_takes_a_writable_directorys_place_keeps_its_modes() {
     // What the payload may write is still that, by whatever name.
     assert_eq!(seen.value("chmod own:"), "ok");
     assert!(seen.stdout.contains("nameless"), "{seen:?}");
+}
+
+fn make_pipe(path: &Path) {
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR, 0)
+        .expect("mkfifo");
+}
+
+#[test]
+fn a_pipe_in_the_reports_place_holds_no_run_up() {
+    let env = env();
+    let report = env.project().join("report.json");
+    let path = report.display().to_string();
+    // By the payload of an earlier run.
+    env.hamper(["run"]).payload(["mkfifo", "report.json"]).output().code(0);
+    let run = || env.hamper(["run", "--report", &path]).limit(Duration::from_secs(30)).payload(["./probe", "exit", "3"]);
+    let refused = run().output().code(125).told(&["nobody reads from this pipe: ", "hint: read from it first: cat '"]);
+    assert!(refused.took < Duration::from_secs(3), "{:?}", refused.took);
+    // The same by a descriptor: a shell's `3<>` is a reader, and never reads.
+    let line = run().words();
+    let own = line.replace(&path, "/dev/fd/3");
+    env.program("sh", ["-c", &format!("{own} 3>/dev/null")]).output().code(3);
+    // The control: somebody reads.
+    let script = format!("cat report.json > got & {line}; code=$?; wait; exit $code");
+    env.program("sh", ["-c", &script]).output().code(3);
+    assert!(env.read("got").contains("\"code\": 3"));
+    // Somebody could read, and does not: the payload's code is told, and the run ends.
+    let held = rustix::fs::open(&report, rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NONBLOCK, rustix::fs::Mode::empty()).expect("pipe");
+    rustix::pipe::fcntl_setpipe_size(&held, 4096).expect("a small pipe");
+    let late = run().output().code(125).told(&["ended with code 3, but the report cannot be written: Connection timed out"]);
+    assert!(late.took < Duration::from_secs(20), "{:?}", late.took);
+}
+
+#[test]
+fn a_pipe_of_another_user_gets_no_report() {
+    require!(crate::support::subuid().is_some(), "subordinate ids");
+    let env = env();
+    let pipe = env.project().join("pipe");
+    make_pipe(&pipe);
+    let run = format!(
+        "cat pipe > got & {}; code=$?; wait; exit $code",
+        env.hamper(["run", "--report", "pipe"]).payload(["./probe", "exit", "3"]).words()
+    );
+    // The control: the same pipe, of the caller's own.
+    env.program("sh", ["-c", &run]).output().code(3);
+    assert!(env.read("got").contains("\"code\": 3"));
+    env.program("unshare", ["--map-auto", "--map-root-user", "sh", "-c", "chmod 666 pipe && chown 1 pipe"]).output().code(0);
+    env.program("sh", ["-c", &run]).output().code(125).told(&["belongs to another user", "hint: "]);
+    assert_eq!(env.read("got"), "");
 }
