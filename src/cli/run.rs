@@ -1,7 +1,7 @@
 //! `hamper run`: start the image's default command, or COMMAND, in a sandbox.
 
 use super::exit::ExitCode;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rustix::io::Errno;
@@ -17,7 +17,7 @@ use crate::host::{Directories, Explanation, Ids};
 use crate::launch::{self, LaunchError, lower};
 use crate::plan::{self, Degraded, Invocation, Plan, Step};
 use crate::profile::{Isolation, OnReplace, Profile, SeccompSource};
-use crate::supervise::{self, End, Orders, Outcome, Terminal};
+use crate::supervise::{self, End, Orders, Outcome, Sign, Terminal};
 use crate::sys::Arguments;
 use crate::{report, sys};
 
@@ -322,7 +322,7 @@ fn launch_and_wait(
         stop_timeout: profile.lifecycle.stop_timeout,
     };
     let mut outcome = supervise::supervise(&mut running, orders)?;
-    outcome.appeared.extend(absent.into_iter().filter(|path| path.symlink_metadata().is_ok()));
+    outcome.appeared.extend(absent.into_iter().filter(|path| path.symlink_metadata().is_ok()).map(Sign::Appeared));
     let given_back = running.scratch.take().map_or(Ok(false), |scratch| scratch.give_back(reusable(profile, &outcome)));
     for result in [&cleaned, &given_back] {
         if let Err(errno) = result {
@@ -338,12 +338,10 @@ fn launch_and_wait(
         return Ok(Ended::Blocked { why, umask });
     }
     for path in &outcome.replaced {
-        talk(&format!("hamper: {} was made or replaced while the sandbox ran and is not protected any more", path.display()));
+        talk(&format!("hamper: {} was made or replaced while the sandbox ran and is not protected any more", shown(path)));
     }
     let reported = destination.map_or(Ok(()), |destination| destination.write(&report::Report::new(profile, &plan, &outcome, &host)));
-    for path in &outcome.appeared {
-        talk(&format!("hamper: {} appeared while the sandbox ran: read it before you run git here", path.display()));
-    }
+    outcome.appeared.iter().for_each(|sign| talk(&format!("hamper: {}", told(sign))));
     if outcome.end == End::Lost && !running.ends_all() {
         talk(
             "hamper: what the sandbox has started may still run: there were other children of this process, which could not be told from it",
@@ -356,6 +354,29 @@ fn launch_and_wait(
     // The process ends now, and the kernel closes and frees what is left faster than we do.
     std::mem::forget((running, opened, image, plan, host));
     result
+}
+
+/// The payload has chosen the name: it must not look like a line of ours either.
+fn shown(path: &Path) -> String {
+    super::error::escape(&path.to_string_lossy()).replace('\n', "\\n")
+}
+
+fn told(sign: &Sign) -> String {
+    match sign {
+        Sign::Appeared(path) => format!("{} appeared while the sandbox ran: read it before you run git here", shown(path)),
+        Sign::Gone(path) => {
+            format!(
+                "{} is gone since the sandbox ran: git will look for another repository, here and above; look before you run it",
+                shown(path)
+            )
+        }
+        Sign::Bare(path) => {
+            format!(
+                "{} has become a repository itself while the sandbox ran (HEAD, objects, refs): read its `config` before you run git here",
+                shown(path)
+            )
+        }
+    }
 }
 
 /// Whether what a run did to its scratch directory can be seen from outside: a mount that failed leaves marks of the kernel, and without

@@ -23,7 +23,7 @@ use crate::launch::wire::{Message, hear};
 use crate::sys;
 use attributes::Attributes;
 
-pub use appearing::Appearing;
+pub use appearing::{Appearing, Sign};
 pub use attributes::Writable;
 pub use pipes::Pipes;
 pub use terminal::{Side, Terminal, sides};
@@ -77,8 +77,8 @@ pub struct Outcome {
     pub missed: Vec<(u32, Errno)>,
     /// Guarded paths that the host replaced while the sandbox was let go on.
     pub replaced: Vec<PathBuf>,
-    /// What git on the host obeys, and was not there before.
-    pub appeared: Vec<PathBuf>,
+    /// What git on the host obeys, and did not before.
+    pub appeared: Vec<Sign>,
 }
 
 #[derive(Debug, thiserror::Error)]

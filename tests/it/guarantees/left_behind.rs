@@ -182,3 +182,60 @@ fn a_pipe_of_another_user_gets_no_report() {
     env.program("sh", ["-c", &run]).output().code(125).told(&["belongs to another user", "hint: "]);
     assert_eq!(env.read("got"), "");
 }
+
+/// Makes the project itself a repository whose configuration starts a program, and its own one none.
+const BARE: &str = "mv .git/HEAD . && cp -r .git/objects .git/refs . && printf '[core]\\n\\trepositoryformatversion = 0\\n\\tbare = false\\n\\t\
+                    worktree = %s\\n\\tfsmonitor = \"touch %s/obeyed;false\"\\n' \"$PWD\" \"$PWD\" > config";
+
+fn repository(env: &TestEnv) {
+    let script = "git init -q . && echo x > f && git add f && git -c user.name=n -c user.email=e commit -qm x";
+    env.program("sh", ["-c", script]).output().code(0);
+}
+
+#[test]
+fn a_project_that_becomes_a_repository_itself_is_told() {
+    for isolation in ISOLATIONS {
+        let env = env();
+        repository(&env);
+        let run = |script: &str| env.hamper(["run"]).set(isolation).payload(["sh", "-c", script]).output().any();
+        let head = format!("{} is gone", env.project().join(".git/HEAD").display());
+        let bare = format!("{} has become a repository itself", env.project().display());
+        // The control: what git and programs do in a repository is not worth a word.
+        let seen = run(
+            "git -c user.name=n -c user.email=e commit -q --allow-empty -m y && mkdir objects refs && rmdir objects refs && echo > new",
+        );
+        assert!(seen.status.success() && !seen.stderr.contains(" git "), "{isolation}: {seen:?}");
+        let seen = run(BARE).code(0);
+        assert!(seen.stderr.contains(&head) && seen.stderr.contains(&bare), "{isolation}: {}", seen.stderr);
+        // And the control of that: git on the host obeys it.
+        env.program("git", ["status"]).output().any();
+        assert!(env.project().join("obeyed").exists(), "{isolation}");
+        // Told once, by the run that has done it.
+        let seen = run("echo > newer");
+        assert!(!seen.stderr.contains(&head) && !seen.stderr.contains(&bare), "{isolation}: {}", seen.stderr);
+        // Also where there was no repository, and in the other form that git knows.
+        let plain = self::env();
+        let name = format!("{} has become a repository itself", plain.project().display());
+        let run = |script: &str| plain.hamper(["run"]).set(isolation).payload(["sh", "-c", script]).output().code(0);
+        assert!(!run("echo > HEAD; mkdir objects").stderr.contains(&name));
+        assert!(run("mkdir refs").stderr.contains(&name));
+        assert!(!run("true").stderr.contains(&name));
+        assert!(run("rmdir refs; echo x > commondir").stderr.contains(&name));
+    }
+}
+
+#[test]
+fn a_repository_that_was_there_did_not_appear() {
+    let env = env();
+    repository(&env);
+    env.profile("image = \"host\"\n[project]\nprotect = [\"f\"]\n");
+    let run = |script: &str| env.hamper(["run"]).payload(["sh", "-c", script]).output().code(0).stderr;
+    for script in ["true", "echo > new"] {
+        assert_eq!(run(script), "");
+    }
+    // The control: one that does, and what git obeys in one that was there.
+    assert!(run("echo x > .git/commondir").contains(".git/commondir appeared"));
+    let plain = self::env();
+    let made = plain.hamper(["run"]).payload(["mkdir", ".git"]).output().code(0);
+    assert!(made.stderr.contains(".git appeared"), "{}", made.stderr);
+}
