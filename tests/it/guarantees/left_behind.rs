@@ -239,3 +239,24 @@ fn a_repository_that_was_there_did_not_appear() {
     let made = plain.hamper(["run"]).payload(["mkdir", ".git"]).output().code(0);
     assert!(made.stderr.contains(".git appeared"), "{}", made.stderr);
 }
+
+#[test]
+fn a_name_that_is_no_text_is_guarded_as_it_is() {
+    let env = env();
+    repository(&env);
+    let run = |script: &str| env.hamper(["run"]).payload(["sh", "-c", script]).output();
+    let make = "for name in \"$(printf '\\377w')\" \"$(printf '\\357\\277\\275w')\"; do mkdir -p \".git/worktrees/$name\"; \
+                echo real > \".git/worktrees/$name/commondir\"; done";
+    let write = "for file in .git/worktrees/*/commondir; do echo changed > \"$file\"; done";
+    run("mkdir -p \".git/worktrees/$(printf '\\377w')\"").code(0);
+    run("true").code(0);
+    env.program("sh", ["-c", make]).output().code(0);
+    run(write).any();
+    assert_eq!(env.program("sh", ["-c", "cat .git/worktrees/*/commondir"]).output().ok(), "real\nreal\n");
+    // The control: without protection they can be written.
+    env.hamper(["run"]).set("project.protect=[]").payload(["sh", "-c", write]).output().any();
+    assert_eq!(env.program("sh", ["-c", "cat .git/worktrees/*/commondir"]).output().ok(), "changed\nchanged\n");
+    // A sibling of a name that is missing.
+    env.program("sh", ["-c", "rm -rf .git/hooks; echo > \".git/$(printf '\\377odd')\""]).output().code(0);
+    run("true").code(0);
+}
