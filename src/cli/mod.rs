@@ -28,6 +28,7 @@ mod shell;
 mod sources;
 mod start;
 mod state;
+mod streams;
 mod trash;
 mod trust;
 mod which;
