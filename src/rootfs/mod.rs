@@ -23,16 +23,18 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod trash;
+mod usage;
 mod user;
 
 pub use error::{Error, hint_of_errno};
 pub use export::export;
 pub use kept::contents;
-pub use manage::{Gone, Removed, find_image, find_image_for, images, index_of, prune, remove_image};
+pub use manage::{Gone, Prune, Removed, find_image, find_image_for, images, index_of, prune, remove_image, tag};
 pub use owner::{Ownership, SubRange};
 pub use prepare::{Lease, Prepared, Progress, Registries, Request, Tree, not_loaded, prepare};
 pub use record::ImageRecord;
 pub use skeleton::{Skeleton, Wishes, ensure as ensure_skeleton, foresee as foresee_skeleton};
 pub use stack::{Found, Stack};
 pub use trash::sweep;
+pub use usage::{ImageUsage, Usage, usage};
 pub use user::{ResolvedUser, parse as parse_user, resolve as resolve_user};

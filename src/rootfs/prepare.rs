@@ -360,15 +360,19 @@ fn keep(store: &Store, request: &Request<'_>, image: &Image, loaded: &[Loaded]) 
             store.put_facts(&layer.name, &TreeFacts { boot: None, ..layer.facts.clone() })?;
         }
     }
+    // A start that unpacks what the store knows for another map or user has not brought the image.
+    let fresh = request.names.is_some() || request.pull == Pull::Always;
+    let before = ImageRecord::read(store, &digest)?.filter(|_| !fresh);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let record = ImageRecord {
         digest: digest.clone(),
         config_digest: Some(config_digest),
         names: Vec::new(),
-        source: describe(request.source),
+        source: before.as_ref().map_or_else(|| describe(request.source), |before| before.source.clone()),
         platform: request.platform.to_string(),
         diff_ids: image.config.diff_ids.clone(),
         size: loaded.iter().map(|layer| layer.facts.bytes).sum(),
-        loaded: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        loaded: before.map_or(now, |before| before.loaded),
     };
     record.write(store)?;
     keep_names(store, request, &digest, image)?;

@@ -8,6 +8,7 @@ mod progress;
 mod pull;
 mod push;
 mod server;
+mod store;
 
 use crate::support::{TestEnv, images};
 
