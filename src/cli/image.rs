@@ -375,7 +375,7 @@ fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted: Wa
 fn load(store: &Store, ownership: Ownership, text: &str, wanted: Wanted<'_>, names: &[String], format: Format) -> Result<(), Failure> {
     let source = parse_source(text)?;
     refuse_unloadable(&source, text)?;
-    let names = names.iter().map(|name| one_name(name)).collect::<Result<Vec<_>, _>>()?;
+    let names = names.iter().map(|name| one_name("--name", name)).collect::<Result<Vec<_>, _>>()?;
     let prepared = prepare(store, ownership, &source, Wanted { names: Some(&names), ..wanted })?;
     say_prepared(&prepared, format);
     if matches!(source, ImageSource::DockerArchive { .. }) && rootfs::find_image(store, &prepared.digest.to_string())?.names.is_empty() {
@@ -404,7 +404,7 @@ fn say_prepared(prepared: &Prepared, format: Format) {
 }
 
 fn tag(store: &Store, wanted: &str, names: &[String], platform: Option<&str>) -> Result<(), Failure> {
-    let names = names.iter().map(|name| one_name(name)).collect::<Result<Vec<_>, _>>()?;
+    let names = names.iter().map(|name| one_name("tag", name)).collect::<Result<Vec<_>, _>>()?;
     let image = rootfs::find_image_for(store, wanted, &parse_platform(platform)?)?;
     Ok(rootfs::tag(store, wanted, &image, &parse_platform(Some(&image.platform))?, &names)?)
 }
@@ -415,10 +415,10 @@ fn before(text: &str) -> Result<u64, Failure> {
     Ok(super::time::now().saturating_sub(age.as_secs()))
 }
 
-fn one_name(text: &str) -> Result<Reference, Failure> {
-    let reference: Reference = text.parse().map_err(|error: image::Error| Failure::Usage(error.to_string()))?;
+fn one_name(what: &str, text: &str) -> Result<Reference, Failure> {
+    let reference: Reference = text.parse().map_err(|error| Failure::Usage(format!("{what}: {error}")))?;
     match &reference.digest {
-        Some(_) => Err(Failure::Usage(format!("{text}: a name has no digest"))),
+        Some(_) => Err(Failure::Usage(format!("{what} {text}: a name has no digest"))),
         None => Ok(reference),
     }
 }
