@@ -9,6 +9,7 @@ use serde_json::json;
 use super::error::escape;
 use super::image_du;
 use super::image_history::{self, HistoryArgs};
+use super::image_publish::{self, PublishArgs};
 use super::image_push::{self, PushArgs};
 use super::image_save::{self, SaveArgs};
 use super::output::{say, talk};
@@ -81,6 +82,8 @@ enum ImageCommand {
     },
     /// Send an image to a registry, with the digests that it has
     Push(PushArgs),
+    /// Write images into a directory from which others run them without a copy
+    Publish(PublishArgs),
     /// Load an image into the store: oci:DIR, oci-archive:FILE, docker-archive:FILE or tar:FILE
     Load {
         source: String,
@@ -204,6 +207,7 @@ fn dispatch(args: &ImageArgs) -> Result<(), Failure> {
             pull(&store, ownership, reference, wanted, form.format())
         }
         ImageCommand::Push(args) => image_push::push(&store, args),
+        ImageCommand::Publish(args) => image_publish::publish(&store, args),
         ImageCommand::Load { source, platform, names, keep_blobs, form } => {
             let wanted = Wanted { platform: platform.as_deref(), keep_blobs: *keep_blobs, ..Wanted::default() };
             load(&store, ownership, source, wanted, names, form.format())
@@ -333,12 +337,12 @@ pub fn parse_platform(text: Option<&str>) -> Result<Platform, Failure> {
 
 /// Where the layers of an image may come from, and what it is called.
 #[derive(Clone, Copy)]
-struct Wanted<'a> {
-    platform: Option<&'a str>,
-    pull: Pull,
-    offline: bool,
-    names: Option<&'a [Reference]>,
-    keep_blobs: bool,
+pub struct Wanted<'a> {
+    pub platform: Option<&'a str>,
+    pub pull: Pull,
+    pub offline: bool,
+    pub names: Option<&'a [Reference]>,
+    pub keep_blobs: bool,
 }
 
 impl Default for Wanted<'_> {
@@ -347,7 +351,7 @@ impl Default for Wanted<'_> {
     }
 }
 
-fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted: Wanted<'_>) -> Result<Prepared, Failure> {
+pub fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted: Wanted<'_>) -> Result<Prepared, Failure> {
     let platform = parse_platform(wanted.platform)?;
     let display = Display::new(true);
     let reach = super::registries::reach(&display);
@@ -362,6 +366,7 @@ fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted: Wa
         names: wanted.names,
         locked: None,
         keep_blobs: wanted.keep_blobs,
+        stores: None,
         registry: (!wanted.offline).then_some(&reach),
         progress: Some(&progress),
     };
