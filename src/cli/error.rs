@@ -145,10 +145,8 @@ impl CliError {
             Self::Step { kind: StepKind::Execute, source: Errno::NOEXEC, .. } => {
                 "the file has no #! line, or is built for another processor"
             }
-            Self::Source(host::SourceError::LeavesProject { .. }) => "write the true path into the profile",
-            Self::Mount { source: host::SourceError::LeavesProject { .. }, .. } => {
-                "write the true path into the profile, or mount it by -v"
-            }
+            Self::Source(host::SourceError::LeavesProject { .. }) => "write the true path",
+            Self::Mount { source: host::SourceError::LeavesProject { .. }, .. } => "write the true path",
             Self::Io { act: "make the directory", source, .. } if is_closed(source) => {
                 "export XDG_DATA_HOME=DIR XDG_STATE_HOME=DIR, with directories that you can write"
             }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::error::CliError;
-use crate::host::{Ids, writable_by_group_alone};
+use super::ledger::Tree;
+use crate::host::{Ids, Source, writable_by_group_alone};
 use crate::plan::{self, OpenedMount};
 use crate::profile::{OnReplace, Profile, ProjectMode};
 use crate::supervise::{Appearing, Watched};
@@ -23,20 +24,26 @@ pub fn appearing(project: &plan::Project) -> Option<Appearing> {
 }
 
 /// The directories of the host that the payload can write, and the files in them that stay read-only for as long as the run lasts.
-pub fn exposed(project: &plan::Project, mounts: &[OpenedMount], profile: &Profile, rung: bool) -> (Vec<PathBuf>, Vec<PathBuf>) {
+pub fn exposed(project: &plan::Project, mounts: &[OpenedMount], profile: &Profile, rung: bool) -> (Vec<Tree>, Vec<PathBuf>) {
+    let tree = |source: &Source| Tree {
+        path: source.path.canonicalize().unwrap_or_else(|_| source.path.clone()),
+        identity: (source.device, source.inode),
+    };
     let mut trees = Vec::new();
     let mut guarded = Vec::new();
-    if project.source.is_some() && project.mode == ProjectMode::Rw {
-        trees.push(project.path.clone());
-        trees.extend(project.worktree.iter().map(|worktree| worktree.common.path.clone()));
+    if let Some(source) = project.source.as_ref().filter(|_| project.mode == ProjectMode::Rw) {
+        // This one is resolved.
+        trees.push(Tree { path: project.path.clone(), identity: (source.device, source.inode) });
+        trees.extend(project.worktree.iter().map(|worktree| tree(&worktree.common)));
         // A file that is replaced loses its guard, and without namespaces there is none; a second view of it has none either.
         if !rung && profile.project.on_replace == OnReplace::Stop && project.shown.is_empty() {
-            let held = project.guarded.iter().filter(|guarded| guarded.identity.is_some());
+            // What belongs to git, nobody obeys here.
+            let held = project.guarded.iter().filter(|guarded| guarded.is_held() && !guarded.path.starts_with(".git"));
             guarded.extend(held.map(|guarded| project.path.join(&guarded.path)));
         }
     }
     let sources = mounts.iter().filter(|mount| !mount.read_only).filter_map(|mount| mount.source.as_ref());
-    trees.extend(sources.map(|source| source.path.canonicalize().unwrap_or_else(|_| source.path.clone())));
+    trees.extend(sources.map(tree));
     (trees, guarded)
 }
 

@@ -1,56 +1,101 @@
 //! The texts that a profile refers to: secrets, filters, files of variables.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::error::CliError;
 use super::image_facts::ImageFacts;
 use crate::host::Host;
+use crate::plan::seccomp::{OciProfile, parse_oci};
 use crate::plan::{self, Invocation};
-use crate::profile::{Preset, Profile, SeccompSource, SecretSource};
+use crate::profile::{Preset, Profile, SeccompSource, SecretSource, Seen};
 
-/// A secret is a file of at most this many bytes.
-const MAX_SECRET: u64 = 1 << 20;
+/// Files that a profile refers to, other than images, are small.
+pub const MAX_FILE: u64 = 1 << 20;
 
-pub fn read_secrets(profile: &Profile) -> Result<Vec<(String, Vec<u8>)>, CliError> {
-    use std::io::Read;
-    use std::os::unix::ffi::OsStringExt;
-    profile
-        .secrets
-        .iter()
-        .map(|secret| {
+/// What they hold, read once and before anything is decided by it.
+pub struct Inputs {
+    /// Of the files of variables, in order.
+    pub variables: Vec<(String, String)>,
+    /// By name.
+    pub secrets: Vec<(String, Vec<u8>)>,
+    filter: Option<OciProfile>,
+    /// What was read.
+    pub seen: Vec<Seen>,
+}
+
+impl Inputs {
+    /// # Errors
+    /// [`CliError`] names the file, or the variable that a secret comes from.
+    pub fn read(profile: &Profile) -> Result<Self, CliError> {
+        let mut inputs = Self { variables: Vec::new(), secrets: Vec::new(), filter: None, seen: Vec::new() };
+        for path in &profile.env_file {
+            let text = inputs.text(path)?;
+            env_file(path, &text, &mut inputs.variables)?;
+        }
+        if let SeccompSource::File(path) = &profile.security.seccomp {
+            let text = inputs.text(path)?;
+            let parsed = parse_oci(&text).map_err(|source| CliError::SeccompProfile { path: path.clone(), source })?;
+            inputs.filter = Some(parsed);
+        }
+        for secret in &profile.secrets {
             let content = match &secret.from {
                 SecretSource::Env(name) => std::env::var_os(name)
                     .map(OsStringExt::into_vec)
                     .ok_or_else(|| CliError::SecretUnset { secret: secret.name.clone(), variable: name.clone() })?,
                 SecretSource::File(path) => {
-                    let wrap = |source| CliError::Io { act: "read the secret", path: path.clone(), source };
-                    let mut content = Vec::new();
-                    open_regular(path, MAX_SECRET).and_then(|file| file.take(MAX_SECRET).read_to_end(&mut content)).map_err(wrap)?;
-                    content
+                    let file = open_regular(path).map_err(|source| CliError::Io { act: "read the secret", path: path.clone(), source })?;
+                    inputs.bytes(path, &file, "read the secret")?
                 }
             };
-            Ok((secret.name.clone(), content))
-        })
-        .collect()
+            inputs.secrets.push((secret.name.clone(), content));
+        }
+        Ok(inputs)
+    }
+
+    /// Not only of regular files: variables may come from a pipe of the caller's shell.
+    fn text(&mut self, path: &Path) -> Result<String, CliError> {
+        let wrap = |source| CliError::Io { act: "read", path: path.to_owned(), source };
+        let file = File::open(path).map_err(wrap)?;
+        let bytes = self.bytes(path, &file, "read")?;
+        String::from_utf8(bytes).map_err(|error| wrap(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))
+    }
+
+    fn bytes(&mut self, path: &Path, file: &File, act: &'static str) -> Result<Vec<u8>, CliError> {
+        let wrap = |source| CliError::Io { act, path: path.to_owned(), source };
+        let mut bytes = Vec::new();
+        let mut limited = file.take(MAX_FILE + 1);
+        limited.read_to_end(&mut bytes).map_err(wrap)?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(wrap(std::io::Error::other(format!("larger than {MAX_FILE} bytes"))));
+        }
+        if file.metadata().map_err(wrap)?.is_file() {
+            self.seen.push(Seen::of(path, file.as_fd(), &bytes).map_err(|errno| wrap(errno.into()))?);
+        }
+        Ok(bytes)
+    }
 }
 
 pub fn compile_seccomp(
     profile: &Profile,
     host: &Host,
     same_user: Option<plan::seccomp::SameUser>,
+    inputs: &Inputs,
 ) -> Result<Option<(String, plan::seccomp::Filter)>, CliError> {
-    use plan::seccomp::{Arch, Request, Source, compile, parse_oci};
+    use plan::seccomp::{Arch, Request, Source, compile};
     let security = &profile.security;
-    let parsed;
     let (name, source) = match &security.seccomp {
         SeccompSource::Default => ("default".to_owned(), Source::Default),
         SeccompSource::Strict => ("strict".to_owned(), Source::Strict),
         SeccompSource::None => return Ok(None),
-        SeccompSource::File(path) => {
-            let text = read_text(path)?;
-            parsed = parse_oci(&text).map_err(|source| CliError::SeccompProfile { path: path.clone(), source })?;
-            (path.display().to_string(), Source::Oci(&parsed))
-        }
+        SeccompSource::File(path) => match &inputs.filter {
+            Some(parsed) => (path.display().to_string(), Source::Oci(parsed)),
+            None => return Ok(None),
+        },
     };
     let caps: Vec<&str> = security.caps.iter().map(|capability| capability.name()).collect();
     let request = Request {
@@ -66,41 +111,17 @@ pub fn compile_seccomp(
     Ok(Some((name, compile(&request).map_err(|source| CliError::Seccomp { source })?)))
 }
 
-/// Files that a profile refers to, other than images, are small.
-const MAX_TEXT: u64 = 1 << 20;
-
-/// Opens a file without waiting for a writer, and only if it is a regular one of at most `limit` bytes.
-fn open_regular(path: &Path, limit: u64) -> std::io::Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
+/// Opens a file without waiting for a writer, and only if it is a regular one.
+fn open_regular(path: &Path) -> std::io::Result<File> {
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    let facts = file.metadata()?;
-    if !facts.is_file() {
-        return Err(std::io::Error::other("not a regular file"));
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(std::io::Error::other("not a regular file")),
     }
-    if facts.len() > limit {
-        return Err(std::io::Error::other(format!("larger than {limit} bytes")));
-    }
-    Ok(file)
 }
 
-fn read_text(path: &Path) -> Result<String, CliError> {
-    use std::io::Read;
-    let mut text = String::new();
-    let wrap = |source| CliError::Io { act: "read", path: path.to_owned(), source };
-    // Not only regular files: variables may come from a pipe of the caller's shell.
-    std::fs::File::open(path).and_then(|file| file.take(MAX_TEXT + 1).read_to_string(&mut text)).map_err(wrap)?;
-    if text.len() as u64 > MAX_TEXT {
-        return Err(wrap(std::io::Error::other(format!("larger than {MAX_TEXT} bytes"))));
-    }
-    Ok(text)
-}
-
-pub fn environment(profile: &Profile, image: &ImageFacts, invocation: &Invocation) -> Result<Vec<(String, String)>, CliError> {
-    let mut files = Vec::new();
-    for path in &profile.env_file {
-        env_file(path, &read_text(path)?, &mut files)?;
-    }
+pub fn environment(profile: &Profile, image: &ImageFacts, invocation: &Invocation, files: &[(String, String)]) -> Vec<(String, String)> {
     let mut passed = Vec::new();
     if !profile.env_pass.is_empty() {
         // A value that is no UTF-8 is not passed on.
@@ -112,7 +133,7 @@ pub fn environment(profile: &Profile, image: &ImageFacts, invocation: &Invocatio
             }
         }
     }
-    Ok(plan::payload_environment(profile, &image.image, invocation, &files, &passed))
+    plan::payload_environment(profile, &image.image, invocation, files, &passed)
 }
 
 /// `NAME=value` lines as `docker run --env-file` takes them: no quoting, `#` starts a comment line.

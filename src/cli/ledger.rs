@@ -1,34 +1,39 @@
-//! What the caller's files have been through: which directories a sandbox could write, from when to when, and which files were taken as
-//! they were. From it a run knows whether a file that it is about to obey may be a payload's work.
+//! What the caller's files have been through: which directories a sandbox could write, from when to when, and which contents were taken
+//! as they are. From it a run knows whether a file that it is about to obey may be a payload's work.
 //!
 //! `$XDG_STATE_HOME/hamper/ledger` is appended to, one write for the beginning of a run and one for its end. Records end in a zero byte:
 //!
 //! ```text
-//! s ID NANOSECONDS TREE     from here on a payload can write below TREE
-//! g ID FILE                 but not this file, which is mounted read-only for it
-//! e ID NANOSECONDS          until here
-//! t STAMP FILE              this file is the caller's own as it is
+//! s ID NANOSECONDS DEV:INO TREE     from here on a payload can write below TREE
+//! g ID FILE                         but not this file, which is mounted read-only for it
+//! e ID NANOSECONDS                  until here
+//! t DIGEST FILE                     this content of the file is the caller's own
 //! ```
 //!
-//! The time of a file's last change (ctime) is the kernel's, and nobody can set it back. A run that was killed has no end: it lasts until
-//! somebody sees that its process is gone.
+//! The time of a last change (ctime) is the kernel's, and nobody can set it back. Files are read before the ledger is: whoever could have
+//! written what was read has his beginning in it. A run holds a lock while it lasts, by which others know that it does; one that was killed
+//! lasts until somebody sees that the lock is gone.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use nix::fcntl::{FcntlArg, fcntl};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, fstat, lstat, openat};
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::error::CliError;
 use super::state::make_directory;
 use crate::host::Directories;
+use crate::profile::Seen;
 
 /// Beyond this the ledger is written anew with what still matters, if that is less than half of it.
 const COMPACT: usize = 8 << 10;
@@ -37,6 +42,15 @@ const MOST: u64 = 8 << 20;
 /// Files that a compacted ledger still knows.
 const MOST_KNOWN: usize = 1024;
 
+/// A directory that a payload can write below.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// Resolved.
+    pub path: PathBuf,
+    /// Device and inode, by which it is known under another name.
+    pub identity: (u64, u64),
+}
+
 /// Where in the ledger's bytes something stands: a start reads hundreds of records and looks at few.
 type Piece = Range<usize>;
 
@@ -44,6 +58,8 @@ type Piece = Range<usize>;
 #[derive(Debug)]
 struct Span {
     id: Piece,
+    /// `DEV:INO`
+    identity: Piece,
     tree: Piece,
     /// Nanoseconds since 1970.
     start: i64,
@@ -56,7 +72,7 @@ struct Records {
     bytes: Vec<u8>,
     /// Those of one run stand side by side.
     spans: Vec<Span>,
-    /// Stamp and path; the last of a path counts.
+    /// Digest and path; the last of a path counts.
     known: Vec<(Piece, Piece)>,
 }
 
@@ -70,34 +86,39 @@ pub struct Ledger {
     fresh: Vec<(String, PathBuf)>,
     /// The run that has begun.
     id: Option<String>,
+    /// Says to others that it goes on.
+    alive: Option<OwnedFd>,
 }
 
 impl Ledger {
+    /// To be called when everything has been read that it will be asked about.
+    ///
     /// # Errors
-    /// [`CliError::Io`] of open(2) or read(2), `EFBIG` for one that is too large to be hamper's work; none where there is no ledger yet.
+    /// [`CliError::Io`] of open(2) or read(2); [`CliError::Told`] for one that is too large to be hamper's work; none where there is no
+    /// ledger yet.
     pub fn read(directories: &Directories) -> Result<Self, CliError> {
         let path = directories.state.join("ledger");
-        let wrap = |source| CliError::Io { act: "read", path: path.clone(), source };
-        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match openat(CWD, &path, flags, Mode::empty()) {
-            Err(rustix::io::Errno::NOENT) => None,
-            result => Some(File::from(result.map_err(|errno| wrap(errno.into()))?)),
-        };
-        let bytes = file.as_ref().map(read_all).transpose().map_err(wrap)?.unwrap_or_default();
-        Ok(Self { path, file, records: Records::parse(bytes), fresh: Vec::new(), id: None })
+        let file = open(&path).map_err(|errno| CliError::Io { act: "read", path: path.clone(), source: errno.into() })?;
+        let bytes = file.as_ref().map(|file| read_all(file, &path)).transpose()?.unwrap_or_default();
+        Ok(Self { path, file, records: Records::parse(bytes), fresh: Vec::new(), id: None, alive: None })
     }
 
-    /// The first of the files that a payload may have made or changed. What is missing is told by whoever reads it.
-    pub fn suspect(&mut self, files: &[PathBuf]) -> Option<PathBuf> {
+    /// Every directory that a payload could write below at some time.
+    pub fn trees(&self) -> Vec<PathBuf> {
+        let trees: BTreeSet<&[u8]> = self.records.spans.iter().map(|span| &self.records.bytes[span.tree.clone()]).collect();
+        trees.into_iter().map(|tree| PathBuf::from(OsStr::from_bytes(tree))).collect()
+    }
+
+    /// The first of the files that a payload may have made or changed.
+    pub fn suspect(&mut self, files: &[Seen]) -> Option<PathBuf> {
         for file in files {
-            let Some((stamp, changed)) = stamp(file) else { continue };
-            if self.records.known_stamp(file) == Some(stamp.as_bytes()) {
+            if self.records.known_digest(&file.path) == Some(file.digest.as_bytes()) {
                 continue;
             }
-            if self.records.is_suspect(file, changed) {
-                return Some(file.clone());
+            if self.records.is_suspect(file) {
+                return Some(file.path.clone());
             }
-            self.fresh.push((stamp, file.clone()));
+            self.fresh.push((file.digest.clone(), file.path.clone()));
         }
         None
     }
@@ -106,33 +127,31 @@ impl Ledger {
     ///
     /// # Errors
     /// [`CliError::Io`].
-    pub fn trust(&mut self, file: &Path) -> Result<(), CliError> {
-        let (stamp, _) = stamp(file).ok_or_else(|| CliError::Io {
-            act: "look at",
-            path: file.to_owned(),
-            source: std::io::Error::from(std::io::ErrorKind::NotFound),
-        })?;
-        self.append(&record(&[b"t", stamp.as_bytes(), file.as_os_str().as_bytes()]))
+    pub fn trust(&mut self, file: &Seen) -> Result<(), CliError> {
+        self.append(&record(&[b"t", file.digest.as_bytes(), file.path.as_os_str().as_bytes()]))
     }
 
     /// A run begins that can write below `trees`, but for the files `guarded`.
     ///
     /// # Errors
     /// [`CliError::Io`]: then it must not begin.
-    pub fn begin(&mut self, trees: &[PathBuf], guarded: &[PathBuf]) -> Result<(), CliError> {
+    pub fn begin(&mut self, trees: &[Tree], guarded: &[PathBuf]) -> Result<(), CliError> {
         let now = now();
         let mut bytes = Vec::new();
-        for (stamp, file) in std::mem::take(&mut self.fresh) {
-            bytes.extend(record(&[b"t", stamp.as_bytes(), file.as_os_str().as_bytes()]));
+        for (digest, file) in std::mem::take(&mut self.fresh) {
+            bytes.extend(record(&[b"t", digest.as_bytes(), file.as_os_str().as_bytes()]));
         }
-        for id in self.records.killed() {
+        for id in self.records.killed(&self.path) {
             bytes.extend(record(&[b"e", id, now.to_string().as_bytes()]));
         }
         if !trees.is_empty() {
-            let id = format!("{}-{now}", std::process::id());
+            self.alive = hold(&self.path, now)?;
+            // Without a lock there is nothing to see that it is gone by.
+            let id = format!("{}-{}{now}", std::process::id(), if self.alive.is_some() { "" } else { "unlocked" });
             let start = file_clock().to_string();
-            for tree in trees {
-                bytes.extend(record(&[b"s", id.as_bytes(), start.as_bytes(), tree.as_os_str().as_bytes()]));
+            for Tree { path, identity: (device, inode) } in trees {
+                let identity = format!("{device}:{inode}");
+                bytes.extend(record(&[b"s", id.as_bytes(), start.as_bytes(), identity.as_bytes(), path.as_os_str().as_bytes()]));
             }
             for file in guarded {
                 bytes.extend(record(&[b"g", id.as_bytes(), file.as_os_str().as_bytes()]));
@@ -156,30 +175,50 @@ impl Ledger {
         }
     }
 
+    /// One write, so that records of runs at the same time do not mix. Where another run has written the ledger anew, its records go there:
+    /// whoever does that takes over what was written to the old one before the name was changed.
     fn append(&mut self, bytes: &[u8]) -> Result<(), CliError> {
-        let wrap = |source| CliError::Io { act: "write", path: self.path.clone(), source };
-        if self.file.is_none() {
-            if let Some(parent) = self.path.parent() {
-                make_directory(parent)?;
+        /// More often than this no ledger is replaced between two system calls.
+        const TRIES: usize = 100;
+        let path = self.path.clone();
+        let wrap = |source| CliError::Io { act: "write", path: path.clone(), source };
+        for _ in 0..TRIES {
+            if self.file.is_none() {
+                if let Some(parent) = path.parent() {
+                    make_directory(parent)?;
+                }
+                let options = File::options().read(true).append(true).create(true).mode(0o600).open(&path);
+                self.file = Some(options.map_err(wrap)?);
             }
-            let options = File::options().read(true).append(true).create(true).mode(0o600).open(&self.path);
-            self.file = Some(options.map_err(wrap)?);
+            let Some(mut file) = self.file.as_ref() else { break };
+            file.write_all(bytes).map_err(wrap)?;
+            if fstat(file).map_err(|errno| wrap(errno.into()))?.st_nlink > 0 {
+                return Ok(());
+            }
+            self.file = None;
         }
-        // One write, so that records of runs at the same time do not mix.
-        self.file.as_ref().map_or(Ok(()), |mut file| file.write_all(bytes)).map_err(wrap)
+        Err(wrap(Errno::AGAIN.into()))
     }
 
-    /// Writes the ledger anew. The end of a run that is appended to the old one meanwhile is lost: it then counts as killed.
+    /// Writes the ledger anew, unless another run is doing so or has done it.
     fn compact(&mut self) -> Result<(), CliError> {
         let wrap = |source| CliError::Io { act: "write", path: self.path.clone(), source };
-        let bytes = self.records.compact();
-        if bytes.len() > self.records.bytes.len() / 2 {
+        let Some(old) = &self.file else { return Ok(()) };
+        if flock(old, FlockOperation::NonBlockingLockExclusive).is_err() || !is_at(old, &self.path) {
             return Ok(());
+        }
+        // What others have written since.
+        let records = Records::parse(read_from(old, 0).map_err(wrap)?);
+        let bytes = records.compact();
+        if bytes.len() > records.bytes.len() / 2 {
+            return flock(old, FlockOperation::Unlock).map_err(|errno| wrap(errno.into()));
         }
         let temporary = self.path.with_extension(format!("tmp-{}", std::process::id()));
         let written = File::options().read(true).append(true).create_new(true).mode(0o600).open(&temporary).and_then(|mut file| {
             file.write_all(&bytes)?;
             std::fs::rename(&temporary, &self.path)?;
+            // And what came before they could see that.
+            file.write_all(&read_from(old, records.bytes.len())?)?;
             Ok(file)
         });
         if written.is_err() {
@@ -202,10 +241,11 @@ impl Records {
             let Some((first, rest)) = split(&bytes, rest) else { continue };
             match &bytes[kind] {
                 b"s" => {
-                    let Some((start, tree)) = split(&bytes, rest) else { continue };
+                    let Some((start, rest)) = split(&bytes, rest) else { continue };
+                    let Some((identity, tree)) = split(&bytes, rest) else { continue };
                     // A beginning that cannot be read is one that nothing came before.
                     let start = number(&bytes[start]).unwrap_or(i64::MIN);
-                    spans.push(Span { id: first, tree, start, end: None, guarded: Vec::new() });
+                    spans.push(Span { id: first, identity, tree, start, end: None, guarded: Vec::new() });
                 }
                 b"g" => of_run(&bytes, &mut spans, first).for_each(|span| span.guarded.push(rest.clone())),
                 b"e" => {
@@ -223,44 +263,49 @@ impl Records {
         Path::new(OsStr::from_bytes(&self.bytes[piece.clone()]))
     }
 
-    fn known_stamp(&self, file: &Path) -> Option<&[u8]> {
+    fn known_digest(&self, file: &Path) -> Option<&[u8]> {
         let file = file.as_os_str().as_bytes();
-        let (stamp, _) = self.known.iter().rev().find(|(_, known)| self.bytes[known.clone()] == *file)?;
-        Some(&self.bytes[stamp.clone()])
+        let (digest, _) = self.known.iter().rev().find(|(_, known)| self.bytes[known.clone()] == *file)?;
+        Some(&self.bytes[digest.clone()])
     }
 
     /// The runs that have not ended and are no more.
-    fn killed(&self) -> impl Iterator<Item = &[u8]> {
+    fn killed(&self, ledger: &Path) -> Vec<&[u8]> {
         let open = self.spans.iter().filter(|span| span.end.is_none()).map(|span| &self.bytes[span.id.clone()]);
-        open.filter(|id| !is_alive(id))
+        let open: BTreeSet<&[u8]> = open.collect();
+        if open.is_empty() {
+            return Vec::new();
+        }
+        let locks = File::open(locks_of(ledger)).ok();
+        open.into_iter().filter(|id| !is_alive(locks.as_ref(), id)).collect()
     }
 
-    /// The same with one span for all that is over below a directory, and the last stamp of each file.
+    /// The same with one span for all that is over below a directory, and the last digest of each file.
     fn compact(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for (stamp, file) in self.last_known() {
-            bytes.extend(record(&[b"t", stamp, file]));
+        for (digest, file) in self.last_known() {
+            bytes.extend(record(&[b"t", digest, file]));
         }
-        let mut over: BTreeMap<&[u8], (i64, i64)> = BTreeMap::new();
+        let mut over: BTreeMap<[&[u8]; 2], (i64, i64)> = BTreeMap::new();
         // A run guards the same files in all its trees.
         let mut guarded = BTreeSet::new();
         for span in &self.spans {
-            let (id, tree) = (&self.bytes[span.id.clone()], &self.bytes[span.tree.clone()]);
+            let (id, tree, identity) = (&self.bytes[span.id.clone()], &self.bytes[span.tree.clone()], &self.bytes[span.identity.clone()]);
             if let Some(end) = span.end {
-                let known = over.entry(tree).or_insert((span.start, end));
+                let known = over.entry([tree, identity]).or_insert((span.start, end));
                 *known = (known.0.min(span.start), known.1.max(end));
                 continue;
             }
-            bytes.extend(record(&[b"s", id, span.start.to_string().as_bytes(), tree]));
+            bytes.extend(record(&[b"s", id, span.start.to_string().as_bytes(), identity, tree]));
             guarded.extend(span.guarded.iter().map(|file| (id, &self.bytes[file.clone()])));
         }
         for (id, file) in guarded {
             bytes.extend(record(&[b"g", id, file]));
         }
-        for (number, (tree, (start, end))) in over.into_iter().enumerate() {
+        for (number, ([tree, identity], (start, end))) in over.into_iter().enumerate() {
             // A number of no process.
             let id = format!("0-{number}");
-            bytes.extend(record(&[b"s", id.as_bytes(), start.to_string().as_bytes(), tree]));
+            bytes.extend(record(&[b"s", id.as_bytes(), start.to_string().as_bytes(), identity, tree]));
             bytes.extend(record(&[b"e", id.as_bytes(), end.to_string().as_bytes()]));
         }
         bytes
@@ -268,24 +313,58 @@ impl Records {
 
     fn last_known(&self) -> Vec<(&[u8], &[u8])> {
         let mut seen = HashSet::new();
-        let all = self.known.iter().rev().map(|(stamp, file)| (&self.bytes[stamp.clone()], &self.bytes[file.clone()]));
+        let all = self.known.iter().rev().map(|(digest, file)| (&self.bytes[digest.clone()], &self.bytes[file.clone()]));
         let mut last: Vec<_> = all.filter(|(_, file)| seen.insert(*file)).take(MOST_KNOWN).collect();
         last.reverse();
         last
     }
 
-    fn is_suspect(&self, file: &Path, changed: i64) -> bool {
-        let bytes = file.as_os_str().as_bytes();
-        let could_write = |span: &&Span| {
-            bytes.starts_with(&self.bytes[span.tree.clone()])
-                && file.starts_with(self.path(&span.tree))
-                && !span.guarded.iter().any(|guarded| self.bytes[guarded.clone()] == *bytes)
-        };
-        let mut spans = self.spans.iter().filter(could_write).peekable();
-        let Some(tree) = spans.peek().map(|span| self.path(&span.tree)) else { return false };
-        // A link that a payload has made leads to a file that is as old as it likes.
-        let direct = file.strip_prefix(tree).is_ok_and(|inside| is_direct(tree, inside));
-        !direct || spans.any(|span| span.start <= changed && span.end.is_none_or(|end| changed <= end))
+    fn is_suspect(&self, file: &Seen) -> bool {
+        if self.spans.is_empty() {
+            return false;
+        }
+        // What has been moved away since it was read, nobody vouches for.
+        let Some(way) = Way::of(&file.real) else { return true };
+        self.spans.iter().any(|span| {
+            let within = |time: &i64| span.start <= *time && span.end.is_none_or(|end| *time <= end);
+            let tree = self.path(&span.tree);
+            let by_name = file.path.starts_with(tree);
+            let Some(depth) = way.depth(tree, &self.bytes[span.identity.clone()]) else {
+                // A link of a payload, which leads to a file that is as old as it likes; or a second name of a file that it could change.
+                return by_name || file.links > 1 && within(&file.changed);
+            };
+            if by_name && file.path != file.real {
+                return true;
+            }
+            let is_guarded = file.path == file.real && span.guarded.iter().any(|guarded| self.path(guarded) == file.real);
+            // A directory that was moved has brought along files that are older.
+            !is_guarded && (within(&file.changed) || way.changed[..depth].iter().any(within))
+        })
+    }
+}
+
+/// The directories above a file, the nearest first.
+struct Way<'w> {
+    paths: Vec<&'w Path>,
+    identities: Vec<String>,
+    changed: Vec<i64>,
+}
+
+impl<'w> Way<'w> {
+    fn of(file: &'w Path) -> Option<Self> {
+        let mut way = Self { paths: Vec::new(), identities: Vec::new(), changed: Vec::new() };
+        for path in file.ancestors().skip(1) {
+            let stat = lstat(path).ok()?;
+            way.paths.push(path);
+            way.identities.push(format!("{}:{}", stat.st_dev, stat.st_ino));
+            way.changed.push(stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(i64::try_from(stat.st_ctime_nsec).unwrap_or(0)));
+        }
+        Some(way)
+    }
+
+    /// How many directories lie between the file and the tree; `None`: the file is not in it.
+    fn depth(&self, tree: &Path, identity: &[u8]) -> Option<usize> {
+        (0..self.paths.len()).find(|index| self.paths[*index] == tree || self.identities[*index].as_bytes() == identity)
     }
 }
 
@@ -302,52 +381,88 @@ fn number(bytes: &[u8]) -> Option<i64> {
 /// The spans of a run, of which there is seldom more than one, and seldom one that is not the last.
 fn of_run<'a>(bytes: &'a [u8], spans: &'a mut [Span], id: Piece) -> impl Iterator<Item = &'a mut Span> {
     let is_of_run = move |span: &&mut Span| bytes[span.id.clone()] == bytes[id.clone()];
-    spans
-        .iter_mut()
-        .rev()
-        .skip_while({
-            let is_of_run = is_of_run.clone();
-            move |span| !is_of_run(span)
-        })
-        .take_while(is_of_run)
+    let is_of_another = {
+        let is_of_run = is_of_run.clone();
+        move |span: &&mut Span| !is_of_run(span)
+    };
+    spans.iter_mut().rev().skip_while(is_of_another).take_while(is_of_run)
+}
+
+fn open(path: &Path) -> Result<Option<File>, Errno> {
+    let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(CWD, path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => Ok(None),
+        result => result.map(|fd| Some(File::from(fd))),
+    }
 }
 
 /// The first bytes take nearly every ledger whole.
-fn read_all(mut file: &File) -> std::io::Result<Vec<u8>> {
+fn read_all(mut file: &File, path: &Path) -> Result<Vec<u8>, CliError> {
+    let wrap = |source| CliError::Io { act: "read", path: path.to_owned(), source };
     let mut bytes = vec![0; COMPACT + COMPACT / 2];
-    let count = file.read(&mut bytes)?;
+    let count = file.read(&mut bytes).map_err(wrap)?;
     let whole = count < bytes.len();
     bytes.truncate(count);
     if !whole {
-        file.take(MOST).read_to_end(&mut bytes)?;
+        file.take(MOST).read_to_end(&mut bytes).map_err(wrap)?;
     }
     if bytes.len() as u64 >= MOST {
-        return Err(std::io::Error::from_raw_os_error(rustix::io::Errno::FBIG.raw_os_error()));
+        let words = format!("{} is larger than {MOST} bytes: too large to be hamper's own work", path.display());
+        let hint = format!("read the profiles of your projects once, then: rm '{}'", path.display());
+        return Err(CliError::Told { words, hint: Some(hint) });
     }
     Ok(bytes)
 }
 
-/// Whether no component of `inside` is a link.
-fn is_direct(tree: &Path, inside: &Path) -> bool {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let Ok(root) = openat(CWD, tree, flags | OFlags::DIRECTORY, Mode::empty()) else { return false };
-    openat2(&root, inside, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS).is_ok()
+fn read_from(file: &File, offset: usize) -> std::io::Result<Vec<u8>> {
+    use std::os::unix::fs::FileExt;
+    let length = usize::try_from(file.metadata()?.size().min(MOST)).unwrap_or(0).saturating_sub(offset);
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, offset as u64)?;
+    Ok(bytes)
 }
 
-/// A run whose process is there and is a hamper. Another process may have its number by now: then it lasts a little longer.
-fn is_alive(id: &[u8]) -> bool {
-    let Some(pid) = id.split(|byte| *byte == b'-').next().and_then(number) else { return false };
-    let own = std::fs::read("/proc/self/comm").unwrap_or_default();
-    std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == own)
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(here), Ok(there)) = (fstat(file), lstat(path)) else { return false };
+    (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 }
 
-/// What a file is, as words that change when it does, and when it was changed last. `None`: there is none.
-fn stamp(file: &Path) -> Option<(String, i64)> {
-    let name = file.symlink_metadata().ok()?;
-    let target = if name.is_symlink() { file.metadata().ok()? } else { name.clone() };
-    let changed = |facts: &std::fs::Metadata| facts.ctime().saturating_mul(1_000_000_000).saturating_add(facts.ctime_nsec());
-    let stamp = format!("{}:{}:{}:{}", target.dev(), target.ino(), changed(&target), changed(&name));
-    Some((stamp, changed(&target).max(changed(&name))))
+/// A file of which every run locks one byte, the one that its beginning in nanoseconds numbers, for as long as it lasts.
+fn locks_of(ledger: &Path) -> PathBuf {
+    ledger.with_extension("locks")
+}
+
+/// A lock that belongs to the descriptor, fcntl(2) "Open file description locks": no fork, no pid and no name of a program takes part.
+fn lock_of(start: i64) -> libc::flock {
+    libc::flock { l_type: libc::F_WRLCK as libc::c_short, l_whence: libc::SEEK_SET as libc::c_short, l_start: start, l_len: 1, l_pid: 0 }
+}
+
+/// `None`: the file system has no such locks.
+fn hold(ledger: &Path, start: i64) -> Result<Option<OwnedFd>, CliError> {
+    let path = locks_of(ledger);
+    let wrap = |source| CliError::Io { act: "lock", path: path.clone(), source };
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let fd = match openat(CWD, &path, flags, mode) {
+        Err(Errno::NOENT) => {
+            path.parent().map_or(Ok(()), make_directory)?;
+            openat(CWD, &path, flags, mode)
+        }
+        result => result,
+    };
+    let fd = fd.map_err(|errno| wrap(errno.into()))?;
+    Ok(fcntl(&fd, FcntlArg::F_OFD_SETLK(&lock_of(start))).is_ok().then_some(fd))
+}
+
+fn is_alive(locks: Option<&File>, id: &[u8]) -> bool {
+    let Some(start) = id.split(|byte| *byte == b'-').nth(1).and_then(number) else { return true };
+    let Some(locks) = locks else { return false };
+    let mut lock = lock_of(start);
+    match fcntl(locks, FcntlArg::F_OFD_GETLK(&mut lock)) {
+        Ok(_) => lock.l_type != libc::F_UNLCK as libc::c_short,
+        // Who cannot tell believes in life.
+        Err(_) => true,
+    }
 }
 
 /// The clock that file times are taken from, which lags behind [`now`] by up to a timer tick: nothing that is written from here on has an
@@ -380,11 +495,11 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let bytes = [
-            record(&[b"s", b"7-1", b"100", b"/p\tq"]),
-            record(&[b"s", b"7-1", b"100", b"/r"]),
+            record(&[b"s", b"7-1", b"100", b"1:2", b"/p\tq"]),
+            record(&[b"s", b"7-1", b"100", b"1:3", b"/r"]),
             record(&[b"g", b"7-1", b"/p\tq/hamper.toml"]),
-            record(&[b"t", b"1:2:3:3", b"/x\ty"]),
-            record(&[b"s", b"8-1", b"300", b"/p"]),
+            record(&[b"t", b"abcd", b"/x\ty"]),
+            record(&[b"s", b"8-1", b"300", b"1:4", b"/p"]),
             record(&[b"e", b"7-1", b"200"]),
             b"\0s\0s\t\0s\t1\0".to_vec(),
             b"s\tbroken".to_vec(),
@@ -394,8 +509,8 @@ mod tests {
         let guarded = vec![Path::new("/p\tq/hamper.toml")];
         let first = (Path::new("/p\tq"), 100, Some(200), guarded.clone());
         assert_eq!(spans(&records), [first, (Path::new("/r"), 100, Some(200), guarded), (Path::new("/p"), 300, None, vec![])]);
-        assert_eq!(records.known_stamp(Path::new("/x\ty")), Some(&b"1:2:3:3"[..]));
-        assert_eq!(records.known_stamp(Path::new("/x")), None);
+        assert_eq!(records.known_digest(Path::new("/x\ty")), Some(&b"abcd"[..]));
+        assert_eq!(records.known_digest(Path::new("/x")), None);
     }
 
     #[test]
@@ -403,18 +518,18 @@ mod tests {
         let mut bytes = Vec::new();
         for run in 0..100 {
             let (id, start, end, stamp) = (format!("1-{run}"), (run * 10).to_string(), (run * 10 + 5).to_string(), run.to_string());
-            bytes.extend(record(&[b"s", id.as_bytes(), start.as_bytes(), b"/p"]));
+            bytes.extend(record(&[b"s", id.as_bytes(), start.as_bytes(), b"1:4", b"/p"]));
             bytes.extend(record(&[b"e", id.as_bytes(), end.as_bytes()]));
             bytes.extend(record(&[b"t", stamp.as_bytes(), b"/p/hamper.toml"]));
         }
-        bytes.extend(record(&[b"s", b"2-1", b"2000", b"/p"]));
-        bytes.extend(record(&[b"s", b"2-1", b"2000", b"/q"]));
+        bytes.extend(record(&[b"s", b"2-1", b"2000", b"1:4", b"/p"]));
+        bytes.extend(record(&[b"s", b"2-1", b"2000", b"1:5", b"/q"]));
         bytes.extend(record(&[b"g", b"2-1", b"/p/g"]));
         let compact = Records::parse(Records::parse(bytes).compact());
         let guarded = vec![Path::new("/p/g")];
         let open = |tree| (Path::new(tree), 2000, None, guarded.clone());
         assert_eq!(spans(&compact), [open("/p"), open("/q"), (Path::new("/p"), 0, Some(995), vec![])]);
-        assert_eq!(compact.known_stamp(Path::new("/p/hamper.toml")), Some(&b"99"[..]));
+        assert_eq!(compact.known_digest(Path::new("/p/hamper.toml")), Some(&b"99"[..]));
         // The end that the open run writes later is still its own.
         let ended = [compact.bytes.clone(), record(&[b"e", b"2-1", b"3000"])].concat();
         assert!(Records::parse(ended).spans.iter().all(|span| span.end.is_some()));

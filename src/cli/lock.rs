@@ -16,7 +16,9 @@ use super::time::{now, rfc3339};
 use super::which;
 use crate::host::{Directories, Ids};
 use crate::image::{self, Digest, Reference, Remote};
-use crate::profile::{Caller, ImageSource, LOCK_NAME, Lock, LockError, LockedImage, LockedPlatform, Profile, Pull, Select, read_lock};
+use crate::profile::{
+    Caller, ImageSource, LOCK_NAME, Lock, LockError, LockedImage, LockedPlatform, Profile, Pull, Seen, Select, read_lock,
+};
 
 /// Write hamper.lock: the digest, for each platform, of the image that the profile names
 #[derive(Args, Debug)]
@@ -49,14 +51,15 @@ fn lock(args: &LockArgs) -> Result<bool, CliError> {
     let profile = which::find(&common, &directories, ids, &here)?.profile;
     let directory = directory_of(&profile)?;
     // What is kept of the lock file that is there is written anew, and would be the caller's own from then on.
-    let read: Vec<PathBuf> = profile.files.iter().cloned().chain([directory.join(LOCK_NAME)]).collect();
-    super::trust::refuse_suspect_files(&mut Ledger::read(&directories)?, &read)?;
+    let caller = Caller { uid: ids.uid, gid: ids.gid };
+    let known = read_lock(directory, caller).map_err(failed)?;
+    let read: Vec<Seen> = profile.seen.iter().cloned().chain(known.iter().map(|(seen, _)| seen.clone())).collect();
+    super::trust::refuse_suspects(&mut Ledger::read(&directories)?, &read)?;
     let Some(reference) = unpinned(&profile.image)? else {
         talk("the profile names no tag: there is nothing to lock");
         return Ok(true);
     };
-    let caller = Caller { uid: ids.uid, gid: ids.gid };
-    let mut lock = read_lock(directory, caller).map_err(failed)?.map(|(_, lock)| lock).unwrap_or_default();
+    let mut lock = known.map(|(_, lock)| lock).unwrap_or_default();
     let found = look_up(&reference, &profile)?;
     let changes = changes(lock.find(&found.reference), &found);
     for change in &changes {
@@ -100,7 +103,7 @@ pub fn hold(profile: &mut Profile, caller: Caller, strictly: bool) -> Result<(),
     let Some(reference) = unpinned(&profile.image)? else { return Ok(()) };
     let directory = directory_of(profile).ok().map(Path::to_owned);
     let read = directory.map(|directory| read_lock(&directory, caller)).transpose().map_err(failed)?.flatten();
-    let Some((path, lock)) = read else {
+    let Some((seen, lock)) = read else {
         return refuse(format!("{reference} is to be locked, and there is no {LOCK_NAME}"), "hamper lock");
     };
     let platform = &profile.platform;
@@ -111,11 +114,12 @@ pub fn hold(profile: &mut Profile, caller: Caller, strictly: bool) -> Result<(),
         image::best_platform(&offered, platform).map(|index| known[index].1)
     });
     let Some(found) = found else {
-        return refuse(format!("{} has no {reference} for {platform}", path.display()), "hamper lock");
+        return refuse(format!("{} has no {reference} for {platform}", seen.path.display()), "hamper lock");
     };
     profile.locked = Some(found.digest.clone());
     // What a run has obeyed is not for the payload to change.
-    profile.files.push(path);
+    profile.files.push(seen.path.clone());
+    profile.seen.push(seen);
     Ok(())
 }
 

@@ -7,10 +7,11 @@ use clap::Args;
 use rustix::io::Errno;
 
 use super::error::{CliError, StepKind};
+use super::inputs::Inputs;
 use super::landlock_rung;
 use super::ledger::Ledger;
 use super::output::{say, talk};
-use super::start::{Assembled, Effects, assemble, terminal_sides};
+use super::start::{Assembled, Effects, Request, assemble, terminal_sides};
 use super::which::{self, Chosen};
 use crate::host::{Directories, Explanation, Ids};
 use crate::launch::{self, LaunchError, lower};
@@ -150,13 +151,27 @@ fn start_reported(
         refuse_directories()?;
     }
     let Chosen { profile, project } = which::choose(args, &directories, ids, &invocation.directory)?;
+    let inputs = Inputs::read(&profile)?;
     let mut ledger = Ledger::read(&directories)?;
-    super::trust::refuse_suspects(&mut ledger, &profile)?;
+    super::trust::refuse_suspects(&mut ledger, &super::trust::obeyed(&profile, &inputs))?;
+    let written = ledger.trees();
     complete(&mut invocation, args, &profile)?;
     let name = args.name.as_ref().filter(|_| show.is_none());
     let _name = name.map(|name| super::names::take(name, &directories)).transpose()?;
     let effects = if show.is_some() { Effects::None } else { Effects::All };
-    let assemble = |profile: &Profile| assemble(profile, &project, &directories, ids, &invocation, args.offline, effects);
+    let assemble = |profile: &Profile| {
+        assemble(&Request {
+            profile,
+            project: &project,
+            directories: &directories,
+            ids,
+            invocation: &invocation,
+            inputs: &inputs,
+            written: &written,
+            offline: args.offline,
+            effects,
+        })
+    };
     let assemble_without_namespaces = |why: &Explanation| {
         let mut assembled = assemble(&landlock_rung::on_rung(&profile)).map_err(|error| landlock_rung::refused(error, why))?;
         landlock_rung::explain(&mut assembled.plan, why);
@@ -215,7 +230,7 @@ fn start_reported(
         talk("hint: root inside has no capabilities; if that is why it ended: set identity.user or caps = [\"@root\"]");
     }
     // The process ends now, which gives everything back at once.
-    std::mem::forget((profile, project, invocation, directories));
+    std::mem::forget((profile, project, invocation, directories, inputs, ledger));
     match ended {
         Ended::Code(code) => Ok(u8::try_from(code).unwrap_or(125)),
         Ended::Blocked { why, .. } => Err(CliError::Told { words: why.sentence, hint: None }),

@@ -13,12 +13,14 @@ use crate::plan::{self, OpenedMount};
 use crate::profile::{Missing, Mount, MountKind, Profile, ProjectMode, SeccompSource, SecretSource};
 
 /// Opens sources and keeps them open.
-pub struct Opening {
+pub struct Opening<'o> {
     pub fds: Vec<OwnedFd>,
     pub effects: Effects,
+    /// Directories that payloads could write below at some time.
+    pub written: &'o [PathBuf],
 }
 
-impl Opening {
+impl Opening<'_> {
     pub fn add(&mut self, opened: Opened) -> crate::host::Source {
         self.fds.push(opened.fd);
         opened.source
@@ -50,7 +52,7 @@ pub fn open_project(
     profile: &Profile,
     choice: &ProjectChoice,
     directories: &Directories,
-    opening: &mut Opening,
+    opening: &mut Opening<'_>,
 ) -> Result<(plan::Project, Vec<PathBuf>), CliError> {
     let none = |mode| plan::Project {
         path: PathBuf::from("/"),
@@ -69,8 +71,7 @@ pub fn open_project(
     let mut protect = protected_paths(profile, path, git);
     let mut absent = Vec::new();
     if git == Some(false) && protect.iter().any(|path| path.starts_with(".git")) {
-        let (present, missing): (Vec<_>, Vec<_>) =
-            linked_worktrees(path).into_iter().partition(|linked| path.join(linked).symlink_metadata().is_ok());
+        let (present, missing) = linked_worktrees(path)?;
         protect.extend(present);
         absent.extend(missing.iter().map(|linked| path.join(linked)));
     }
@@ -124,31 +125,49 @@ fn protected_paths(profile: &Profile, project: &Path, git_is_file: Option<bool>)
     paths
 }
 
-/// What the caller names on the command line is meant as it is; what a profile names in the project may have been swapped by a payload.
-fn open_bind(source: &Path, project: &plan::Project, mount: &Mount, effects: Effects) -> Result<Opened, SourceError> {
+/// In the project, and wherever else payloads could write, a source may have been swapped: there no link is followed. For its own project
+/// the caller can name on the command line what he likes.
+fn open_bind(source: &Path, project: &plan::Project, mount: &Mount, opening: &Opening<'_>) -> Result<Opened, SourceError> {
     let MountKind::Bind { missing, .. } = &mount.kind else { return open_source(source) };
-    if project.source.is_none() || mount.by_hand() || !source.starts_with(&project.path) {
-        return open_source(source);
-    }
+    let own = Some(&project.path).filter(|_| project.source.is_some() && !mount.by_hand());
     let source = without_dots(source);
-    match source.strip_prefix(&project.path) {
-        Ok(relative) => open_in_project(&project.path, relative, *missing == Missing::Create && effects == Effects::All),
-        Err(_) => open_source(&source),
+    match own.into_iter().chain(opening.written).find(|tree| source.starts_with(tree)) {
+        None => open_source(&source),
+        Some(tree) => {
+            let relative = source.strip_prefix(tree).unwrap_or(&source);
+            open_in_project(tree, relative, *missing == Missing::Create && opening.effects == Effects::All)
+        }
     }
 }
 
-/// An image in the project may be another one than last time, but no link leads to what lies elsewhere.
+/// An image in the project, or where else payloads could write, may be another one than last time, but no link leads to what lies
+/// elsewhere.
 ///
 /// # Errors
 /// [`CliError::Source`] where one does; what is missing is told by whoever opens it.
-pub fn stays_in_project(project: &Path, path: &Path) -> Result<(), CliError> {
-    if !path.starts_with(project) {
+pub fn stays_beneath(tree: &Path, path: &Path) -> Result<(), CliError> {
+    if !path.starts_with(tree) {
         return Ok(());
     }
-    match without_dots(path).strip_prefix(project).map(|inside| open_in_project(project, inside, false)) {
+    match without_dots(path).strip_prefix(tree).map(|inside| open_in_project(tree, inside, false)) {
         Ok(Err(error @ SourceError::LeavesProject { .. })) => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// A project that is named by a path through what payloads could write is the directory of that name, or none.
+///
+/// # Errors
+/// [`CliError::Told`] names what it leads to.
+pub fn refuse_moved_project(choice: &ProjectChoice, trees: &[PathBuf]) -> Result<(), CliError> {
+    let (Some(path), Some(written)) = (&choice.path, choice.written.as_deref().map(without_dots)) else { return Ok(()) };
+    if *path == written || !trees.iter().any(|tree| written.starts_with(tree)) {
+        return Ok(());
+    }
+    Err(CliError::Told {
+        words: format!("the project {} leads to {} by a link that a sandbox could have made", written.display(), path.display()),
+        hint: Some(format!("if that is meant: --project '{}'", path.display())),
+    })
 }
 
 /// A path without `..`, by its words alone: what a payload has made of a directory on the way does not change where it leads.
@@ -168,13 +187,13 @@ pub fn open_mounts(
     project: &plan::Project,
     directories: &Directories,
     state: &ProjectState,
-    opening: &mut Opening,
+    opening: &mut Opening<'_>,
 ) -> Result<Vec<OpenedMount>, CliError> {
     let mut mounts = Vec::with_capacity(profile.mounts.len());
     for mount in &profile.mounts {
         let (source, size) = match &mount.kind {
             MountKind::Tmpfs { size } => (None, *size),
-            MountKind::Bind { source, missing } => match (open_bind(source, project, mount, opening.effects), missing) {
+            MountKind::Bind { source, missing } => match (open_bind(source, project, mount, opening), missing) {
                 (Ok(opened), _) => (Some(opening.add(opened)), None),
                 (Err(SourceError::Open { source: Errno::NOENT, .. }), Missing::Skip) => continue,
                 (Err(SourceError::Open { source: Errno::NOENT, .. }), Missing::Create) => (Some(opening.own(source)?), None),
@@ -192,7 +211,7 @@ pub fn open_mounts(
 }
 
 /// The kept home: its files are in `u`, whether it is bound or the upper directory of an overlay.
-pub fn open_home(state: &ProjectState, bound: bool, opening: &mut Opening) -> Result<plan::Home, CliError> {
+pub fn open_home(state: &ProjectState, bound: bool, opening: &mut Opening<'_>) -> Result<plan::Home, CliError> {
     let home = state.directory.join("home");
     let upper = opening.own(&home.join("u"))?;
     if bound {

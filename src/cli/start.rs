@@ -8,9 +8,10 @@ use rustix::process::Signal;
 use super::error::CliError;
 use super::exposure::{appearing, exposed, refuse_group_writable, refuse_other_kinds, refuse_second_view, shown_writable, watched};
 use super::image_facts::{ImageFacts, image_facts};
-use super::inputs::{compile_seccomp, environment, read_secrets};
+use super::inputs::{Inputs, compile_seccomp, environment};
 use super::landlock_rung::Private;
-use super::sources::{Opening, open_home, open_mounts, open_project, project_target, stays_in_project};
+use super::ledger::Tree;
+use super::sources::{Opening, open_home, open_mounts, open_project, project_target, refuse_moved_project, stays_beneath};
 use super::state::{ProjectState, lock_keep, make_directory, masks};
 use crate::host::{Directories, Host, Ids, open_source};
 use crate::launch::{Resources, RootAttributes, Scratch};
@@ -31,7 +32,24 @@ pub enum Effects {
 pub struct ProjectChoice {
     /// Resolved; `None` where there is none to mount.
     pub path: Option<PathBuf>,
+    /// As somebody has written it, before links were followed.
+    pub written: Option<PathBuf>,
     pub notes: Vec<String>,
+}
+
+/// What a start is made of.
+#[derive(Clone, Copy)]
+pub struct Request<'r> {
+    pub profile: &'r Profile,
+    pub project: &'r ProjectChoice,
+    pub directories: &'r Directories,
+    pub ids: Ids,
+    pub invocation: &'r Invocation,
+    pub inputs: &'r Inputs,
+    /// Directories that payloads could write below at some time: no link in them is followed.
+    pub written: &'r [PathBuf],
+    pub offline: bool,
+    pub effects: Effects,
 }
 
 /// A plan, and everything that it refers to.
@@ -47,7 +65,7 @@ pub struct Assembled {
     /// What git obeys in a writable project, and is not there.
     pub appearing: Option<Appearing>,
     /// Directories that the payload can write, and files in them that it cannot.
-    pub exposed: (Vec<PathBuf>, Vec<PathBuf>),
+    pub exposed: (Vec<Tree>, Vec<PathBuf>),
     /// What git obeys in the repository of a worktree, and was not there.
     pub absent: Vec<PathBuf>,
     pub stop_signal: Signal,
@@ -59,15 +77,8 @@ pub struct Assembled {
 ///
 /// # Errors
 /// [`CliError`] with the act, the object and a hint; nothing has been started.
-pub fn assemble(
-    profile: &Profile,
-    choice: &ProjectChoice,
-    directories: &Directories,
-    ids: Ids,
-    invocation: &Invocation,
-    offline: bool,
-    effects: Effects,
-) -> Result<Assembled, CliError> {
+pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
+    let &Request { profile, project: choice, directories, ids, invocation, inputs, written, offline, effects } = request;
     let rung = profile.isolation == Isolation::Landlock;
     if rung {
         plan::refuse_wishes(profile)?;
@@ -75,11 +86,12 @@ pub fn assemble(
     let want_ranges = profile.identity.map != MapMode::Single || profile.require.contains(&Requirement::Subuid);
     let host = Host::probe(ids, want_ranges && !rung)?;
     let state = ProjectState::new(directories, profile, choice.path.as_deref());
-    let mut opened = Opening { fds: Vec::with_capacity(8), effects };
+    let mut opened = Opening { fds: Vec::with_capacity(8), effects, written };
     let target = project_target(profile, choice);
-    if let (Some(project), Some(path)) = (&choice.path, profile.image.path()) {
-        stays_in_project(project, path)?;
+    if let Some(path) = profile.image.path() {
+        choice.path.iter().chain(written).try_for_each(|tree| stays_beneath(tree, path))?;
     }
+    refuse_moved_project(choice, written)?;
     let mut image = image_facts(profile, directories, &host, target.as_deref(), offline, effects)?;
     opened.fds.extend(image.opened.iter().map(|fd| fd.try_clone()).collect::<Result<Vec<_>, _>>().unwrap_or_default());
     let (mut project, absent) = open_project(profile, choice, directories, &mut opened)?;
@@ -106,7 +118,7 @@ pub fn assemble(
         make_directory(&keep.join("w"))?;
         opened.fds.push(lock_keep(keep)?);
     }
-    let secrets = read_secrets(profile)?;
+    let secrets = inputs.secrets.clone();
     let secret_facts: Vec<_> = profile
         .secrets
         .iter()
@@ -121,7 +133,7 @@ pub fn assemble(
         }
     }
     let same_user = rung.then(|| plan::seccomp::SameUser { network: profile.network.mode == NetworkMode::Host });
-    let filter = compile_seccomp(profile, &host, same_user)?;
+    let filter = compile_seccomp(profile, &host, same_user, inputs)?;
     let facts = filter.as_ref().map(|(name, filter)| plan::SeccompFacts {
         name: name.clone(),
         allowed: filter.allowed,
@@ -131,7 +143,7 @@ pub fn assemble(
         NetworkMode::Host => open_source(Path::new("/etc/resolv.conf")).ok(),
         _ => None,
     };
-    let environment = environment(profile, &image, invocation)?;
+    let environment = environment(profile, &image, invocation, &inputs.variables);
     let mut plan = plan::build(&plan::Request {
         profile,
         host: &host,

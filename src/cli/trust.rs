@@ -1,18 +1,22 @@
 //! `hamper trust`, and what it is for: a file that a payload may have made or changed is not obeyed unseen.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::error::{CliError, escape};
 use super::exit::ExitCode;
+use super::inputs::{Inputs, MAX_FILE};
 use super::ledger::Ledger;
 use super::output::{say, talk};
 use super::run::CommonArgs;
 use super::sources::without_dots;
 use super::which;
 use crate::host::{Directories, Ids};
-use crate::profile::{Profile, SeccompSource, SecretSource};
+use crate::profile::{Profile, Seen};
 
 /// Take files as they are that a sandbox could have made or changed; without FILE, name the first that `hamper run` would refuse here
 #[derive(Args, Debug)]
@@ -34,41 +38,43 @@ pub fn run(args: &TrustArgs) -> ExitCode {
 
 fn trust(args: &TrustArgs) -> Result<ExitCode, CliError> {
     let directories = Directories::from_environment(|name| std::env::var_os(name).map(PathBuf::from))?;
-    let mut ledger = Ledger::read(&directories)?;
     let current = std::env::current_dir().map_err(|source| CliError::Io { act: "find", path: "the current directory".into(), source })?;
     if args.files.is_empty() {
         let chosen = which::choose(&CommonArgs::default(), &directories, Ids::own()?, &current)?;
-        let suspect = ledger.suspect(&obeyed(&chosen.profile));
+        let inputs = Inputs::read(&chosen.profile)?;
+        let mut ledger = Ledger::read(&directories)?;
+        let suspect = ledger.suspect(&obeyed(&chosen.profile, &inputs));
         suspect.iter().for_each(|path| say(&escape(&path.to_string_lossy())));
         return Ok(if suspect.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
     }
+    let mut ledger = Ledger::read(&directories)?;
     for file in &args.files {
-        ledger.trust(&without_dots(&current.join(file)))?;
+        ledger.trust(&see(&without_dots(&current.join(file)))?)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the file is at this moment, which is what the caller says that he has read.
+fn see(path: &Path) -> Result<Seen, CliError> {
+    let wrap = |source| CliError::Io { act: "read", path: path.to_owned(), source };
+    let file = File::open(path).map_err(wrap)?;
+    if !file.metadata().map_err(wrap)?.is_file() {
+        return Err(wrap(std::io::Error::other("not a regular file")));
+    }
+    let mut bytes = Vec::new();
+    (&file).take(MAX_FILE).read_to_end(&mut bytes).map_err(wrap)?;
+    Seen::of(path, file.as_fd(), &bytes).map_err(|errno| wrap(errno.into()))
+}
+
 /// Every file of the host that decides what a sandbox is given.
-pub fn obeyed(profile: &Profile) -> Vec<PathBuf> {
-    let secrets = profile.secrets.iter().filter_map(|secret| match &secret.from {
-        SecretSource::File(path) => Some(path),
-        SecretSource::Env(_) => None,
-    });
-    let seccomp = match &profile.security.seccomp {
-        SeccompSource::File(path) => Some(path),
-        _ => None,
-    };
-    profile.files.iter().chain(&profile.env_file).chain(seccomp).chain(secrets).map(|path| without_dots(path)).collect()
+pub fn obeyed(profile: &Profile, inputs: &Inputs) -> Vec<Seen> {
+    let named = |seen: &Seen| Seen { path: without_dots(&seen.path), ..seen.clone() };
+    profile.seen.iter().chain(&inputs.seen).map(named).collect()
 }
 
 /// # Errors
 /// [`CliError::Told`] names the first file that a payload may have made or changed.
-pub fn refuse_suspects(ledger: &mut Ledger, profile: &Profile) -> Result<(), CliError> {
-    refuse_suspect_files(ledger, &obeyed(profile))
-}
-
-/// As [`refuse_suspects`], of these files alone.
-pub fn refuse_suspect_files(ledger: &mut Ledger, files: &[PathBuf]) -> Result<(), CliError> {
+pub fn refuse_suspects(ledger: &mut Ledger, files: &[Seen]) -> Result<(), CliError> {
     match ledger.suspect(files) {
         None => Ok(()),
         Some(file) => Err(refused(&file)),

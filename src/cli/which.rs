@@ -60,7 +60,7 @@ pub fn find(args: &CommonArgs, directories: &Directories, ids: Ids, cwd: &Path) 
     command_line(&mut profile, args, cwd)?;
     expand_devices(&mut profile)?;
     let mounted = profile.project.mode != ProjectMode::None;
-    let project = ProjectChoice { path: mounted.then_some(opened.project), notes: opened.notes };
+    let project = ProjectChoice { path: mounted.then_some(opened.project), written: opened.written, notes: opened.notes };
     Ok(Chosen { profile, project })
 }
 

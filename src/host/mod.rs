@@ -11,7 +11,8 @@ pub use devices::gpu_devices;
 pub use facts::{Directories, Host, HostError, Ids, SubRange, landlock_abi, subordinate_ranges};
 pub use probe::{Act, Blocker, Examination, Explanation, Finding, State, errno_name, examine, explain, explain_clone, namespaces_blocked};
 pub use sources::{
-    Guarded, Opened, Presence, Source, SourceError, open_in_project, open_source, path_as_text, survey_guarded, writable_by_group_alone,
+    Guarded, Identity, Opened, Presence, Source, SourceError, open_in_project, open_source, path_as_text, survey_guarded,
+    writable_by_group_alone,
 };
 pub use tree::{HostTree, HostUser, host_tree, host_user};
 pub use worktree::{Worktree, find_worktree, linked_worktrees};

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, mkdirat, openat, openat2, statat};
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -37,7 +37,7 @@ pub struct Opened {
 
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    #[error("{} leads out of the project by a link, which a sandbox could have made", path.display())]
+    #[error("{} leads elsewhere by a link, which a sandbox could have made", path.display())]
     LeavesProject { path: PathBuf },
     #[error("cannot open {}", path.display())]
     Open { path: PathBuf, source: Errno },
@@ -132,6 +132,8 @@ pub enum Presence {
     },
     /// Missing, and its parent as well, or its parent is the project itself.
     Unprotectable,
+    /// A symbolic link that nothing holds in place; its replacement is seen.
+    Link,
 }
 
 /// One guarded path, relative to the project.
@@ -140,9 +142,27 @@ pub struct Guarded {
     pub path: PathBuf,
     pub hidden: bool,
     pub presence: Presence,
-    /// Device and inode of what is there.
+    /// What is there.
     #[serde(skip)]
-    pub identity: Option<(u64, u64)>,
+    pub identity: Option<Identity>,
+}
+
+/// What tells a file from another one that has its name. File systems use the numbers of removed inodes again, and a link, which is never
+/// changed in place, is another one when its time is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    kind: FileType,
+    link_changed: Option<(i64, u64)>,
+}
+
+impl Identity {
+    pub fn of(stat: &Stat) -> Self {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let link_changed = kind.is_symlink().then_some((stat.st_ctime, stat.st_ctime_nsec));
+        Self { device: stat.st_dev, inode: stat.st_ino, kind, link_changed }
+    }
 }
 
 /// Looks at every guarded path below the project, without following a link out of it.
@@ -167,9 +187,12 @@ fn survey_one(project: BorrowedFd<'_>, root: &Path, path: &Path, hidden: bool, f
     match openat2(project, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
         Ok(fd) => {
             let stat = fstat(&fd).map_err(|source| SourceError::Open { path: root.join(path), source })?;
-            let directory = FileType::from_raw_mode(stat.st_mode).is_dir();
-            let presence = if directory { Presence::Directory } else { Presence::File };
-            found.push(Guarded { path: path.to_owned(), hidden, presence, identity: Some((stat.st_dev, stat.st_ino)) });
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            if kind.is_symlink() {
+                return survey_link(project, root, path, hidden, found);
+            }
+            let presence = if kind.is_dir() { Presence::Directory } else { Presence::File };
+            found.push(Guarded { path: path.to_owned(), hidden, presence, identity: Some(Identity::of(&stat)) });
             Ok(())
         }
         Err(Errno::LOOP) => survey_link(project, root, path, hidden, found),
@@ -182,16 +205,16 @@ fn survey_one(project: BorrowedFd<'_>, root: &Path, path: &Path, hidden: bool, f
     }
 }
 
-/// The first component that is a link cannot be bound over, so its parent is frozen; what the whole path leads to is guarded as well.
+/// The first component that is a link cannot be bound over, so its parent is frozen, or where that is the project the link is watched; what
+/// the whole path leads to is guarded as well.
 fn survey_link(project: BorrowedFd<'_>, root: &Path, path: &Path, hidden: bool, found: &mut Vec<Guarded>) -> Result<(), SourceError> {
     let link = first_link(project, path);
-    if !hidden {
-        let presence = match missing(project, root, &link)? {
-            Presence::Unbindable { siblings, .. } => Presence::Unbindable { link: true, siblings },
-            other => other,
-        };
-        found.push(Guarded { path: link, hidden, presence, identity: None });
-    }
+    let stat = statat(project, &link, AtFlags::SYMLINK_NOFOLLOW).map_err(|source| SourceError::Open { path: root.join(&link), source })?;
+    let presence = match missing(project, root, &link)? {
+        Presence::Unbindable { siblings, .. } if !hidden => Presence::Unbindable { link: true, siblings },
+        _ => Presence::Link,
+    };
+    found.push(Guarded { path: link, hidden, presence, identity: Some(Identity::of(&stat)) });
     if let Ok(real) = root.join(path).canonicalize()
         && let Ok(inside) = real.strip_prefix(root)
         && !inside.as_os_str().is_empty()
@@ -212,6 +235,13 @@ fn first_link(project: BorrowedFd<'_>, path: &Path) -> PathBuf {
         }
     }
     prefix
+}
+
+impl Guarded {
+    /// Whether a mount keeps it as it is.
+    pub fn is_held(&self) -> bool {
+        matches!(self.presence, Presence::File | Presence::Directory)
+    }
 }
 
 fn missing(project: BorrowedFd<'_>, root: &Path, path: &Path) -> Result<Presence, SourceError> {

@@ -5,11 +5,11 @@
 //! not lie where payloads write, and nothing in it that is looked at may be a link. Follows gitrepository-layout(5), "commondir" and
 //! "worktrees".
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, lstat, openat, openat2};
 use rustix::io::Errno;
 
 use super::sources::{Guarded, Opened, SourceError, open_source_without_links, survey_guarded};
@@ -40,8 +40,12 @@ const OBEYED_OF_ONE: [&str; 3] = ["commondir", "gitdir", "config.worktree"];
 pub fn find_worktree(project: &Path, ours: &[&Path]) -> Result<Option<Worktree>, SourceError> {
     let Some((opened, own)) = common_directory(project, ours) else { return Ok(None) };
     let of_one = OBEYED_OF_ONE.iter().map(|name| own.join(name));
-    let (present, absent): (Vec<_>, Vec<_>) =
-        OBEYED.iter().map(PathBuf::from).chain(of_one).partition(|path| kind_beneath(opened.fd.as_fd(), path).is_ok());
+    let (mut present, mut absent) = (Vec::new(), Vec::new());
+    for path in OBEYED.iter().map(PathBuf::from).chain(of_one) {
+        let looked = is_there(kind_beneath(opened.fd.as_fd(), &path));
+        let there = looked.map_err(|source| SourceError::Open { path: opened.source.path.join(&path), source })?;
+        if there { present.push(path) } else { absent.push(path) }
+    }
     let guarded = survey_guarded(opened.fd.as_fd(), &opened.source.path, &present, &[])?;
     let absent = absent.iter().map(|path| opened.source.path.join(path)).collect();
     Ok(Some(Worktree { common: opened, own, guarded, absent }))
@@ -51,15 +55,39 @@ pub fn find_worktree(project: &Path, ours: &[&Path]) -> Result<Option<Worktree>,
 const MOST_LINKED: usize = 64;
 
 /// What git obeys in the worktrees of the repository that `project` has itself, relative to the project: git on the host reads it when it
-/// is used in one of them, wherever that lies. A repository without worktrees gives nothing.
-pub fn linked_worktrees(project: &Path) -> Vec<PathBuf> {
+/// is used in one of them, wherever that lies; first what is there, then what is not. A repository without worktrees gives nothing.
+///
+/// # Errors
+/// [`SourceError`] of a directory that cannot be looked into: a payload could have shut it.
+pub fn linked_worktrees(project: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), SourceError> {
     let below = Path::new(".git/worktrees");
-    let Ok(entries) = std::fs::read_dir(project.join(below)) else { return Vec::new() };
-    let names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).take(MOST_LINKED + 1).collect();
+    let directory = project.join(below);
+    let list =
+        |source: std::io::Error| SourceError::List { path: directory.clone(), source: Errno::from_io_error(&source).unwrap_or(Errno::IO) };
+    let entries = match std::fs::read_dir(&directory) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok((Vec::new(), Vec::new())),
+        entries => entries.map_err(list)?,
+    };
+    let names =
+        entries.take(MOST_LINKED + 1).map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<Vec<_>, _>>().map_err(list)?;
     if names.len() > MOST_LINKED {
-        return vec![below.to_owned()];
+        return Ok((vec![below.to_owned()], Vec::new()));
     }
-    names.iter().flat_map(|name| OBEYED_OF_ONE.iter().map(move |file| below.join(name).join(file))).collect()
+    let (mut present, mut absent) = (Vec::new(), Vec::new());
+    for path in names.iter().flat_map(|name| OBEYED_OF_ONE.iter().map(move |file| below.join(name).join(file))) {
+        let there = is_there(lstat(project.join(&path))).map_err(|source| SourceError::Open { path: project.join(&path), source })?;
+        if there { present.push(path) } else { absent.push(path) }
+    }
+    Ok((present, absent))
+}
+
+/// Only what says that there is nothing means so.
+fn is_there<T>(looked: Result<T, Errno>) -> Result<bool, Errno> {
+    match looked {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn common_directory(project: &Path, ours: &[&Path]) -> Option<(Opened, PathBuf)> {

@@ -8,7 +8,7 @@ use super::locked::unlocked;
 use super::namespaces::{maps, namespaces};
 use super::payload::{Invocation, argv, inside_home, workdir};
 use super::{Degraded, Guard, Lower, Missing, Node, Over, Plan, PlanError, Root, Step, Upper, laws, procfs, project};
-use crate::host::{Guarded, Host, Source, SubRange};
+use crate::host::{Guarded, Host, Presence, Source, SubRange};
 use crate::profile::{
     HomeMode, Isolation, LandlockMode, MapMode, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource,
 };
@@ -457,7 +457,12 @@ fn project_mounts(request: &Request<'_>, mounts: &mut Mounts, plan: &mut Plan) -
         // What cannot be written needs no protection; what is hidden stays hidden.
         guards.retain(|step| matches!(step, Step::Guard { guard: Guard::Hide { .. } | Guard::Pin, .. }));
     } else {
-        unprotected.extend(missing.into_iter().map(|path| (path, "does not exist".to_owned())));
+        let is_link = |path: &PathBuf| project.guarded.iter().any(|one| one.path == *path && one.presence == Presence::Link);
+        let why = |path: &PathBuf| if is_link(path) { "is a link, whose replacement ends the run" } else { "does not exist" };
+        unprotected.extend(missing.into_iter().map(|path| {
+            let why = why(&path).to_owned();
+            (path, why)
+        }));
     }
     for (path, why) in unprotected {
         if request.profile.require.contains(&Requirement::Protect) {

@@ -24,6 +24,9 @@ pub fn guards(project: &str, guarded: &[Guarded]) -> (Vec<Step>, Vec<PathBuf>) {
                 pin_ancestors(&mut steps, path);
                 strengthen(&mut steps, path, Guard::Protect);
             }
+            // What it leads to is hidden by another entry.
+            Presence::Link if *hidden => {}
+            Presence::Link => unprotected.push(path.clone()),
             // What is missing needs no hiding; the watch ends the run when it appears.
             Presence::Unbindable { link: false, .. } | Presence::Unprotectable if *hidden => {}
             Presence::Unbindable { siblings, .. } => freeze_parent(&mut steps, path, siblings),

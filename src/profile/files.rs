@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use std::os::fd::IntoRawFd;
@@ -12,6 +12,7 @@ use std::os::fd::IntoRawFd;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 
+use super::seen::Seen;
 use super::source::MAX_BYTES;
 
 /// Whose profiles are trusted: the caller's and root's.
@@ -119,15 +120,18 @@ fn others_write(mode: u32, uid: u32, gid: u32) -> bool {
 }
 
 impl Opened {
-    /// The whole text. The bound is kept even if the file grows meanwhile.
-    pub fn read(self) -> Result<String, ReadError> {
+    /// The whole text, and what was read. The bound is kept even if the file grows meanwhile.
+    pub fn read(self) -> Result<(String, Seen), ReadError> {
         let mut bytes = Vec::with_capacity(4096);
         let limit = u64::try_from(MAX_BYTES + 1).unwrap_or(u64::MAX);
-        File::from(self.file).take(limit).read_to_end(&mut bytes).map_err(|error| ReadError::Read(error.to_string()))?;
+        let file = File::from(self.file);
+        (&file).take(limit).read_to_end(&mut bytes).map_err(|error| ReadError::Read(error.to_string()))?;
         if bytes.len() > MAX_BYTES {
             return Err(ReadError::TooLarge);
         }
-        String::from_utf8(bytes).map_err(|error| ReadError::NotText(error.utf8_error().valid_up_to()))
+        let seen = Seen::of(&self.path, file.as_fd(), &bytes).map_err(ReadError::Open)?;
+        let text = String::from_utf8(bytes).map_err(|error| ReadError::NotText(error.utf8_error().valid_up_to()))?;
+        Ok((text, seen))
     }
 }
 
@@ -195,7 +199,7 @@ mod tests {
             std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(mode)).expect("chmod");
         };
         write("good", 0o644);
-        assert_eq!(open(&at("good"), me()).expect("open").read().expect("read"), "a = 1");
+        assert_eq!(open(&at("good"), me()).expect("open").read().expect("read").0, "a = 1");
         write("world", 0o646);
         assert_eq!(open(&at("world"), me()).expect_err("world"), ReadError::Writable(0o646));
         if me().uid != 0 {
@@ -211,7 +215,7 @@ mod tests {
         assert_eq!(open(&at("large"), me()).expect_err("large"), ReadError::TooLarge);
         std::fs::write(at("latin"), b"a = \"\xe4\"").expect("write");
         std::fs::set_permissions(at("latin"), std::fs::Permissions::from_mode(0o644)).expect("chmod");
-        assert_eq!(open(&at("latin"), me()).expect("open").read(), Err(ReadError::NotText(5)));
+        assert_eq!(open(&at("latin"), me()).expect("open").read().err(), Some(ReadError::NotText(5)));
         std::os::unix::fs::symlink("good", at("link")).expect("symlink");
         assert!(open(&at("link"), me()).expect("link").real.is_some_and(|real| real.ends_with("good")));
     }

@@ -251,7 +251,7 @@ impl Found {
     /// Why it cannot be read.
     pub fn read(self) -> Result<String, ReadError> {
         match self.text {
-            Text::File(opened) => opened.read(),
+            Text::File(opened) => opened.read().map(|(text, _)| text),
             Text::Built(built) => Ok(built.text.to_owned()),
             Text::Empty => Ok(String::new()),
         }
@@ -327,7 +327,7 @@ pub fn list(search: &Search<'_>) -> Vec<Listed> {
             continue;
         };
         let about = match files::open(&path, search.caller).and_then(Opened::read) {
-            Ok(text) => first_comment(&text),
+            Ok((text, _)) => first_comment(&text),
             Err(error) => error.to_string(),
         };
         add(&mut listed, Listed { name: name.to_owned(), origin, about, path: Some(path.clone()), shadowed: false });

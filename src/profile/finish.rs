@@ -106,6 +106,7 @@ impl Loaded {
     fn draft(&self, cx: &mut Cx<'_>) -> Draft {
         let mut profile = preset::defaults(self.preset());
         profile.files = self.texts.files.clone();
+        profile.seen = self.texts.seen.clone();
         profile.written = self.texts.entries.iter().map(|entry| (KEYS[entry.key].section, KEYS[entry.key].name)).collect();
         cx.inside = profile.project.target.clone();
         if let Some(Entry { item, .. }) = self.last("project", "target")

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::files::{self, Caller, Opened, ReadError};
 use super::finding::{Finding, Findings, escape};
 use super::keys::KEYS;
+use super::seen::Seen;
 use super::source::{At, Item, Layer, Source, Value, parse};
 use super::walk::{Entry, Walk};
 
@@ -25,6 +26,8 @@ pub struct Texts {
     pub entries: Vec<Entry>,
     /// All that were read, as named and as resolved, for protection.
     pub files: Vec<PathBuf>,
+    /// What was read of them.
+    pub seen: Vec<Seen>,
     pub findings: Findings,
     /// Some text could not be read as TOML, so that what seems absent may be written.
     pub broken: bool,
@@ -53,7 +56,10 @@ impl Texts {
         self.files.extend(opened.real.clone());
         self.known.push(identity);
         let text = match opened.read() {
-            Ok(text) => text,
+            Ok((text, seen)) => {
+                self.seen.push(seen);
+                text
+            }
             Err(error) => {
                 self.broken = true;
                 return self.findings.push(Findings::about_file(&name, error.to_string(), error.hint(&path)));

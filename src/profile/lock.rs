@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Platform;
 use super::files::{self, Caller, Opened, ReadError};
+use super::seen::Seen;
 
 /// Beside the profile; several profiles of a directory share it.
 pub const LOCK_NAME: &str = "hamper.lock";
@@ -102,16 +103,16 @@ impl LockedPlatform {
 ///
 /// # Errors
 /// [`LockError`].
-pub fn read_lock(directory: &Path, caller: Caller) -> Result<Option<(PathBuf, Lock)>, LockError> {
+pub fn read_lock(directory: &Path, caller: Caller) -> Result<Option<(Seen, Lock)>, LockError> {
     let path = directory.join(LOCK_NAME);
-    let text = match files::open(&path, caller).and_then(Opened::read) {
-        Ok(text) => text,
+    let (text, seen) = match files::open(&path, caller).and_then(Opened::read) {
+        Ok(read) => read,
         Err(ReadError::Missing) => return Ok(None),
         Err(error) => return Err(LockError::Read { path, error }),
     };
     let lock: Lock = toml::from_str(&text).map_err(|source| LockError::Syntax { path: path.clone(), source: Box::new(source) })?;
     match lock.version {
-        VERSION => Ok(Some((path, lock))),
+        VERSION => Ok(Some((seen, lock))),
         version => Err(LockError::Version { path, version }),
     }
 }

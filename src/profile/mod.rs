@@ -18,6 +18,7 @@ mod preset;
 mod project;
 mod rules;
 mod schema;
+mod seen;
 mod shipped;
 mod show;
 mod source;
@@ -38,6 +39,7 @@ pub use preset::defaults;
 pub use project::{NoProject, OpenError, Opened, Project as ProjectPlace, Request, open, place};
 pub use rules::{NetworkRule, Peer, PortMap};
 pub use schema::schema;
+pub use seen::Seen;
 pub use shipped::{SHIPPED, Shipped};
 pub use show::Shown;
 pub use value::{

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::seen::Seen;
+
 /// What a program needs, as its author declared it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Profile {
@@ -19,6 +21,9 @@ pub struct Profile {
     pub written: Vec<(&'static str, &'static str)>,
     /// Every file that was read to make this profile, in order: profile, includes, local, (later) lock. Always protected.
     pub files: Vec<PathBuf>,
+    /// What those files were when they were read.
+    #[serde(skip)]
+    pub seen: Vec<Seen>,
     /// The digest that the lock file has for the image and the platform; set by who has read one.
     #[serde(skip)]
     pub locked: Option<String>,

@@ -62,6 +62,7 @@ fn plain() -> Profile {
         name: String::new(),
         written: Vec::new(),
         files: Vec::new(),
+        seen: Vec::new(),
         locked: None,
         image: ImageSource::Host,
         platform: Platform::native(),

@@ -101,6 +101,8 @@ pub struct Opened {
     pub origin: Origin,
     /// The project's directory, resolved; `profile.project.path` is the same where the project is mounted.
     pub project: PathBuf,
+    /// As the profile or the caller has written it, absolute, before links were followed; `None`: nobody has.
+    pub written: Option<PathBuf>,
     /// What a person should hear once, on stderr.
     pub notes: Vec<String>,
 }
@@ -153,8 +155,8 @@ fn finish(found: Found, request: &Request<'_>) -> Result<Opened, OpenError> {
         // What is wrong with it is told with everything else.
         None => loaded.project_path(&vars(None)).unwrap_or_default(),
     };
-    let project = match written {
-        Some(path) => Project { path: files::resolve(&path), refused: None },
+    let project = match &written {
+        Some(path) => Project { path: files::resolve(path), refused: None },
         None => place(origin, path.as_deref(), search, request.store),
     };
     let mut profile = loaded.finish(&vars(Some(&project.path)))?;
@@ -164,5 +166,5 @@ fn finish(found: Found, request: &Request<'_>) -> Result<Opened, OpenError> {
         notes.push(format!("no project: `{}` {reason}; `--project DIR` names one", escape(&project.path.to_string_lossy())));
     }
     profile.project.path = Some(project.path.clone());
-    Ok(Opened { profile, loaded, origin, project: project.path, notes })
+    Ok(Opened { profile, loaded, origin, project: project.path, written, notes })
 }

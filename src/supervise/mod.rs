@@ -26,7 +26,7 @@ use attributes::Attributes;
 pub use appearing::Appearing;
 pub use pipes::Pipes;
 pub use terminal::{Side, Terminal, sides};
-use watch::Watch;
+use watch::{Watch, first_replaced};
 pub use watch::{WatchError, Watched};
 
 /// How a sandbox is watched over.
@@ -121,8 +121,12 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
         supervision.end_now();
     }
     let end = end?;
-    let Supervision { mut orders, missed, replaced, watch, .. } = supervision;
+    let Supervision { mut orders, missed, mut replaced, watch, .. } = supervision;
     std::mem::forget(signals);
+    if let (None, Some((project, paths))) = (&watch, &orders.watched) {
+        // It did not last long enough to be watched.
+        replaced.extend(first_replaced(project, paths));
+    }
     // Not closed but left to the process's end, or to whoever holds it by then: closing takes some ten milliseconds.
     std::mem::forget(watch);
     if let Some(terminal) = &mut orders.terminal {

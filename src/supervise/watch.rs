@@ -10,8 +10,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
-use rustix::fs::stat;
+use rustix::fs::lstat;
 use rustix::io::Errno;
+
+use crate::host::Identity;
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot watch {}", path.display())]
@@ -20,12 +22,18 @@ pub struct WatchError {
     pub source: Errno,
 }
 
+/// The first path that is not what it was when the sandbox was started.
+pub fn first_replaced(project: &Path, paths: &[Watched]) -> Option<PathBuf> {
+    let now = |path: &Path| lstat(project.join(path)).ok().map(|stat| Identity::of(&stat));
+    paths.iter().find(|watched| now(&watched.path) != watched.identity).map(|watched| project.join(&watched.path))
+}
+
 /// A guarded path and what it was when the sandbox was started.
 #[derive(Clone, Debug)]
 pub struct Watched {
     pub path: PathBuf,
-    /// Device and inode; absent where there was nothing, which then must not appear: no mount hides it.
-    pub identity: Option<(u64, u64)>,
+    /// Absent where there was nothing, which then must not appear: no mount hides it.
+    pub identity: Option<Identity>,
 }
 
 /// An inotify(7) instance on the directories that hold guarded names.
@@ -61,9 +69,7 @@ impl Watch {
         let mut watch = Self { fd, project: project.to_owned(), names: HashMap::new(), missing };
         paths.iter().filter(|watched| watched.identity.is_some()).try_for_each(|watched| watch.add(&watched.path))?;
         watch.add_missing()?;
-        let now = |path: &Path| stat(project.join(path)).ok().map(|stat| (stat.st_dev, stat.st_ino));
-        let replaced = paths.iter().find(|watched| now(&watched.path) != watched.identity);
-        Ok((watch, replaced.map(|watched| project.join(&watched.path))))
+        Ok((watch, first_replaced(project, paths)))
     }
 
     /// Watches every component of a path that is there.

@@ -293,6 +293,72 @@ fn git_works_inside_a_protected_repository() {
     }
 }
 
+/// A link in the place of what is guarded: what it leads to is guarded, and the link itself is not replaced unseen.
+#[test]
+fn what_a_link_leads_to_is_hidden_and_protected() {
+    for map in maps() {
+        let env = TestEnv::new();
+        env.file("conf/prod.env", "hush\n");
+        env.file("conf/cfg", "mine\n");
+        env.file("githooks/x", "");
+        env.file(".git/HEAD", "ref: refs/heads/main\n");
+        env.file("s1/key", "hush too\n");
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, env.project().join(name)).expect("link");
+        let links = [
+            ("conf/prod.env", ".env"),
+            ("conf/cfg", "cfg"),
+            ("../githooks", ".git/hooks"),
+            ("../conf/cfg", ".git/config"),
+            ("s1", "secrets"),
+        ];
+        links.iter().for_each(|(to, name)| link(to, name));
+        let lists = "[project]\nhide = [\".env\", \"secrets/key\"]\nprotect = [\"cfg\", \".git/hooks\", \".git/config\"]\n";
+        let attempt = "cat .env; cat conf/prod.env; cat s1/key; cat secrets/key; echo w >> cfg; echo w >> conf/cfg; echo w > githooks/pre-commit; true";
+        env.profile(&format!("image = \"{}\"\n{lists}", image("busybox")));
+        let out = env.run_profile().map(map).sh(attempt).code(0);
+        assert!(!out.stdout.contains("hush"), "{}", out.stdout);
+        assert_eq!(env.read("conf/cfg"), "mine\n");
+        assert!(!env.project().join("githooks/pre-commit").exists());
+        for (script, name) in [("rm secrets; mkdir secrets", "secrets"), ("rm .env; echo > .env", ".env"), ("rm cfg; echo > cfg", "cfg")] {
+            env.run_profile().map(map).sh(script).any().told(&[name, "was made or replaced while the sandbox ran"]);
+            let made = env.project().join(name);
+            if made.is_dir() { std::fs::remove_dir(made) } else { std::fs::remove_file(made) }.expect("remove");
+            link(
+                if name == "secrets" {
+                    "s1"
+                } else if name == "cfg" {
+                    "conf/cfg"
+                } else {
+                    "conf/prod.env"
+                },
+                name,
+            );
+        }
+        // The control: neither hidden nor protected.
+        crate::support::tick();
+        env.profile(&format!("image = \"{}\"\n[project]\nprotect = []\n", image("busybox")));
+        let out = env.run_profile().map(map).sh(attempt).code(0);
+        assert_eq!(out.stdout, "hush\nhush\nhush too\nhush too\n");
+        assert_eq!(env.read("conf/cfg"), "mine\nw\nw\n");
+    }
+}
+
+/// A directory that a payload has shut is not taken for one that is empty.
+#[test]
+fn worktrees_that_cannot_be_looked_into_stop_a_run() {
+    let env = TestEnv::new();
+    env.profile(&format!("image = \"{}\"\n", image("busybox")));
+    env.file(".git/config", "[core]\n");
+    env.file(".git/hooks/x", "");
+    env.file(".git/worktrees/wt/commondir", "../..\n");
+    for shut in [".git/worktrees", ".git/worktrees/wt"] {
+        env.run_profile().sh(&format!("chmod 000 {shut}")).code(0);
+        env.run_profile().sh("true").code(125).told(&[shut]);
+        std::fs::set_permissions(env.project().join(shut), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
+        env.run_profile().sh("true").code(0);
+    }
+}
+
 #[test]
 fn a_worktree_reaches_its_repository_and_no_other() {
     require!(has_image("build-base"), "the test images");

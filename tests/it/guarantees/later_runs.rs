@@ -177,10 +177,12 @@ fn a_mount_source_that_a_payload_has_swapped_leads_nowhere_else() {
         run().sh("ls /data").code(0);
         let swap = format!("rmdir data && ln -s {} data", outside.display());
         run().sh(&swap).code(0);
-        run().sh("cat /data/secret").code(125).told(&["data leads out of the project by a link"]);
-        // The control: the caller's own word goes wherever it leads.
-        let volume = format!("{}:/more", env.project().join("data").display());
-        env.run("busybox").map(map).args(["-v", &volume]).sh("cat /more/secret").code(0).line("hush");
+        run().sh("cat /data/secret").code(125).told(&["data leads elsewhere by a link"]);
+        let volume = |source: &std::path::Path| format!("{}:/more", source.display());
+        let by_hand = |source: &std::path::Path| env.run("busybox").map(map).args(["-v", &volume(source)]).sh("cat /more/secret").any();
+        assert_eq!(by_hand(&env.project().join("data")).status.code(), Some(125));
+        // The control: by its own name.
+        by_hand(&outside).code(0).line("hush");
         // And a link that stays in the project is as good as what it leads to.
         env.file("inside/x", "fine\n");
         std::fs::remove_file(env.project().join("data")).expect("remove");
@@ -198,7 +200,7 @@ fn what_is_made_for_a_mount_is_made_in_the_project() {
         image("busybox")
     ));
     std::os::unix::fs::symlink(&outside, env.project().join("a")).expect("link");
-    env.run_profile().sh("true").code(125).told(&["leads out of the project"]);
+    env.run_profile().sh("true").code(125).told(&["leads elsewhere by a link"]);
     assert_eq!(std::fs::read_dir(&outside).expect("list").count(), 0);
     std::fs::remove_file(env.project().join("a")).expect("remove");
     env.run_profile().sh("echo made > /data/x").code(0);
@@ -278,9 +280,199 @@ fn an_image_of_the_project_that_a_payload_has_swapped_leads_nowhere_else() {
     std::fs::rename(env.project().join("tree"), env.project().join("old")).expect("rename");
     std::os::unix::fs::symlink(&outside, env.project().join("tree")).expect("link");
     for image in ["rootfs:tree", "tar:tree/secret", "oci:tree", "oci-archive:tree/secret", "docker-archive:tree/secret"] {
-        run(image).probe("open /secret").code(125).told(&["leads out of the project by a link"]);
+        run(image).probe("open /secret").code(125).told(&["leads elsewhere by a link"]);
     }
     // The control: by its own name.
     let own = format!("rootfs:{}", outside.display());
     run(&own).probe("open /secret").code(0).line("open /secret: ok");
+}
+
+/// A profile that would give away what lies in `outside`.
+fn giving(outside: &std::path::Path) -> String {
+    format!("image = \"{}\"\n[[mounts]]\nsource = \"{}\"\ntarget = \"/given\"\n", image("busybox"), outside.display())
+}
+
+fn treasure(env: &TestEnv) -> std::path::PathBuf {
+    let outside = env.directory("outside");
+    std::fs::write(outside.join("secret"), "hush\n").expect("write");
+    outside
+}
+
+#[test]
+fn an_older_profile_that_a_payload_moves_into_place_with_its_directory_is_refused() {
+    let env = TestEnv::new();
+    project(&env);
+    let outside = treasure(&env);
+    env.file("examples/evil/dev.toml", giving(&outside));
+    env.file("profiles/dev.toml", format!("image = \"{}\"\n", image("busybox")));
+    let run = |arguments: &[&str]| env.hamper(std::iter::once("run").chain(arguments.iter().copied())).sh("cat /given/secret").any();
+    // The control: where it is, it is the user's.
+    run(&["examples/evil/dev.toml"]).code(0).line("hush");
+    let env = TestEnv::new();
+    project(&env);
+    env.file("examples/evil/dev.toml", giving(&outside));
+    env.file("profiles/dev.toml", format!("image = \"{}\"\n", image("busybox")));
+    tick();
+    env.run_profile().sh("mv profiles old && mv examples/evil profiles").code(0);
+    for arguments in [&["profiles/dev.toml"][..], &["dev"]] {
+        let out = env.hamper(std::iter::once("run").chain(arguments.iter().copied())).sh("cat /given/secret").any();
+        assert!(!out.stdout.contains("hush"), "{arguments:?}");
+        out.code(125).told(&["profiles/dev.toml", "hamper trust"]);
+    }
+}
+
+#[test]
+fn a_profile_that_a_payload_made_is_refused_by_every_name() {
+    let env = TestEnv::new();
+    project(&env);
+    let outside = treasure(&env);
+    let other = env.directory("other");
+    let link = env.root().join("link");
+    std::os::unix::fs::symlink(env.project(), &link).expect("link");
+    std::fs::write(env.project().join("shared.toml"), "name = \"shared\"\n").expect("write");
+    std::fs::hard_link(env.project().join("shared.toml"), other.join("hamper.toml")).expect("link");
+    tick();
+    let made = giving(&outside);
+    env.run_profile().sh(&format!("printf '%s' '{made}' > ci.toml; printf '%s' '{made}' > shared.toml")).code(0);
+    let refused = |arguments: &[&str], directory: &std::path::Path| {
+        let out = env.hamper(std::iter::once("run").chain(arguments.iter().copied())).directory(directory).sh("cat /given/secret").any();
+        assert!(out.status.code() == Some(125) && !out.stdout.contains("hush"), "{arguments:?}: {} {}", out.stdout, out.stderr);
+        assert!(out.stderr.contains("hamper trust"), "{}", out.stderr);
+    };
+    refused(&["./ci.toml"], &env.project());
+    // By a link of the user's own from elsewhere, also as an include, and by a second name of the file.
+    refused(&[&link.join("ci.toml").display().to_string()], &other);
+    std::fs::write(other.join("including.toml"), format!("include = [\"{}\"]\n", link.join("ci.toml").display())).expect("write");
+    refused(&["./including.toml"], &other);
+    refused(&["./hamper.toml"], &other);
+    // And after the directory was moved.
+    let moved = env.root().join("moved");
+    std::fs::rename(env.project(), &moved).expect("rename");
+    refused(&["./ci.toml"], &moved);
+    // The control: read, and taken as it is.
+    env.hamper(["trust", "ci.toml"]).directory(&moved).output().code(0);
+    env.hamper(["run", "./ci.toml"]).directory(&moved).sh("cat /given/secret").code(0).line("hush");
+}
+
+/// What was judged is what was read, whatever the name leads to a moment later.
+#[test]
+fn a_profile_that_comes_and_goes_is_never_obeyed() {
+    let env = TestEnv::new();
+    project(&env);
+    let outside = treasure(&env);
+    std::fs::write(env.project().join("hidden"), giving(&outside)).expect("write");
+    tick();
+    let script = "echo up; n=0; while [ $n -lt 20000 ]; do mv hidden hamper.local.toml; mv hamper.local.toml hidden; n=$((n+1)); done";
+    let mut first = env.run_profile().with_probe().payload(["sh", "-c", script]).spawn();
+    first.await_line("up");
+    let mut refused = 0;
+    for _ in 0..40 {
+        let out = env.hamper(["run"]).sh("cat /given/secret").any();
+        assert!(!out.stdout.contains("hush"), "{}", out.stderr);
+        refused += u32::from(out.stderr.contains("hamper trust"));
+    }
+    assert!(refused > 0, "it was there at some time");
+    first.signal(rustix::process::Signal::KILL);
+}
+
+/// Trust is in a content: what the sandbox that is still there makes of it afterwards has none.
+#[test]
+fn what_is_changed_after_it_was_trusted_is_refused() {
+    let env = TestEnv::new();
+    project(&env);
+    let script =
+        "echo '[env]' > ci.toml; echo made; while [ ! -e go ]; do sleep 0.05; done; echo 'name = \"x\"' > ci.toml; echo again; sleep 60";
+    let mut first = env.run_profile().with_probe().payload(["sh", "-c", script]).spawn();
+    first.await_line("made");
+    let run = || env.hamper(["run", "--image", &image("busybox"), "./ci.toml"]).sh("true").any();
+    run().code(125).told(&["hamper trust"]);
+    env.hamper(["trust", "ci.toml"]).output().code(0);
+    run().code(0);
+    std::fs::write(env.project().join("go"), "").expect("write");
+    first.await_line("again");
+    run().code(125).told(&["hamper trust"]);
+    first.signal(rustix::process::Signal::KILL);
+}
+
+/// Runs are known to go on by a lock, not by the name of their program.
+#[test]
+fn a_run_under_another_name_goes_on() {
+    let env = TestEnv::new();
+    project(&env);
+    let named = env.root().join("another-name");
+    std::os::unix::fs::symlink(crate::support::hamper(), &named).expect("link");
+    let script = "echo up; while [ ! -e go ]; do sleep 0.05; done; echo 'name = \"x\"' > hamper.local.toml; echo made; sleep 60";
+    let mut first = env.program(&named.display().to_string(), ["run"]).payload(["sh", "-c", script]).spawn();
+    first.await_line("up");
+    env.run_profile().sh("touch go").code(0);
+    first.await_line("made");
+    env.run_profile().sh("true").code(125).told(&["hamper.local.toml"]);
+    first.signal(rustix::process::Signal::KILL);
+}
+
+/// Many runs at the same time, of which some write the ledger anew: none of them is forgotten.
+#[test]
+fn no_run_is_lost_from_the_ledger() {
+    const THREADS: usize = 6;
+    const RUNS: usize = 30;
+    let env = TestEnv::new();
+    project(&env);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let env = &env;
+            scope.spawn(move || {
+                for run in 0..RUNS {
+                    env.run_profile().sh(&format!("echo 'image = \"host\"' > x-{thread}-{run}.toml")).code(0);
+                }
+            });
+        }
+    });
+    for thread in 0..THREADS {
+        for run in (0..RUNS).step_by(5) {
+            env.hamper(["run", &format!("./x-{thread}-{run}.toml")]).sh("true").code(125).told(&["hamper trust"]);
+        }
+    }
+    let ledger = std::fs::metadata(env.state().join("hamper/ledger")).expect("ledger").len();
+    assert!(ledger < 60_000, "it was never written anew: {ledger}");
+}
+
+#[test]
+fn a_project_or_a_source_that_a_payload_has_swapped_elsewhere_is_refused() {
+    let env = TestEnv::new();
+    project(&env);
+    let outside = treasure(&env);
+    env.directory("project/inner");
+    env.directory("project/data");
+    let other = env.directory("other");
+    let source = format!("image = \"{}\"\n[[mounts]]\nsource = \"../project/data\"\ntarget = \"/data\"\n", image("busybox"));
+    std::fs::write(other.join("hamper.toml"), source).expect("write");
+    env.file("second.toml", format!("image = \"{}\"\n[project]\npath = \"./inner\"\n", image("busybox")));
+    let second = || env.hamper(["run", "./second.toml"]).sh("cat secret").any();
+    let third = || env.hamper(["run"]).directory(&other).sh("cat /data/secret").any();
+    let by_hand = || env.hamper(["run", "--image", &image("busybox"), "--project", "inner"]).sh("cat secret").any();
+    env.run_profile().sh("true").code(0);
+    assert_eq!((second().status.code(), third().status.code()), (Some(1), Some(1)));
+    let target = outside.display().to_string();
+    env.run_profile().sh(&format!("rmdir inner data; ln -s {target} inner; ln -s {target} data")).code(0);
+    for out in [second(), third(), by_hand()] {
+        assert!(out.status.code() == Some(125) && !out.stdout.contains("hush"), "{} {}", out.stdout, out.stderr);
+        assert!(out.stderr.contains("by a link"), "{}", out.stderr);
+    }
+    // The control: what the link leads to, by its own name.
+    env.hamper(["run", "--image", &image("busybox"), "--project", &target]).sh("cat secret").code(0).line("hush");
+}
+
+/// A payload's repository of many worktrees does not fill the ledger.
+#[test]
+fn what_a_run_guards_for_git_does_not_stand_in_the_ledger() {
+    let env = TestEnv::new();
+    project(&env);
+    env.file(".git/config", "[core]\n");
+    for number in 0..60 {
+        for file in ["commondir", "gitdir", "config.worktree"] {
+            env.file(&format!(".git/worktrees/{}-{number}/{file}", "x".repeat(200)), "");
+        }
+    }
+    env.run_profile().sh("true").any();
+    assert!(std::fs::metadata(env.state().join("hamper/ledger")).expect("ledger").len() < 4096);
 }

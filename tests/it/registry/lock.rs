@@ -78,7 +78,7 @@ fn a_lock_file_is_read_with_the_care_of_a_profile() {
     }
     // Made where no run is held to it, it is not obeyed unseen.
     env.file("hamper.lock", &good);
-    let write = "x=$(cat hamper.lock); echo \"$x\" >hamper.lock";
+    let write = "x=$(cat hamper.lock); printf '%s\\n# more\\n' \"$x\" >hamper.lock";
     env.run_profile().set("pull=missing").args(["--entrypoint", ""]).payload(["sh", "-c", write]).output().code(0);
     env.run_profile().probe("exit 4").code(125).told(&["hamper.lock", "hamper trust"]);
     // Nor is what else it says written anew, as if the caller had written it.
