@@ -7,13 +7,17 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::error::escape;
+use super::image_du;
+use super::image_history::{self, HistoryArgs};
+use super::image_publish::{self, PublishArgs};
 use super::image_push::{self, PushArgs};
+use super::image_save::{self, SaveArgs};
 use super::output::{say, talk};
 use super::progress::Display;
 use crate::host::{Directories, subordinate_ranges};
 use crate::image::{self, ImageConfig, Reference};
-use crate::profile::{ImageSource, Platform, Pull, Select};
-use crate::rootfs::{self, Gone, ImageRecord, Ownership, Prepared, Progress, Removed, Request, SubRange};
+use crate::profile::{self, ImageSource, Platform, Pull, Select};
+use crate::rootfs::{self, Gone, ImageRecord, Ownership, Prepared, Progress, Prune, Removed, Request, SubRange};
 use crate::store::Store;
 
 /// Work with images
@@ -78,6 +82,8 @@ enum ImageCommand {
     },
     /// Send an image to a registry, with the digests that it has
     Push(PushArgs),
+    /// Write images into a directory from which others run them without a copy
+    Publish(PublishArgs),
     /// Load an image into the store: oci:DIR, oci-archive:FILE, docker-archive:FILE or tar:FILE
     Load {
         source: String,
@@ -110,11 +116,33 @@ enum ImageCommand {
         #[arg(required = true)]
         images: Vec<String>,
     },
+    /// Give an image further names
+    Tag {
+        /// The image, by name or digest
+        image: String,
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Platform to take where a name stands for several images
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+        platform: Option<String>,
+    },
+    /// Show how an image was made
+    History(HistoryArgs),
+    /// Show what takes how much room
+    Du {
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Write an image into a file that other tools load: oci-archive:FILE or docker-archive:FILE
+    Save(SaveArgs),
     /// Remove layers that no image has
     Prune {
         /// Remove every image that no sandbox uses
         #[arg(long)]
         all: bool,
+        /// Remove every image that came into the store longer ago than this, such as 30d, and that no sandbox uses
+        #[arg(long, value_name = "DURATION", conflicts_with = "all")]
+        older_than: Option<String>,
         #[command(flatten)]
         form: Form,
     },
@@ -179,6 +207,7 @@ fn dispatch(args: &ImageArgs) -> Result<(), Failure> {
             pull(&store, ownership, reference, wanted, form.format())
         }
         ImageCommand::Push(args) => image_push::push(&store, args),
+        ImageCommand::Publish(args) => image_publish::publish(&store, args),
         ImageCommand::Load { source, platform, names, keep_blobs, form } => {
             let wanted = Wanted { platform: platform.as_deref(), keep_blobs: *keep_blobs, ..Wanted::default() };
             load(&store, ownership, source, wanted, names, form.format())
@@ -192,8 +221,17 @@ fn dispatch(args: &ImageArgs) -> Result<(), Failure> {
             }
             Ok(())
         }),
-        ImageCommand::Prune { all, form } => {
-            say_removed(&rootfs::prune(&store, *all, all_ids()?)?, form.format());
+        ImageCommand::Tag { image, names, platform } => tag(&store, image, names, platform.as_deref()),
+        ImageCommand::History(args) => image_history::history(&store, args),
+        ImageCommand::Du { form } => image_du::du(&store, form.format()),
+        ImageCommand::Save(args) => image_save::save(&store, args),
+        ImageCommand::Prune { all, older_than, form } => {
+            let which = match older_than {
+                Some(text) => Prune::Before(before(text)?),
+                None if *all => Prune::All,
+                None => Prune::Unreferenced,
+            };
+            say_removed(&rootfs::prune(&store, which, all_ids()?)?, form.format());
             discard_scratch(&store)
         }
         ImageCommand::Unpack { source, directory, platform, offline } => {
@@ -299,12 +337,12 @@ pub fn parse_platform(text: Option<&str>) -> Result<Platform, Failure> {
 
 /// Where the layers of an image may come from, and what it is called.
 #[derive(Clone, Copy)]
-struct Wanted<'a> {
-    platform: Option<&'a str>,
-    pull: Pull,
-    offline: bool,
-    names: Option<&'a [Reference]>,
-    keep_blobs: bool,
+pub struct Wanted<'a> {
+    pub platform: Option<&'a str>,
+    pub pull: Pull,
+    pub offline: bool,
+    pub names: Option<&'a [Reference]>,
+    pub keep_blobs: bool,
 }
 
 impl Default for Wanted<'_> {
@@ -313,7 +351,7 @@ impl Default for Wanted<'_> {
     }
 }
 
-fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted: Wanted<'_>) -> Result<Prepared, Failure> {
+pub fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted: Wanted<'_>) -> Result<Prepared, Failure> {
     let platform = parse_platform(wanted.platform)?;
     let display = Display::new(true);
     let reach = super::registries::reach(&display);
@@ -328,6 +366,7 @@ fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted: Wa
         names: wanted.names,
         locked: None,
         keep_blobs: wanted.keep_blobs,
+        stores: None,
         registry: (!wanted.offline).then_some(&reach),
         progress: Some(&progress),
     };
@@ -341,7 +380,7 @@ fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted: Wa
 fn load(store: &Store, ownership: Ownership, text: &str, wanted: Wanted<'_>, names: &[String], format: Format) -> Result<(), Failure> {
     let source = parse_source(text)?;
     refuse_unloadable(&source, text)?;
-    let names = names.iter().map(|name| one_name(name)).collect::<Result<Vec<_>, _>>()?;
+    let names = names.iter().map(|name| one_name("--name", name)).collect::<Result<Vec<_>, _>>()?;
     let prepared = prepare(store, ownership, &source, Wanted { names: Some(&names), ..wanted })?;
     say_prepared(&prepared, format);
     if matches!(source, ImageSource::DockerArchive { .. }) && rootfs::find_image(store, &prepared.digest.to_string())?.names.is_empty() {
@@ -369,10 +408,22 @@ fn say_prepared(prepared: &Prepared, format: Format) {
     }
 }
 
-fn one_name(text: &str) -> Result<Reference, Failure> {
-    let reference: Reference = text.parse().map_err(|error| Failure::Usage(format!("--name: {error}")))?;
+fn tag(store: &Store, wanted: &str, names: &[String], platform: Option<&str>) -> Result<(), Failure> {
+    let names = names.iter().map(|name| one_name("tag", name)).collect::<Result<Vec<_>, _>>()?;
+    let image = rootfs::find_image_for(store, wanted, &parse_platform(platform)?)?;
+    Ok(rootfs::tag(store, wanted, &image, &parse_platform(Some(&image.platform))?, &names)?)
+}
+
+/// So long ago, in seconds since 1970.
+fn before(text: &str) -> Result<u64, Failure> {
+    let age = profile::duration(text).map_err(|wrong| Failure::Usage(format!("--older-than {text}: {}", wrong.message)))?;
+    Ok(super::time::now().saturating_sub(age.as_secs()))
+}
+
+fn one_name(what: &str, text: &str) -> Result<Reference, Failure> {
+    let reference: Reference = text.parse().map_err(|error| Failure::Usage(format!("{what}: {error}")))?;
     match &reference.digest {
-        Some(_) => Err(Failure::Usage(format!("--name {text}: a name has no digest"))),
+        Some(_) => Err(Failure::Usage(format!("{what} {text}: a name has no digest"))),
         None => Ok(reference),
     }
 }
@@ -399,7 +450,10 @@ fn unpack(store: &Store, source: &str, wanted: Wanted<'_>, directory: &Path) -> 
     if matches!(source, ImageSource::Registry(_)) {
         for ownership in [Ownership::Single, all_ids()?] {
             let here = prepare(store, ownership, &source, Wanted { pull: Pull::Never, offline: true, ..wanted });
-            found = found.or(here.ok().map(|prepared| (prepared, ownership)));
+            found = here.ok().map(|prepared| (prepared, ownership));
+            if found.is_some() {
+                break;
+            }
         }
     }
     let (prepared, ownership) = match found {
@@ -417,20 +471,20 @@ fn list(store: &Store, format: Format) -> Result<(), Failure> {
         say(&serde_json::to_string_pretty(&images).unwrap_or_default());
         return Ok(());
     }
-    let mut rows = vec![["NAME".to_owned(), "DIGEST".to_owned(), "PLATFORM".to_owned(), "SIZE".to_owned(), "SOURCE".to_owned()]];
+    let mut rows = vec![["NAME", "DIGEST", "PLATFORM", "SIZE", "SOURCE"].map(str::to_owned)];
     rows.extend(images.iter().flat_map(rows_of));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths = [width(0), width(1), width(2), width(3)];
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            line.push_str(cell);
-            line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
-        }
-        line.push_str(&row[4]);
-        say(&line);
-    }
+    table(&rows);
     Ok(())
+}
+
+/// Columns as wide as they must be; the last one ends where its text does.
+pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        say(cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
 }
 
 /// One for each name.

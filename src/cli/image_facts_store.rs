@@ -26,6 +26,7 @@ pub fn store_image(
     let display = Display::new(false);
     let reach = super::registries::reach(&display);
     let progress = |progress: Progress<'_>| display.load(&progress);
+    let stores = || super::settings::stores(&directories.config);
     let request = rootfs::Request {
         source: &profile.image,
         platform: &profile.platform,
@@ -36,6 +37,7 @@ pub fn store_image(
         names: None,
         locked: profile.locked.as_deref(),
         keep_blobs: false,
+        stores: Some(&stores),
         registry: (load && !offline).then_some(&reach),
         progress: Some(&progress),
     };

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
@@ -13,6 +12,7 @@ use super::output::{say, talk};
 use super::progress::Display;
 use super::registries;
 use super::run::CommonArgs;
+use super::time::{now, rfc3339};
 use super::which;
 use crate::host::{Directories, Ids};
 use crate::image::{self, Digest, Reference, Remote};
@@ -157,7 +157,7 @@ fn look_up(reference: &Reference, profile: &Profile) -> Result<LockedImage, CliE
         });
     }
     platforms.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(LockedImage { reference: reference.to_string(), date: now(), platforms })
+    Ok(LockedImage { reference: reference.to_string(), date: rfc3339(now()), platforms })
 }
 
 /// What is new, in words; empty: nothing but the date.
@@ -186,19 +186,4 @@ fn write(directory: &Path, lock: &Lock) -> Result<(), CliError> {
         path,
         source,
     })
-}
-
-/// RFC 3339, in UTC.
-fn now() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // The proleptic Gregorian calendar, with years that begin in March.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
-    let year = era * 400 + year + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }

@@ -11,6 +11,8 @@ pub enum Error {
     Open { path: String, source: io::Error },
     #[error("cannot read {what}")]
     Read { what: String, source: io::Error },
+    #[error("cannot write the archive")]
+    Write { source: io::Error },
     #[error("{what} is {size} bytes, more than the {limit} that are accepted")]
     TooLarge { what: String, size: u64, limit: u64 },
     #[error("{what} is not valid JSON")]

@@ -17,6 +17,7 @@ mod media;
 mod open;
 mod reference;
 mod remote;
+mod save;
 pub mod tar;
 
 pub use blob::{Blob, BlobReader};
@@ -29,6 +30,7 @@ pub use media::Compression;
 pub use open::{Image, Layer, open, open_platforms, open_remote};
 pub use reference::Reference;
 pub use remote::Remote;
+pub use save::{PlainLayer, save_docker, save_layout};
 
 /// Caps on what is read into memory; containerd's and go-containerregistry's own caps are of this size (CVE-2023-25153).
 pub const MAX_MANIFEST: u64 = 4 << 20;

@@ -56,6 +56,11 @@ pub enum Error {
     Thread(String),
     #[error("the image has no layers")]
     NoLayers,
+    #[error("the store `{path}` {reason}")]
+    Published { path: String, reason: &'static str },
+    /// A published tree that is not what was published.
+    #[error("layer {diff_id} in the store `{path}` has digest {found}, and was published with {expected}")]
+    PublishedTree { path: String, diff_id: Digest, expected: String, found: String },
     #[error("cannot {act} a process in a user namespace for the range of ids")]
     Namespace { act: &'static str, source: io::Error },
     #[error("cannot map the range of ids")]
@@ -114,6 +119,8 @@ impl Error {
             }
             Self::InUse(_) => Some("end the runs of it first: pgrep -a hamper"),
             Self::Moved { .. } => Some("to take the new one: hamper lock; to stay with the old: name it by its digest, `NAME@sha256:…`"),
+            Self::Published { .. } => Some("look at HAMPER_STORES, and at `stores` in settings.toml"),
+            Self::PublishedTree { .. } => Some("ask who publishes there to publish it anew; until then: HAMPER_STORES= hamper …"),
             Self::NoSuchImage { .. } => Some("hamper image ls"),
             Self::NotLoaded { command, .. } | Self::NotPulled { command, .. } => Some(command),
             Self::Read { source, .. } | Self::Decompress { source, .. } if remote(source).is_some() => remote(source)?.1,

@@ -138,7 +138,7 @@ fn times(found: &Found) -> Timestamps {
 }
 
 /// Holes stay holes.
-fn copy_content(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<(), Errno> {
+pub(super) fn copy_content(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<(), Errno> {
     rustix::fs::ftruncate(to, size)?;
     let mut at = 0;
     while at < size {
@@ -150,8 +150,15 @@ fn copy_content(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<(), Errno> {
         let (mut source, mut sink) = (data, data);
         while source < end {
             let most = usize::try_from(end - source).unwrap_or(usize::MAX).min(1 << 30);
-            if rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut sink), most)? == 0 {
-                break;
+            match rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut sink), most) {
+                Ok(0) => break,
+                Ok(_) => {}
+                // From one file system to another that is of a different kind.
+                Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+                    copy_bytes(from, to, source, end)?;
+                    break;
+                }
+                Err(errno) => return Err(errno),
             }
         }
         at = end;
@@ -159,7 +166,24 @@ fn copy_content(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<(), Errno> {
     Ok(())
 }
 
-fn copy_xattrs(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
+fn copy_bytes(from: &OwnedFd, to: &OwnedFd, mut at: u64, end: u64) -> Result<(), Errno> {
+    let mut buffer = vec![0; 256 << 10];
+    while at < end {
+        let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let count = rustix::io::pread(from, &mut buffer[..most], at)?;
+        if count == 0 {
+            return Ok(());
+        }
+        let mut written = 0;
+        while written < count {
+            written += rustix::io::pwrite(to, &buffer[written..count], at + written as u64)?;
+        }
+        at += count as u64;
+    }
+    Ok(())
+}
+
+pub(super) fn copy_xattrs(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
     let mut names = vec![0u8; 64 << 10];
     let count = match rustix::fs::flistxattr(&from, &mut names[..]) {
         Err(Errno::OPNOTSUPP) => return Ok(()),

@@ -27,6 +27,9 @@ const MAX_WORKERS: usize = 3;
 pub(crate) struct Loaded {
     pub diff_id: Digest,
     pub name: LayerName,
+    /// Of a published tree: what lies over it, so that its directories are the reader's.
+    #[serde(default)]
+    pub cover: Option<LayerName>,
     pub facts: TreeFacts,
 }
 
@@ -34,6 +37,8 @@ pub(crate) struct Loaded {
 pub(crate) struct Load<'a> {
     pub store: &'a Store,
     pub map: OwnerMap,
+    /// The published store that the image is in.
+    pub shared: Option<&'a std::path::Path>,
     pub progress: Option<&'a (dyn Fn(Progress<'_>) + Sync)>,
 }
 
@@ -122,7 +127,8 @@ fn load_one(load: &Load<'_>, layer: &Layer, bounds: &Bounds) -> Result<Loaded, E
     }
     let _lock = load.store.lock_layer(layer_name(diff_id, load.map, You::default()).as_str())?;
     // Somebody else may have made it while we waited.
-    match known(load, diff_id)? {
+    let found = known(load, diff_id)?.map_or_else(|| super::shared::adopt(load, diff_id), |known| Ok(Some(known)))?;
+    match found {
         Some(loaded) => Ok(loaded),
         None => unpack(load, layer, bounds, Some(diff_id)),
     }
@@ -138,7 +144,7 @@ pub(crate) fn known(load: &Load<'_>, diff_id: &Digest) -> Result<Option<Loaded>,
         },
     };
     let name = layer_name(diff_id, load.map, you);
-    Ok(load.store.tree_facts(&name)?.map(|facts| Loaded { diff_id: diff_id.clone(), name, facts }))
+    Ok(load.store.tree_facts(&name)?.map(|facts| Loaded { diff_id: diff_id.clone(), name, cover: None, facts }))
 }
 
 /// Trees with the content of `diff_ids`, whoever owns the files in them as long as this map can read it; `None`: one is missing.
@@ -154,7 +160,7 @@ pub(crate) fn contents(store: &Store, ownership: super::Ownership, diff_ids: &[D
     }
     let loaded = |diff_id: &Digest| {
         let (name, facts) = found.get(&diff_id.to_string())?.clone();
-        Some(Loaded { diff_id: diff_id.clone(), name, facts })
+        Some(Loaded { diff_id: diff_id.clone(), name, cover: None, facts })
     };
     Ok(diff_ids.iter().map(loaded).collect())
 }
@@ -192,7 +198,7 @@ fn unpack(load: &Load<'_>, layer: &Layer, bounds: &Bounds, expected: Option<&Dig
     facts.owners = OwnerMap::describe(load.map.ownership, you);
     load.store.write(&ids_path(&diff_id), &crate::store::to_json(&ids))?;
     tree.publish(&name, &mut facts)?;
-    Ok(Loaded { diff_id, name, facts })
+    Ok(Loaded { diff_id, name, cover: None, facts })
 }
 
 /// Runs both halves of the pipe over one blob.

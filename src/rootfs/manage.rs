@@ -43,7 +43,7 @@ pub fn images(store: &Store) -> Result<Vec<ImageRecord>, Error> {
 }
 
 /// Names, each with the image that it stands for now.
-fn references(store: &Store) -> Result<Vec<ReferenceRecord>, Error> {
+pub(super) fn references(store: &Store) -> Result<Vec<ReferenceRecord>, Error> {
     let mut list = Vec::new();
     for name in store.list("references")? {
         let bytes = store.read(&format!("references/{name}"))?.unwrap_or_default();
@@ -135,15 +135,37 @@ fn empty_trash(store: &Store, ownership: Ownership) -> Result<(), Error> {
     super::sweep(&store.path().join("trash"), ownership)
 }
 
-/// Removes layers, blobs and records that no image refers to; with `all` every image that no sandbox uses.
-pub fn prune(store: &Store, all: bool, ownership: Ownership) -> Result<Removed, Error> {
+/// From here on `names` stand for the image too, on its platform, whatever they stood for before.
+pub fn tag(store: &Store, wanted: &str, image: &ImageRecord, platform: &Platform, names: &[Reference]) -> Result<(), Error> {
+    let _lock = store.begin_load()?;
+    let index = index_of(store, wanted, image)?;
+    names.iter().try_for_each(|name| {
+        let record = ReferenceRecord { reference: name.to_string(), digest: image.digest.clone(), index: index.clone() };
+        record::put_reference(store, platform, &record)
+    })
+}
+
+/// Which images a removal takes besides what belongs to none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prune {
+    /// None.
+    Unreferenced,
+    /// Those that came into the store before a time, in seconds since 1970.
+    Before(u64),
+    All,
+}
+
+/// Removes layers, blobs and records that no image refers to, and of the images what `which` says, but for those that a sandbox uses.
+pub fn prune(store: &Store, which: Prune, ownership: Ownership) -> Result<Removed, Error> {
     let lock = store.begin_removal()?;
     let mut removed = Removed::default();
-    for image in images(store)? {
-        if !all {
-            continue;
-        }
-        match forget(store, &image)? {
+    let doomed = |image: &ImageRecord| match which {
+        Prune::Unreferenced => false,
+        Prune::Before(time) => image.loaded < time,
+        Prune::All => true,
+    };
+    for image in images(store)?.iter().filter(|image| doomed(image)) {
+        match forget(store, image)? {
             true => removed.images += 1,
             false => removed.in_use += 1,
         }

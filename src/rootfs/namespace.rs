@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, WaitIdOptions};
+use rustix::process::{Pid, Signal, WaitIdOptions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,31 @@ pub(crate) fn in_range<T: Serialize + DeserializeOwned>(
     gids: SubRange,
     work: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Error> {
+    in_namespace(work, |child| {
+        let uid = rustix::process::geteuid().as_raw();
+        let gid = rustix::process::getegid().as_raw();
+        Ok(write_maps_with_programs(child, &extents(uids, uid), &extents(gids, gid))?)
+    })
+}
+
+/// Runs `work` in a child in which the caller is root of its own files, whatever their modes. The process must have one thread.
+pub(crate) fn as_owner<T: Serialize + DeserializeOwned>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    in_namespace(work, |child| {
+        let write = |name: &str, text: String| {
+            let path = format!("/proc/{}/{name}", child.as_raw_nonzero());
+            std::fs::write(&path, text).map_err(|source| Error::Open { path, source })
+        };
+        // user_namespaces(7): without the right to set ids, groups first.
+        write("setgroups", "deny".into())?;
+        write("uid_map", format!("0 {} 1\n", rustix::process::geteuid().as_raw()))?;
+        write("gid_map", format!("0 {} 1\n", rustix::process::getegid().as_raw()))
+    })
+}
+
+fn in_namespace<T: Serialize + DeserializeOwned>(
+    work: impl FnOnce() -> Result<T, Error>,
+    map: impl FnOnce(Pid) -> Result<(), Error>,
+) -> Result<T, Error> {
     let failed = |act| move |errno: rustix::io::Errno| Error::Namespace { act, source: errno.into() };
     let (go, start) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("prepare"))?;
     let (result, answer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("prepare"))?;
@@ -38,9 +63,7 @@ pub(crate) fn in_range<T: Serialize + DeserializeOwned>(
         }
         Forked::Parent { child, pidfd } => {
             drop((go, answer));
-            let uid = rustix::process::geteuid().as_raw();
-            let gid = rustix::process::getegid().as_raw();
-            let mapped = write_maps_with_programs(child, &extents(uids, uid), &extents(gids, gid));
+            let mapped = map(child);
             if mapped.is_ok() {
                 // A child that is gone is seen below.
                 let _ = rustix::io::write(&start, b"!");

@@ -36,11 +36,16 @@ pub struct Request<'a> {
     pub locked: Option<&'a str>,
     /// Whether blobs of layers are kept as they came, beside their trees; those that the store has are then read again.
     pub keep_blobs: bool,
+    /// Published stores, in which a name is looked for that this store does not have. Called for such a name alone.
+    pub stores: Option<&'a Stores<'a>>,
     /// How the repository of a reference is reached; absent: no registry is asked. Called where the store does not do, never for an image
     /// that is ready.
     pub registry: Option<&'a Registries<'a>>,
     pub progress: Option<&'a (dyn Fn(Progress<'_>) + Sync)>,
 }
+
+/// Directories of published stores, in the order in which they are looked through.
+pub type Stores<'a> = dyn Fn() -> Result<Vec<PathBuf>, Error> + Sync + 'a;
 
 /// Reaches the repository of a reference.
 pub type Registries<'a> = dyn Fn(&Reference) -> Result<Arc<dyn Remote>, image::Error> + 'a;
@@ -229,7 +234,12 @@ impl Unpacked {
 fn load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
     // What is asked of a registry goes into the store on its way, and so do blobs that are kept.
     let early = (request.keep_blobs || matches!(request.source, ImageSource::Registry(_))).then(|| store.begin_load()).transpose()?;
-    let mut image = open(store, request)?;
+    let shared = super::shared::of(store, request)?;
+    let mut image = match &shared {
+        Some((place, digest)) => super::shared::open(store, request, place, digest)?,
+        None => open(store, request)?,
+    };
+    let place = shared.as_ref().map(|(place, _)| place.as_path());
     if image.layers.is_empty() {
         return Err(Error::NoLayers);
     }
@@ -238,7 +248,7 @@ fn load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
     }
     let spec = spec(&image.config, request.user)?;
     let lock = early.map_or_else(|| store.begin_load(), Ok)?;
-    let work = || unpack(store, request, &image, &spec);
+    let work = || unpack(store, request, &image, place, &spec);
     let unpacked = match request.ownership {
         Ownership::Single => work()?,
         Ownership::Range { uids, gids } => in_range(uids, gids, || {
@@ -247,16 +257,16 @@ fn load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
         })?,
     };
     complete(&mut image, &unpacked.loaded);
-    let digest = keep(store, request, &image, &unpacked.loaded)?;
+    let digest = keep(store, request, &image, place, &unpacked.loaded)?;
     Ok(Prepared { notes: notes(&unpacked.loaded), ..unpacked.prepared(digest, image.config) })
 }
 
 /// Unpacks for whom the user is thought to be; where the image's files say something else, the layers for which that makes a
 /// difference are made again. Those are few: a layer in which neither id occurs is the same for everybody.
-fn unpack(store: &Store, request: &Request<'_>, image: &Image, spec: &UserSpec) -> Result<Unpacked, Error> {
+fn unpack(store: &Store, request: &Request<'_>, image: &Image, shared: Option<&Path>, spec: &UserSpec) -> Result<Unpacked, Error> {
     let mut you = guess(spec);
     loop {
-        let load = Load { store, map: OwnerMap { ownership: request.ownership, you }, progress: request.progress };
+        let load = Load { store, map: OwnerMap { ownership: request.ownership, you }, shared, progress: request.progress };
         let loaded = load_all(&load, &image.layers)?;
         let user = resolve_user(store, spec, &loaded)?;
         // The files do not change with their owners, so the second round agrees with itself.
@@ -333,11 +343,11 @@ fn synthetic_manifest(image: &Image, loaded: &[Loaded]) -> Vec<u8> {
 /// The names of a stack, lowest first; what an opaque root hides is left out, since overlayfs does not look for one there.
 fn names(loaded: &[Loaded]) -> Vec<LayerName> {
     let first = loaded.iter().rposition(|layer| layer.facts.opaque_root).unwrap_or(0);
-    loaded[first.min(loaded.len())..].iter().map(|layer| layer.name.clone()).collect()
+    loaded[first.min(loaded.len())..].iter().flat_map(|layer| std::iter::once(&layer.name).chain(&layer.cover)).cloned().collect()
 }
 
 fn root(loaded: &[Loaded]) -> Option<LayerName> {
-    loaded.iter().rfind(|layer| layer.facts.has_root).map(|layer| layer.name.clone())
+    loaded.iter().rfind(|layer| layer.facts.has_root).map(|layer| layer.cover.as_ref().unwrap_or(&layer.name).clone())
 }
 
 fn resolve_user(store: &Store, spec: &UserSpec, loaded: &[Loaded]) -> Result<ResolvedUser, Error> {
@@ -345,7 +355,7 @@ fn resolve_user(store: &Store, spec: &UserSpec, loaded: &[Loaded]) -> Result<Res
 }
 
 /// Keeps documents and records. The trees are on the disk before a record calls them whole.
-fn keep(store: &Store, request: &Request<'_>, image: &Image, loaded: &[Loaded]) -> Result<Digest, Error> {
+fn keep(store: &Store, request: &Request<'_>, image: &Image, shared: Option<&Path>, loaded: &[Loaded]) -> Result<Digest, Error> {
     let manifest = image.manifest.as_deref().unwrap_or_default();
     let digest = image.digest.clone().unwrap_or_else(|| Digest::of(manifest));
     let config_digest = Digest::of(&image.config_bytes);
@@ -360,15 +370,19 @@ fn keep(store: &Store, request: &Request<'_>, image: &Image, loaded: &[Loaded]) 
             store.put_facts(&layer.name, &TreeFacts { boot: None, ..layer.facts.clone() })?;
         }
     }
+    // A start that unpacks what the store knows for another map or user has not brought the image.
+    let fresh = request.names.is_some() || request.pull == Pull::Always;
+    let before = ImageRecord::read(store, &digest)?.filter(|_| !fresh);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let record = ImageRecord {
         digest: digest.clone(),
         config_digest: Some(config_digest),
         names: Vec::new(),
-        source: describe(request.source),
+        source: before.as_ref().map_or_else(|| source(request, shared), |before| before.source.clone()),
         platform: request.platform.to_string(),
         diff_ids: image.config.diff_ids.clone(),
         size: loaded.iter().map(|layer| layer.facts.bytes).sum(),
-        loaded: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        loaded: before.map_or(now, |before| before.loaded),
     };
     record.write(store)?;
     keep_names(store, request, &digest, image)?;
@@ -386,6 +400,11 @@ fn keep_names(store: &Store, request: &Request<'_>, digest: &Digest, image: &Ima
         record::put_reference(store, request.platform, &record)?;
     }
     Ok(())
+}
+
+/// Where an image was found, for people and for a push.
+fn source(request: &Request<'_>, shared: Option<&Path>) -> String {
+    shared.map_or_else(|| describe(request.source), |place| format!("{} in {}", describe(request.source), place.display()))
 }
 
 /// A source in the words of the profile.

@@ -79,10 +79,18 @@ pub(crate) fn key(store: &Store, request: &Request<'_>) -> Result<Option<Vec<u8>
         ImageSource::Registry(text) => {
             let reference: Reference = text.parse()?;
             // The digest is part of the key: where a tag moves, what was prepared for it is not found any more.
-            let Some(known) = read_reference(store, &reference, request.platform)? else { return Ok(None) };
+            let (digest, place) = match read_reference(store, &reference, request.platform)? {
+                Some(known) => (known.digest, String::new()),
+                // Looked up there each time: what is published anew is seen at once.
+                None => match super::shared::find(request, &reference)? {
+                    Some((place, digest)) => (digest, place.display().to_string()),
+                    None => return Ok(None),
+                },
+            };
             key.extend_from_slice(b"registry\n");
             push(&mut key, text);
-            push(&mut key, &known.digest.to_string());
+            push(&mut key, &digest.to_string());
+            push(&mut key, &place);
         }
         ImageSource::Rootfs { .. } | ImageSource::Host => return Ok(None),
     }
@@ -232,7 +240,7 @@ pub(crate) struct ReferenceRecord {
     pub index: Option<Digest>,
 }
 
-fn reference_path(reference: &Reference, platform: &Platform) -> String {
+pub(super) fn reference_path(reference: &Reference, platform: &Platform) -> String {
     format!("references/{}.json", Digest::of(format!("{reference} {platform}").as_bytes()).hex())
 }
 

@@ -48,7 +48,8 @@ impl Stack {
             rustix::fs::openat(
                 layers.as_fd(),
                 name.as_str(),
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                // A published layer is a link of ours.
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
                 Mode::empty(),
             )
             .map_err(|errno| Error::Open { path: format!("layer {}", name.as_str()), source: errno.into() })

@@ -135,6 +135,7 @@ fn prepare_source(store: &Store, source: &ImageSource) -> Result<Prepared, Error
             names: None,
             locked: None,
             keep_blobs: false,
+            stores: None,
             registry: None,
             progress: None,
         },

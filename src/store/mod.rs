@@ -216,6 +216,23 @@ impl Store {
         Ok(Some((file, u64::try_from(stat.st_size).unwrap_or(0))))
     }
 
+    /// Every blob's digest, and its bytes.
+    pub fn blob_sizes(&self) -> Result<Vec<(String, u64)>, Error> {
+        let mut sizes = Vec::new();
+        for algorithm in ["sha256", "sha512"] {
+            for hex in self.list(&format!("blobs/{algorithm}"))? {
+                let name = format!("blobs/{algorithm}/{hex}");
+                match rustix::fs::statat(&self.directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => sizes.push((format!("{algorithm}:{hex}"), u64::try_from(stat.st_size).unwrap_or(0))),
+                    // Another hamper has removed it.
+                    Err(Errno::NOENT) => {}
+                    Err(errno) => return Err(self.error("stat", &name, errno)),
+                }
+            }
+        }
+        Ok(sizes)
+    }
+
     /// A blob that comes in pieces.
     pub fn new_blob(&self) -> Result<PendingBlob<'_>, Error> {
         let temporary = format!("blobs/sha256/{}", temporary_name());

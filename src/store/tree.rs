@@ -60,6 +60,9 @@ pub struct TreeFacts {
     /// Extended attributes that were left out, `security.capability` among them.
     pub dropped_xattrs: u64,
     pub capabilities: u64,
+    /// Of a published tree: a hash over all that a reader sees in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tree: Option<String>,
     /// The boot in which the tree was made and not yet synced; absent: it survives a power loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
@@ -103,6 +106,32 @@ impl Store {
     /// Writes what is known about a tree.
     pub fn put_facts(&self, name: &LayerName, facts: &TreeFacts) -> Result<(), Error> {
         self.write(&format!("layers/{}.json", name.as_str()), &to_json(facts))
+    }
+
+    /// The sidecar of owners of a tree; empty where all are root's.
+    pub(crate) fn read_sidecar(&self, name: &LayerName) -> Result<Vec<u8>, Error> {
+        let path = self.path.join(format!("layers/{}.owners", name.as_str()));
+        match std::fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other.map_err(|source| Error::Io { act: "read", path, source }),
+        }
+    }
+
+    /// A layer whose files lie in another store: a link in its place.
+    pub(crate) fn link_tree(&self, name: &LayerName, target: &std::path::Path, facts: &TreeFacts) -> Result<(), Error> {
+        let path = format!("layers/{}", name.as_str());
+        let failed = |errno| self.error("make", &path, errno);
+        match rustix::fs::symlinkat(target, self.directory(), &path) {
+            Ok(()) => {}
+            // One without facts, or of another hamper that was faster.
+            Err(Errno::EXIST) => {
+                let aside = format!("layers/{}", temporary_name());
+                rustix::fs::symlinkat(target, self.directory(), &aside).map_err(failed)?;
+                rustix::fs::renameat(self.directory(), &aside, self.directory(), &path).map_err(failed)?;
+            }
+            Err(errno) => return Err(failed(errno)),
+        }
+        self.put_facts(name, facts)
     }
 
     /// Begins a tree under a temporary name. `owner`: the ids that its files are made with, inside a user namespace.

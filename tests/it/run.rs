@@ -135,8 +135,10 @@ fn the_last_word_on_a_variable_wins() {
     }
     assert!(!out.stdout.contains("LEAK="), "{}", out.stdout);
     // What --env-file names comes after what the profile names.
+    crate::support::tick();
     env.file("c.env", "B=third\n");
     env.run_profile().args(["--env-file", "c.env"]).probe("env").code(0).line("B=third");
+    crate::support::tick();
     env.file("c.env", "no equals sign\n");
     env.run_profile().args(["--env-file", "c.env"]).probe("env").code(125).told(&["c.env:1"]);
 }

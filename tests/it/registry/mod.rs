@@ -5,9 +5,11 @@ mod faults;
 mod faulty;
 mod lock;
 mod progress;
+mod published;
 mod pull;
 mod push;
 mod server;
+mod store;
 
 use crate::support::{TestEnv, images};
 

@@ -24,6 +24,20 @@ pub struct Hamper {
     measured: Option<PathBuf>,
 }
 
+/// A binary that a test has just copied is busy for as long as a process that another test is starting has it open from before its execve.
+fn start(command: &mut Command) -> std::process::Child {
+    let mut started = command.spawn();
+    let busy = |started: &std::io::Result<_>| matches!(started, Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy);
+    for _ in 0..50 {
+        if !busy(&started) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        started = command.spawn();
+    }
+    started.expect("start")
+}
+
 impl Hamper {
     pub fn new(program: PathBuf, root: PathBuf) -> Self {
         let mut command = Command::new(&program);
@@ -126,7 +140,7 @@ impl Hamper {
     pub fn spawn(mut self) -> Child {
         self.ready();
         let command = self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Child { child: command.spawn().expect("start"), limit: self.limit }
+        Child { child: start(command), limit: self.limit }
     }
 
     /// Runs it to its end.

@@ -1,0 +1,237 @@
+//! Published stores: many read what one has written, nothing is copied, nothing is taken unseen.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{kept, layout};
+use crate::require;
+use crate::support::{Hamper, Seen, TestEnv, has_image, maps, subuid};
+
+fn hamper(env: &TestEnv, arguments: &[&str]) -> Seen {
+    env.hamper([&["image", "--map", "single"], arguments].concat()).output().any()
+}
+
+/// A name that no registry answers to.
+const NAME: &str = "localhost:1/team/tool:1";
+
+/// Publishes a test image as [`NAME`].
+fn publish(env: &TestEnv, image: &str) -> PathBuf {
+    let directory = env.root().join("published");
+    hamper(env, &["load", &layout(image), "--name", NAME]).code(0);
+    hamper(env, &["publish", &directory.display().to_string(), NAME]).code(0).told(&["HAMPER_STORES="]);
+    directory
+}
+
+/// Runs a command where the ids of the range are, and the caller is root.
+fn in_range(env: &TestEnv, command: &[&str]) {
+    env.program("unshare", [&["--map-auto", "--map-root-user"], command].concat()).output().code(0);
+}
+
+/// Gives a published store to somebody else.
+fn give_away(env: &TestEnv, directory: &Path) {
+    in_range(env, &["chown", "-R", "7:7", &directory.display().to_string()]);
+}
+
+fn take_back(env: &TestEnv, directory: &Path) {
+    in_range(env, &["chown", "-R", "0:0", &directory.display().to_string()]);
+}
+
+/// KiB of a store's layers.
+fn room(env: &TestEnv) -> u64 {
+    let layers = env.store().join("layers").display().to_string();
+    let out = env.program("unshare", ["--map-auto", "--map-root-user", "du", "-sk", &layers]).output().ok();
+    out.split('\t').next().expect("size").parse().expect("KiB")
+}
+
+/// A run of the published image by another user.
+fn run(env: &TestEnv, directory: &Path) -> Hamper {
+    env.run(NAME).env("HAMPER_STORES", directory).args(["--entrypoint", ""])
+}
+
+fn sh(env: &TestEnv, directory: &Path, map: &str, script: &str) -> Seen {
+    run(env, directory).map(map).payload(["sh", "-c", script]).output().any()
+}
+
+#[test]
+fn what_somebody_published_runs_without_a_copy() {
+    require!(subuid().is_some() && has_image("debian"), "a range of ids and the test images");
+    let admin = TestEnv::alone();
+    let directory = publish(&admin, "debian");
+    give_away(&admin, &directory);
+    for map in maps() {
+        let env = TestEnv::alone();
+        let out =
+            sh(&env, &directory, map, "cat /etc/debian_version; stat -c '%a %n' / /root /tmp /etc /etc/shadow /var/mail /usr/bin/env");
+        let out = out.code(0).stdout;
+        let wanted = TestEnv::alone();
+        let own = wanted.run(&layout("debian")).map(map).args(["--entrypoint", ""]);
+        let own =
+            own.payload(["sh", "-c", "cat /etc/debian_version; stat -c '%a %n' / /root /tmp /etc /etc/shadow /var/mail /usr/bin/env"]);
+        assert_eq!(out, own.output().ok(), "{map}");
+        // No file of the image is in the user's store, but for the few that others may not read there.
+        let (bytes, control) = (room(&env), room(&wanted));
+        assert!(bytes < control / 4, "{bytes} KiB, of {control}");
+        // What is made, replaced and removed stays in the sandbox; the second run begins anew.
+        let script = "echo new >/etc/new && rm /usr/bin/env && sed -i s/root/toor/ /etc/passwd && grep -q toor /etc/passwd && mkdir /usr/lib/x \
+                      && rm -r /usr/share/doc && echo x >/var/cache/x && ! ls /usr/bin/env";
+        sh(&env, &directory, map, script).code(0);
+        sh(&env, &directory, map, "[ ! -e /etc/new ] && [ -e /usr/bin/env ] && [ -d /usr/share/doc ] && ! grep -q toor /etc/passwd")
+            .code(0);
+        // It lies there with a modest mode.
+        let open =
+            env.program("find", [&directory.display().to_string(), "-perm", "/7022", "!", "-type", "l"].map(|one| one)).output().ok();
+        assert_eq!(open, "", "writable by others, or with a setuid bit");
+    }
+    take_back(&admin, &directory);
+}
+
+#[test]
+fn forty_users_start_at_once() {
+    require!(subuid().is_some(), "a range of ids");
+    let admin = TestEnv::alone();
+    let directory = publish(&admin, "busybox");
+    give_away(&admin, &directory);
+    let users: Vec<TestEnv> = (0..40).map(|_| TestEnv::alone()).collect();
+    for users in users.chunks(10) {
+        let running: Vec<_> =
+            users.iter().map(|env| run(env, &directory).map("single").payload(["sh", "-c", "echo x >/x; exit 4"]).spawn()).collect();
+        for one in running {
+            one.output().code(4);
+        }
+    }
+    // They have written nothing there.
+    let newer = admin.program(
+        "find",
+        [&directory.display().to_string(), "-newer", &directory.join("hamper-store").display().to_string(), "-name", "*lock*"],
+    );
+    assert_eq!(newer.output().ok(), "");
+    for env in &users {
+        assert!(kept(env, "layers").iter().any(|name| env.store().join("layers").join(name).is_symlink()));
+    }
+    take_back(&admin, &directory);
+}
+
+#[test]
+fn layers_lie_over_each_other_as_ever() {
+    require!(subuid().is_some() && has_image("whiteouts"), "a range of ids and the test images");
+    for image in ["whiteouts", "layers8", "buildah-multistage"] {
+        let (admin, env, own) = (TestEnv::alone(), TestEnv::alone(), TestEnv::alone());
+        let directory = publish(&admin, image);
+        give_away(&admin, &directory);
+        let script = "cd / && { find . -xdev -type f -exec md5sum {} \\;; find . -xdev; } | grep -v '^./\\(proc\\|sys\\|dev\\|var/tmp\\)' | sort | md5sum; \
+                      find / -xdev -type f | wc -l";
+        let seen = sh(&env, &directory, "single", script).code(0).stdout;
+        let wanted =
+            own.run(&layout(image)).map("single").args(["--entrypoint", ""]).payload(["sh", "-c", script]).output().any().code(0).stdout;
+        assert_eq!(seen, wanted, "{image}");
+        take_back(&admin, &directory);
+    }
+}
+
+#[test]
+fn each_tree_is_verified_before_it_is_used() {
+    let admin = TestEnv::alone();
+    let directory = publish(&admin, "busybox");
+    let (early, late) = (TestEnv::alone(), TestEnv::alone());
+    sh(&early, &directory, "single", "exit 4").code(4);
+    let tree = fs::read_dir(directory.join("layers"))
+        .expect("layers")
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.is_dir())
+        .expect("a tree");
+    let file = tree.join("bin/busybox");
+    let mut bytes = fs::read(&file).expect("file");
+    let times = fs::metadata(&file).expect("file").modified().expect("time");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&file, &bytes).expect("file");
+    // The time is what it was; only the content is not.
+    fs::File::options().write(true).open(&file).expect("file").set_modified(times).expect("time");
+    sh(&late, &directory, "single", "exit 4").code(125).told(&["was published with", "hint: "]);
+    assert!(kept(&late, "layers").iter().all(|name| name.ends_with(".owners")), "{:?}", kept(&late, "layers"));
+    // A file more, a mode, a document: each is seen.
+    bytes[last] ^= 1;
+    fs::write(&file, &bytes).expect("file");
+    fs::File::options().write(true).open(&file).expect("file").set_modified(times).expect("time");
+    let directory_time = fs::metadata(tree.join("bin")).expect("directory").modified().expect("time");
+    fs::write(tree.join("bin/zz-more"), "x").expect("file");
+    fs::File::open(tree.join("bin")).expect("directory").set_modified(directory_time).expect("time");
+    sh(&late, &directory, "single", "exit 4").code(125).told(&["was published with"]);
+    fs::remove_file(tree.join("bin/zz-more")).expect("file");
+    fs::File::open(tree.join("bin")).expect("directory").set_modified(directory_time).expect("time");
+    // The control: as it was, it runs.
+    sh(&late, &directory, "single", "exit 4").code(4);
+    let blobs = fs::read_dir(directory.join("blobs/sha256")).expect("blobs").flatten().map(|entry| entry.path());
+    for blob in blobs {
+        let text = fs::read_to_string(&blob).expect("document");
+        fs::write(&blob, text.replace("sha256", "sha255")).expect("document");
+        sh(&TestEnv::alone(), &directory, "single", "exit 4").code(125);
+        fs::write(&blob, text).expect("document");
+    }
+}
+
+#[test]
+fn what_is_published_anew_is_seen_at_once() {
+    require!(has_image("layers8"), "the test images");
+    let (admin, env) = (TestEnv::alone(), TestEnv::alone());
+    let directory = publish(&admin, "busybox");
+    let tell = |env: &TestEnv| -> Value {
+        let report = env.root().join("report.json");
+        run(env, &directory).map("single").args(["--report", &report.display().to_string()]).payload(["sh", "-c", "ls /"]).output().code(0);
+        serde_json::from_slice(&fs::read(report).expect("report")).expect("JSON")
+    };
+    let before = sh(&env, &directory, "single", "echo /*").code(0).stdout;
+    publish(&admin, "layers8");
+    let after = sh(&env, &directory, "single", "echo /*").code(0).stdout;
+    assert_ne!(before, after);
+    let _ = tell(&env);
+    // Nothing is published twice, and a name that this store knows itself stays what it is here.
+    hamper(&admin, &["publish", &directory.display().to_string(), NAME]).code(0).told(&[]);
+    hamper(&env, &["load", &layout("busybox"), "--name", NAME]).code(0);
+    assert_eq!(sh(&env, &directory, "single", "echo /*").code(0).stdout, before);
+    hamper(&env, &["rm", NAME]).code(0);
+    assert_eq!(sh(&env, &directory, "single", "echo /*").code(0).stdout, after);
+    // What is not published is asked for as ever.
+    env.run("localhost:1/other:1")
+        .env("HAMPER_STORES", &directory)
+        .args(["--offline"])
+        .probe("exit 4")
+        .code(125)
+        .told(&["not in the store"]);
+}
+
+#[test]
+fn stores_that_cannot_be_trusted_or_read_are_refused() {
+    let (admin, env) = (TestEnv::alone(), TestEnv::alone());
+    let directory = publish(&admin, "busybox");
+    let refused = |list: &str, words: &[&str]| {
+        let _ = env.run(NAME).env("HAMPER_STORES", list).args(["--offline"]).probe("exit 4").code(125).told(words);
+    };
+    let text = directory.display().to_string();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).expect("mode");
+    refused(&text, &["can be written by others", "hint: "]);
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("mode");
+    refused("relative", &["HAMPER_STORES", "is no absolute path"]);
+    refused(&admin.home().display().to_string(), &["is no published store"]);
+    refused("/nowhere/at/all", &["/nowhere/at/all", "No such file"]);
+    refused("", &["not in the store"]);
+    fs::write(directory.join("hamper-store"), "2\n").expect("version");
+    refused(&text, &["another version"]);
+    fs::write(directory.join("hamper-store"), "1\n").expect("version");
+    // By the settings as well; the variable stands for them.
+    fs::create_dir_all(env.config().join("hamper")).expect("directory");
+    fs::write(env.config().join("hamper/settings.toml"), format!("stores = [\"{text}\"]\n")).expect("settings");
+    let plain = |env: &TestEnv| env.run(NAME).map("single").args(["--offline", "--entrypoint", ""]).payload(["sh", "-c", "exit 4"]);
+    plain(&env).output().code(4);
+    let _ = plain(&env).env("HAMPER_STORES", "").output().code(125).told(&["not in the store"]);
+    fs::write(env.config().join("hamper/settings.toml"), "stroes = []\n").expect("settings");
+    let _ = plain(&TestEnv::alone()).env("XDG_CONFIG_HOME", env.config()).output().code(125).told(&["settings.toml", "stroes"]);
+    // A directory that is something else is not published into.
+    let other = admin.directory("other");
+    fs::write(other.join("file"), "x").expect("file");
+    hamper(&admin, &["publish", &other.display().to_string(), NAME]).code(1).told(&["is no published store"]);
+}

@@ -1,0 +1,224 @@
+//! What is done with images of the store: names, history, room, archives, removal by age.
+
+use serde_json::Value;
+
+use super::{kept, layers, layout, skopeo};
+use crate::require;
+use crate::support::{Seen, TestEnv, has_image, images};
+
+fn hamper(env: &TestEnv, arguments: &[&str]) -> Seen {
+    env.hamper([&["image", "--map", "single"], arguments].concat()).output().any()
+}
+
+fn json(seen: Seen) -> Value {
+    serde_json::from_str(&seen.code(0).stdout).expect("JSON")
+}
+
+/// The digest of the image that a name stands for.
+fn digest(env: &TestEnv, name: &str) -> String {
+    json(hamper(env, &["inspect", name]))["image"]["digest"].as_str().expect("digest").to_owned()
+}
+
+#[test]
+fn a_name_that_was_given_is_as_good_as_any() {
+    let env = TestEnv::alone();
+    hamper(&env, &["load", &layout("busybox"), "--name", "b:1"]).code(0);
+    hamper(&env, &["tag", "b:1", "localhost:1/other/b:2", "c"]).code(0).silent();
+    let first = digest(&env, "b:1");
+    for name in ["localhost:1/other/b:2", "c:latest", "docker.io/library/c:latest"] {
+        assert_eq!(digest(&env, name), first);
+        env.run(name).map("single").args(["--offline"]).probe("exit 4").code(4);
+    }
+    hamper(&env, &["rm", "b:1"]).code(0);
+    env.run("c:latest").map("single").args(["--offline"]).probe("exit 4").code(4);
+    // A name moves from one image to another.
+    hamper(&env, &["load", &layout("debian"), "--name", "d:1"]).code(0);
+    hamper(&env, &["tag", "d:1", "c"]).code(0);
+    assert_eq!(digest(&env, "c"), digest(&env, "d:1"));
+    assert_eq!(digest(&env, "localhost:1/other/b:2"), first);
+    hamper(&env, &["tag", "none:1", "x"]).code(1).told(&["none:1"]);
+    hamper(&env, &["tag", "c", &format!("x@{first}")]).code(2).told(&["a name has no digest"]);
+    hamper(&env, &["tag", "c", "UPPER"]).code(2).told(&["UPPER"]);
+}
+
+#[test]
+fn history_and_room_are_what_other_tools_say() {
+    require!(has_image("node14"), "the test images");
+    let env = TestEnv::alone();
+    hamper(&env, &["load", &layout("node14"), "--name", "n:1"]).code(0);
+    let steps = json(hamper(&env, &["history", "n:1", "--json"]));
+    let steps = steps.as_array().expect("list");
+    // Newest first; skopeo has them oldest first.
+    let config: Value = serde_json::from_str(&skopeo(&env, ["inspect", "--config", &layout("node14")])).expect("config");
+    let wanted = config["history"].as_array().expect("history");
+    assert!(wanted.len() > 1);
+    let by = |list: &[Value]| list.iter().map(|one| one["created_by"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>();
+    assert_eq!(by(steps), by(wanted).into_iter().rev().collect::<Vec<_>>());
+    let mut made: Vec<&str> = steps.iter().filter_map(|one| one["diff_id"].as_str()).collect();
+    made.reverse();
+    let diff_ids: Vec<&str> = config["rootfs"]["diff_ids"].as_array().expect("list").iter().filter_map(Value::as_str).collect();
+    assert_eq!(made, diff_ids);
+    let table = hamper(&env, &["history", "n:1"]).code(0).stdout;
+    assert_eq!(table.lines().count(), steps.len() + 1, "{table}");
+
+    // Debian is the lowest layer of both.
+    hamper(&env, &["load", &layout("debian"), "--name", "d:1"]).code(0);
+    let du = json(hamper(&env, &["du", "--json"]));
+    let of = |name: &str, key: &str| {
+        let all = du["images"].as_array().expect("images").iter();
+        all.clone().find(|one| one["names"][0].as_str().is_some_and(|found| found.ends_with(name))).expect(name)[key]
+            .as_u64()
+            .expect("bytes")
+    };
+    assert!(of("n:1", "size") > of("d:1", "size") && of("d:1", "size") > 20 << 20);
+    assert!(of("d:1", "unique") < 1 << 20, "all but its documents is node's too: {du}");
+    assert_eq!(of("n:1", "unique") + of("d:1", "size"), du["layers"].as_u64().expect("bytes") + du["blobs"].as_u64().expect("bytes"));
+    assert_eq!(du["unreferenced"], 0);
+    hamper(&env, &["du"]).code(0).told(&[]);
+    // What is of no image any more is what a prune removes.
+    let before = du["layers"].as_u64().expect("bytes");
+    hamper(&env, &["rm", "n:1"]).code(0);
+    let after = json(hamper(&env, &["du", "--json"]));
+    assert_eq!(after["unreferenced"], 0);
+    assert!(after["layers"].as_u64().expect("bytes") < before);
+}
+
+#[test]
+fn an_archive_is_what_other_tools_load() {
+    require!(has_image("node14-zstd"), "the test images");
+    let env = TestEnv::alone();
+    for image in ["node14", "node14-zstd", "busybox"] {
+        let name = format!("localhost/{image}:1");
+        hamper(&env, &["load", &layout(image), "--name", &name]).code(0);
+        let own = digest(&env, &name);
+        for kind in ["oci-archive", "docker-archive"] {
+            let target = format!("{kind}:{}", env.root().join(format!("{image}.{kind}")).display());
+            hamper(&env, &["save", &name, &target]).code(0);
+            // skopeo reads and verifies every byte of it.
+            let copy = format!("oci:{}:x", env.directory(&format!("{image}-{kind}")).display());
+            let source = if kind == "oci-archive" { format!("{target}:{name}") } else { target.clone() };
+            skopeo(&env, ["copy", "-q", &source, &copy]);
+            let config = |source: &str| skopeo(&env, ["inspect", "--config", "--raw", source]);
+            assert_eq!(config(&source), config(&layout(image)), "{target}");
+            if kind == "oci-archive" {
+                assert_eq!(skopeo(&env, ["inspect", "--format", "{{.Digest}}", &source]).trim(), own);
+            }
+            // And so does hamper, which finds the name in it.
+            let other = TestEnv::alone();
+            hamper(&other, &["load", &target]).code(0);
+            if kind == "oci-archive" {
+                assert_eq!(digest(&other, &name), own);
+            }
+            other.run(&name).map("single").args(["--offline", "--entrypoint", ""]).payload(["/bin/sh", "-c", "exit 4"]).output().code(4);
+        }
+    }
+    // Twice the same is the same.
+    let (one, two) = (env.root().join("one"), env.root().join("two"));
+    for path in [&one, &two] {
+        hamper(&env, &["save", "localhost/busybox:1", &format!("docker-archive:{}", path.display())]).code(0);
+    }
+    assert_eq!(std::fs::read(&one).expect("archive"), std::fs::read(&two).expect("archive"));
+    let piped = env.program("sh", ["-c", "\"$1\" image save localhost/busybox:1 docker-archive:- | cmp - \"$2\"", "sh"]);
+    piped.args([&crate::support::hamper().display().to_string(), &one.display().to_string()].map(String::as_str)).output().code(0);
+}
+
+#[test]
+fn podman_loads_both_archives() {
+    require!(has_image("debian"), "the test images");
+    let env = TestEnv::alone();
+    hamper(&env, &["load", &layout("busybox"), "--name", "localhost/b:1"]).code(0);
+    for (kind, root) in [("oci-archive", "p1"), ("docker-archive", "p2")] {
+        let path = env.root().join(format!("b.{kind}")).display().to_string();
+        hamper(&env, &["save", "localhost/b:1", &format!("{kind}:{path}")]).code(0);
+        let root = env.directory(root).display().to_string();
+        let podman = |arguments: &[&str]| {
+            env.program("podman", [&["--root", &root, "--runroot", &root, "--storage-driver", "vfs"], arguments].concat()).output().ok()
+        };
+        podman(&["load", "-q", "-i", &path]);
+        assert_eq!(podman(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).trim(), "localhost/b:1", "{kind}");
+        podman(&["unshare", "rm", "-rf", &root]);
+    }
+}
+
+#[test]
+fn an_archive_has_all_platforms_where_that_is_asked_for() {
+    require!(has_image("multi-arch"), "the test images");
+    let env = TestEnv::alone();
+    hamper(&env, &["load", &layout("multi-arch:latest"), "--name", "m:1"]).code(0);
+    let path = env.root().join("m.tar").display().to_string();
+    hamper(&env, &["save", "--all-platforms", "m:1", &format!("oci-archive:{path}")]).code(0);
+    let index: Value = serde_json::from_slice(&std::fs::read(images().join("multi-arch/index.json")).expect("index")).expect("index");
+    let whole = index["manifests"][0]["digest"].as_str().expect("digest");
+    let archive = env.program("tar", ["-xOf", &path, "index.json"]).output().ok();
+    assert_eq!(serde_json::from_str::<Value>(&archive).expect("index")["manifests"][0]["digest"], whole);
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let other = TestEnv::alone();
+        hamper(&other, &["load", "--platform", platform, &format!("oci-archive:{path}")]).code(0);
+    }
+    hamper(&env, &["save", "--all-platforms", "m:1", &format!("docker-archive:{path}")]).code(2).told(&["--all-platforms"]);
+}
+
+#[test]
+fn what_cannot_be_saved_leaves_no_archive() {
+    let env = TestEnv::alone();
+    let copy = env.directory("layout");
+    env.program("cp", ["-r", &format!("{}/.", images().join("busybox").display()), &copy.display().to_string()]).output().code(0);
+    hamper(&env, &["load", &format!("oci:{}", copy.display()), "--name", "b:1"]).code(0);
+    let path = env.directory("out").join("b.tar");
+    let target = format!("oci-archive:{}", path.display());
+    hamper(&env, &["save", "b:1", &target]).code(0);
+    let before = std::fs::read(&path).expect("archive");
+    // The layer has another byte in the middle, or is gone.
+    let hex = super::faulty::largest(&super::faulty::content("busybox")).0.rsplit(':').next().expect("digest").to_owned();
+    let blob = copy.join("blobs/sha256").join(&hex);
+    let mut bytes = std::fs::read(&blob).expect("blob");
+    bytes[5000] ^= 1;
+    std::fs::write(&blob, bytes).expect("write");
+    hamper(&env, &["save", "b:1", &target]).code(1).told(&[&hex, "expected"]);
+    std::fs::remove_dir_all(&copy).expect("remove");
+    hamper(&env, &["save", "b:1", &target]).code(1).told(&["is not kept as it came", "hint: ", "--keep-blobs"]);
+    assert_eq!(std::fs::read(&path).expect("archive"), before, "the archive that was there stays");
+    assert_eq!(std::fs::read_dir(path.parent().expect("directory")).expect("directory").count(), 1, "and nothing lies beside it");
+    for (target, word) in [("b.tar", "oci-archive:FILE"), ("oci-archive:", "oci-archive:FILE"), ("tar:x", "docker-archive:FILE")] {
+        hamper(&env, &["save", "b:1", target]).code(2).told(&[word]);
+    }
+    // Kept as it came, it needs nobody.
+    let keeps = TestEnv::alone();
+    let again = keeps.directory("layout").display().to_string();
+    keeps.program("cp", ["-r", &format!("{}/.", images().join("busybox").display()), &again]).output().code(0);
+    hamper(&keeps, &["load", "--keep-blobs", &format!("oci:{again}"), "--name", "b:1"]).code(0);
+    std::fs::remove_dir_all(&again).expect("remove");
+    let other = keeps.root().join("b.tar");
+    hamper(&keeps, &["save", "b:1", &format!("oci-archive:{}", other.display())]).code(0);
+    assert_eq!(std::fs::read(other).expect("archive"), before);
+}
+
+#[test]
+fn images_go_by_age_but_not_from_under_a_sandbox() {
+    require!(has_image("debian"), "the test images");
+    let env = TestEnv::alone();
+    for (image, name) in [("busybox", "old:1"), ("debian", "young:1"), ("layers8", "used:1")] {
+        hamper(&env, &["load", &layout(image), "--name", name]).code(0);
+    }
+    for name in ["old:1", "used:1"] {
+        let path = env.store().join(format!("images/{}.json", digest(&env, name).trim_start_matches("sha256:")));
+        let mut record: Value = serde_json::from_slice(&std::fs::read(&path).expect("record")).expect("record");
+        record["loaded"] = (record["loaded"].as_u64().expect("time") - 40 * 86_400).into();
+        std::fs::write(&path, record.to_string()).expect("record");
+    }
+    let (old, young) = (digest(&env, "old:1"), digest(&env, "young:1"));
+    let mut running =
+        env.run("used:1").map("single").args(["--offline", "--entrypoint", ""]).payload(["sh", "-c", "echo up; read x"]).spawn();
+    running.await_line("up");
+    assert_eq!(json(hamper(&env, &["prune", "--older-than", "50d", "--json"]))["images"], 0);
+    let removed = json(hamper(&env, &["prune", "--older-than", "30d", "--json"]));
+    assert_eq!((&removed["images"], &removed["in_use"]), (&1.into(), &1.into()), "{removed}");
+    hamper(&env, &["inspect", &old]).code(1);
+    hamper(&env, &["inspect", &young]).code(0);
+    running.signal(rustix::process::Signal::TERM);
+    let _ = running.output().any();
+    assert_eq!(json(hamper(&env, &["prune", "--older-than", "30d", "--json"]))["images"], 1);
+    assert!(layers(&env) > 0 && kept(&env, "images").len() == 1);
+    hamper(&env, &["prune", "--older-than", "soon"]).code(2).told(&["--older-than soon", "is no duration"]);
+    hamper(&env, &["prune", "--older-than", "1d", "--all"]).code(2);
+}
