@@ -241,6 +241,19 @@ fn a_repository_that_was_there_did_not_appear() {
 }
 
 #[test]
+fn names_that_a_payload_has_chosen_drive_no_terminal() {
+    let env = env();
+    repository(&env);
+    let run = |script: &str| env.hamper(["run"]).payload(["sh", "-c", script]).output().code(0);
+    run("mkdir -p \".git/worktrees/$(printf 'a\\033]0;title\\007\\nhamper: b')\"");
+    let seen = run("for tree in .git/worktrees/*; do touch \"$tree/commondir\"; done");
+    assert!(seen.stderr.contains("a\\u{1b}]0;title\\u{7}\\nhamper: b/commondir appeared"), "{}", seen.stderr);
+    assert!(!seen.stderr.contains(['\u{1b}', '\u{7}']), "{}", seen.stderr);
+    let again = run("true");
+    assert!(!again.stderr.contains(['\u{1b}', '\u{7}']), "{}", again.stderr);
+}
+
+#[test]
 fn a_name_that_is_no_text_is_guarded_as_it_is() {
     let env = env();
     repository(&env);
