@@ -273,3 +273,26 @@ fn a_name_that_is_no_text_is_guarded_as_it_is() {
     env.program("sh", ["-c", "rm -rf .git/hooks; echo > \".git/$(printf '\\377odd')\""]).output().code(0);
     run("true").code(0);
 }
+
+#[test]
+fn what_killed_runs_have_left_is_cleared_by_the_next_one() {
+    const KILLED: usize = 11;
+    for map in crate::support::maps() {
+        let env = TestEnv::alone();
+        env.run("busybox").map(map).sh("true").code(0);
+        let left = || {
+            let scratch = std::fs::read_dir(env.store()).expect("store").flatten().filter(|entry| entry.file_name() != "layers");
+            let slots = scratch.filter_map(|entry| std::fs::read_dir(entry.path()).ok()).flatten().flatten();
+            slots.filter(|slot| slot.path().join("u/big").exists()).count()
+        };
+        let script = "head -c 100000 /dev/zero > /big; echo ready; sleep 60";
+        let payload = || env.run("busybox").map(map).args(["--entrypoint", ""]).payload(["sh", "-c", script]);
+        let mut running: Vec<_> = (0..KILLED).map(|_| payload().spawn()).collect();
+        running.iter_mut().for_each(|child| drop(child.await_line("ready")));
+        drop(running);
+        // The control: nobody has cleared it yet.
+        assert_eq!(left(), KILLED, "{map}");
+        env.run("busybox").map(map).sh("true").code(0);
+        assert!(crate::support::within(20.0, || left() == 0), "{map}: {}", left());
+    }
+}
