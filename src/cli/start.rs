@@ -1,8 +1,10 @@
 //! What `run`, `shell` and `plan` have in common: everything from a profile to a plan that can be started.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, chmod, fstat};
+use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::error::CliError;
@@ -97,7 +99,16 @@ pub fn assemble(
             .and_then(|own| own.home.as_deref())
             .map(|home| opened.own(home).map(|source| plan::Home { source, work: None }))
             .transpose()?,
-        (HomeMode::Private, home) if home != "/" => Some(open_home(&state, image.image.home_is_empty, &mut opened)?),
+        (HomeMode::Private, home) if home != "/" => {
+            let upper = opened.fds.len();
+            let home = open_home(&state, image.image.home_is_empty, &mut opened)?;
+            opened.fds.get(upper).filter(|_| effects == Effects::All).map_or(Ok(()), reopen).map_err(|source| CliError::Io {
+                act: "restore the mode of",
+                path: state.directory.join("home/u"),
+                source: source.into(),
+            })?;
+            Some(home)
+        }
         _ => None,
     };
     let keep = (profile.root.mode == RootMode::Keep && !image.image.is_host()).then(|| state.keep(&image.digest, &host));
@@ -230,6 +241,20 @@ fn resources(
         make_directory(&layers)?;
     }
     Ok(Resources { layers, scratch, masks, seccomp, secrets, terminal, pipes, umask: profile_umask(profile), fault: fault() })
+}
+
+/// A payload may have closed its own home, `chmod 000 ~`: that is not for all the runs after it.
+fn reopen(home: &OwnedFd) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(fstat(home)?.st_mode);
+    if mode.contains(Mode::RWXU) {
+        return Ok(());
+    }
+    // fchmod(2) has no form for such a descriptor before Linux 6.6; its name in /proc leads to it and to nothing else.
+    match chmod(format!("/proc/self/fd/{}", home.as_raw_fd()), mode | Mode::RWXU) {
+        // Given away to another id of the range, by a payload with a capability for that: whoever needs it says so.
+        Err(Errno::PERM) => Ok(()),
+        result => result,
+    }
 }
 
 fn profile_umask(profile: &Profile) -> u32 {

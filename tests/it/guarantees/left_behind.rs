@@ -296,3 +296,20 @@ fn what_killed_runs_have_left_is_cleared_by_the_next_one() {
         assert!(crate::support::within(20.0, || left() == 0), "{map}: {}", left());
     }
 }
+
+#[test]
+fn a_home_that_a_payload_has_closed_is_open_for_the_next_run() {
+    let settings = crate::support::maps().into_iter().map(|map| format!("identity.map={map}")).chain(["isolation=landlock".to_owned()]);
+    for setting in settings {
+        let env = env();
+        let run = |script: &str| env.hamper(["run"]).set(&setting).payload(["sh", "-c", script]).output();
+        // The control: closed it is closed, for the run that has done it.
+        run("echo kept > ~/kept && chmod 000 ~ && ! cat ~/kept && ! touch ~/new").code(0);
+        assert_eq!(run("touch ~/new && cat ~/kept").code(0).stdout, "kept\n", "{setting}");
+    }
+    // With an overlay over what the image has there.
+    let env = TestEnv::new();
+    let run = |script: &str| env.run("debian").sh(script);
+    run("echo kept > ~/kept && chmod 000 ~ && ! cat ~/kept").code(0);
+    assert_eq!(run("touch ~/new && cat ~/kept").code(0).stdout, "kept\n");
+}
