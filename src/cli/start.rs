@@ -181,7 +181,9 @@ pub fn assemble(
     };
     // What nothing protects, nobody can lose; and all of it can be left changed.
     let watched = if rung { None } else { watched(&project) };
-    let appearing = appearing(&project);
+    // With paths of a repository to protect there was a look whether it is there.
+    let looked = profile.project.protect.iter().any(|path| path.starts_with(".git"));
+    let appearing = appearing(&project).map(|appearing| if looked { appearing } else { appearing.look() });
     let exposed = exposed(&project, &mounts, profile, rung);
     Ok(Assembled {
         plan,

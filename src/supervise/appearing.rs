@@ -32,10 +32,9 @@ pub struct Appearing {
 }
 
 impl Appearing {
-    /// Looks at `project`, which has a git repository, or is not known to have one.
+    /// Looks at `project`, which has a git repository or not.
     pub fn survey(project: &Path, repository: bool) -> Self {
         let path = |name: &&str| project.join(name);
-        let repository = repository || is_there(&project.join(REPOSITORY));
         let missing = match repository {
             true => IN_REPOSITORY.iter().map(path).filter(|path| !is_there(path)).collect(),
             false => vec![project.join(REPOSITORY)],
@@ -43,6 +42,13 @@ impl Appearing {
         let head = repository.then(|| project.join(HEAD)).filter(|head| is_there(head));
         let now = clock_gettime(ClockId::RealtimeCoarse);
         Self { project: project.to_owned(), began: (now.tv_sec, now.tv_nsec), missing, head, repository }
+    }
+
+    /// Where nobody has looked yet whether there is a repository.
+    #[must_use]
+    pub fn look(self) -> Self {
+        let found = !self.repository && is_there(&self.project.join(REPOSITORY));
+        if found { Self::survey(&self.project, true) } else { self }
     }
 
     /// What is there now.
