@@ -78,7 +78,7 @@ impl TestEnv {
 
     /// Writes a file below the project, with its directories.
     pub fn file(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
-        if [".toml", ".json"].iter().any(|end| path.ends_with(end)) {
+        if [".toml", ".json", ".env"].iter().any(|end| path.ends_with(end)) {
             super::tick();
         }
         let path = self.project().join(path);
