@@ -448,7 +448,7 @@ fn code(steps: &[Step], outcome: &Outcome) -> Result<i32, CliError> {
         End::Replaced(path) => Err(CliError::Told {
             words: format!(
                 "{} was made or replaced while the sandbox ran, which undoes its protection: the sandbox was ended",
-                path.display()
+                shown(path)
             ),
             hint: Some("[project] on_replace = \"warn\" lets it go on".into()),
         }),
