@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::path::PathBuf;
 
 use crate::plan::PlanError;
-use crate::{host, launch, plan, rootfs, supervise};
+use crate::{host, launch, plan, report, rootfs, supervise};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -44,6 +44,8 @@ pub enum CliError {
     Profile(#[from] crate::profile::OpenError),
     #[error("the payload ran and ended with code {code}, but the report cannot be written")]
     Report { code: i32, source: std::io::Error },
+    #[error("cannot write the report to {}", path.display())]
+    ReportPlace { path: PathBuf, source: report::DestinationError },
     #[error("{0}")]
     Usage(String),
     #[error("{words}")]
@@ -149,6 +151,13 @@ impl CliError {
             Self::Mount { source: host::SourceError::LeavesProject { .. }, .. } => "write the true path",
             Self::Io { act: "make the directory", source, .. } if is_closed(source) => {
                 "export XDG_DATA_HOME=DIR XDG_STATE_HOME=DIR, with directories that you can write"
+            }
+            Self::ReportPlace { path, source: report::DestinationError::NobodyReads { .. } } => {
+                let path = path.display();
+                return Some(format!("read from it first: cat '{path}' & or, for a file: rm '{path}'"));
+            }
+            Self::ReportPlace { source: report::DestinationError::OfAnother { .. }, .. } => {
+                "name a file in a directory of your own: --report ./report.json"
             }
             Self::SecretUnset { .. } => "export the variable, or remove the secret from the profile",
             _ => return None,

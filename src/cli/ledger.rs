@@ -8,6 +8,7 @@
 //! g ID FILE                         but not this file, which is mounted read-only for it
 //! e ID NANOSECONDS                  until here
 //! t DIGEST FILE                     this content of the file is the caller's own
+//! h HASH FILE                       the hidden path of that hash led here by a link
 //! ```
 //!
 //! The time of a last change (ctime) is the kernel's, and nobody can set it back. Files are read before the ledger is: whoever could have
@@ -31,7 +32,7 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::error::CliError;
-use super::state::make_directory;
+use super::state::{make_directory, short_hash};
 use crate::host::Directories;
 use crate::profile::Seen;
 
@@ -74,6 +75,8 @@ struct Records {
     spans: Vec<Span>,
     /// Digest and path; the last of a path counts.
     known: Vec<(Piece, Piece)>,
+    /// Hash of a path, and what it led to.
+    led: Vec<(Piece, Piece)>,
 }
 
 /// The ledger as it was when a run began, and the open file.
@@ -84,6 +87,8 @@ pub struct Ledger {
     records: Records,
     /// Files that are the caller's, as this run has found out.
     fresh: Vec<(String, PathBuf)>,
+    /// What hidden paths lead to.
+    led: Vec<(String, PathBuf)>,
     /// The run that has begun.
     id: Option<String>,
     /// Says to others that it goes on.
@@ -100,7 +105,7 @@ impl Ledger {
         let path = directories.state.join("ledger");
         let file = open(&path).map_err(|errno| CliError::Io { act: "read", path: path.clone(), source: errno.into() })?;
         let bytes = file.as_ref().map(|file| read_all(file, &path)).transpose()?.unwrap_or_default();
-        Ok(Self { path, file, records: Records::parse(bytes), fresh: Vec::new(), id: None, alive: None })
+        Ok(Self { path, file, records: Records::parse(bytes), fresh: Vec::new(), led: Vec::new(), id: None, alive: None })
     }
 
     /// Every directory that a payload could write below at some time.
@@ -123,6 +128,25 @@ impl Ledger {
         None
     }
 
+    /// What the hidden paths of a project have led to by links at some time: a payload that takes a link away does not uncover it. Notes
+    /// what they lead to now.
+    pub fn led_to(&mut self, project: &Path, hide: &[PathBuf]) -> Vec<PathBuf> {
+        let mut found = BTreeSet::new();
+        for path in hide.iter().map(|hidden| project.join(hidden)) {
+            let hash = short_hash(path.as_os_str().as_bytes());
+            let of_path = |(key, _): &&(Piece, Piece)| self.records.bytes[key.clone()] == *hash.as_bytes();
+            let known: BTreeSet<&Path> = self.records.led.iter().filter(of_path).map(|(_, real)| self.records.path(real)).collect();
+            found.extend(known.iter().filter_map(|real| real.strip_prefix(project).ok()).map(Path::to_owned));
+            if let Ok(real) = path.canonicalize()
+                && real != path
+                && !known.contains(real.as_path())
+            {
+                self.led.push((hash, real));
+            }
+        }
+        found.into_iter().filter(|path| !hide.contains(path)).collect()
+    }
+
     /// Says that the caller has read a file, and takes it as it is.
     ///
     /// # Errors
@@ -140,6 +164,9 @@ impl Ledger {
         let mut bytes = Vec::new();
         for (digest, file) in std::mem::take(&mut self.fresh) {
             bytes.extend(record(&[b"t", digest.as_bytes(), file.as_os_str().as_bytes()]));
+        }
+        for (hash, real) in std::mem::take(&mut self.led) {
+            bytes.extend(record(&[b"h", hash.as_bytes(), real.as_os_str().as_bytes()]));
         }
         for id in self.records.killed(&self.path) {
             bytes.extend(record(&[b"e", id, now.to_string().as_bytes()]));
@@ -232,7 +259,7 @@ impl Ledger {
 
 impl Records {
     fn parse(bytes: Vec<u8>) -> Self {
-        let (mut spans, mut known): (Vec<Span>, _) = (Vec::new(), Vec::new());
+        let (mut spans, mut known, mut led): (Vec<Span>, _, _) = (Vec::new(), Vec::new(), Vec::new());
         let mut at = 0;
         while let Ok(record) = CStr::from_bytes_until_nul(&bytes[at..]) {
             let whole = at..at + record.count_bytes();
@@ -253,10 +280,11 @@ impl Records {
                     of_run(&bytes, &mut spans, first).for_each(|span| span.end = end);
                 }
                 b"t" => known.push((first, rest)),
+                b"h" => led.push((first, rest)),
                 _ => {}
             }
         }
-        Self { bytes, spans, known }
+        Self { bytes, spans, known, led }
     }
 
     fn path(&self, piece: &Piece) -> &Path {
@@ -286,6 +314,9 @@ impl Records {
         for (digest, file) in self.last_known() {
             bytes.extend(record(&[b"t", digest, file]));
         }
+        let led: BTreeSet<[&[u8]; 2]> =
+            self.led.iter().map(|(hash, real)| [&self.bytes[hash.clone()], &self.bytes[real.clone()]]).collect();
+        led.iter().for_each(|[hash, real]| bytes.extend(record(&[b"h", hash, real])));
         let mut over: BTreeMap<[&[u8]; 2], (i64, i64)> = BTreeMap::new();
         // A run guards the same files in all its trees.
         let mut guarded = BTreeSet::new();

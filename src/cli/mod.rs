@@ -33,6 +33,7 @@ mod shell;
 mod sources;
 mod start;
 mod state;
+mod streams;
 mod time;
 mod trash;
 mod trust;

@@ -31,7 +31,7 @@ pub fn degraded(profile: &str, degraded: &[Degraded], directories: &Directories)
         return;
     }
     for one in degraded {
-        talk(&format!("hamper: {}: asked for {}, got {}", one.what, one.asked, one.got));
+        talk(&super::error::escape(&format!("hamper: {}: asked for {}, got {}", one.what, one.asked, one.got)));
     }
     talk("hamper: (said once; `hamper doctor` tells more)");
 }

@@ -120,9 +120,9 @@ pub fn run(args: &ProfileArgs) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(Failure { message, hint }) => {
-            talk(&format!("hamper: {message}"));
+            talk(&format!("hamper: {}", super::error::escape(&message)));
             if let Some(hint) = hint {
-                talk(&format!("hint: {hint}"));
+                talk(&format!("hint: {}", super::error::escape(&hint)));
             }
             ExitCode::from(USAGE)
         }
@@ -189,7 +189,7 @@ fn check(args: &CheckArgs) -> Result<u8, Failure> {
     for name in names {
         let findings = match here.open(name, &args.common) {
             Ok(opened) => {
-                opened.notes.iter().for_each(|note| talk(&format!("hamper: {note}")));
+                opened.notes.iter().for_each(|note| talk(&format!("hamper: {}", super::error::escape(note))));
                 Findings::default()
             }
             Err(OpenError::Find(error)) => return Err(error.into()),
@@ -216,7 +216,7 @@ fn show(args: &ShowArgs) -> Result<u8, Failure> {
     let here = Here::find()?;
     match here.open(args.profile.as_deref(), &args.common) {
         Ok(opened) => {
-            opened.notes.iter().for_each(|note| talk(&format!("hamper: {note}")));
+            opened.notes.iter().for_each(|note| talk(&format!("hamper: {}", super::error::escape(note))));
             say(&if args.common.json() { pretty(&shown(&opened)) } else { opened.loaded.show(&opened.profile) });
             Ok(0)
         }

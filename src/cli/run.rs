@@ -1,7 +1,7 @@
 //! `hamper run`: start the image's default command, or COMMAND, in a sandbox.
 
 use super::exit::ExitCode;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rustix::io::Errno;
@@ -12,12 +12,13 @@ use super::landlock_rung;
 use super::ledger::Ledger;
 use super::output::{say, talk};
 use super::start::{Assembled, Effects, Request, assemble, terminal_sides};
+use super::streams::refuse_ways_out;
 use super::which::{self, Chosen};
 use crate::host::{Directories, Explanation, Ids};
 use crate::launch::{self, LaunchError, lower};
 use crate::plan::{self, Degraded, Invocation, Plan, Step};
 use crate::profile::{Isolation, OnReplace, Profile, SeccompSource};
-use crate::supervise::{self, End, Orders, Outcome, Terminal};
+use crate::supervise::{self, End, Orders, Outcome, Sign, Terminal};
 use crate::sys::Arguments;
 use crate::{report, sys};
 
@@ -123,9 +124,7 @@ pub fn start(args: &CommonArgs, invocation: Invocation, show: Option<Show>, all:
             hint: Some("the plan as data: hamper plan --json".into()),
         });
     }
-    let open = |path: &PathBuf| {
-        report::Destination::open(path).map_err(|source| CliError::Io { act: "write the report to", path: path.clone(), source })
-    };
+    let open = |path: &PathBuf| report::Destination::open(path).map_err(|source| CliError::ReportPlace { path: path.clone(), source });
     let destination = args.report.as_ref().map(open).transpose()?;
     let result = start_reported(args, invocation, show, destination.as_ref(), all);
     if let (Err(error), Some(destination)) = (&result, destination.filter(|destination| !destination.is_written())) {
@@ -147,14 +146,17 @@ fn start_reported(
     let directories = Directories::from_environment(|name| std::env::var_os(name).map(PathBuf::from))?;
     let ids = Ids::own()?;
     invocation.directory = current_directory()?;
+    let Chosen { mut profile, project } = which::choose(args, &directories, ids, &invocation.directory)?;
     if show.is_none() {
-        refuse_directories()?;
+        refuse_ways_out(&profile, profile.isolation == Isolation::Landlock)?;
     }
-    let Chosen { profile, project } = which::choose(args, &directories, ids, &invocation.directory)?;
     let inputs = Inputs::read(&profile)?;
     let mut ledger = Ledger::read(&directories)?;
     super::trust::refuse_suspects(&mut ledger, &super::trust::obeyed(&profile, &inputs))?;
     let written = ledger.trees();
+    if let Some(path) = &project.path {
+        profile.project.hide.extend(ledger.led_to(path, &profile.project.hide));
+    }
     complete(&mut invocation, args, &profile)?;
     let name = args.name.as_ref().filter(|_| show.is_none());
     let _name = name.map(|name| super::names::take(name, &directories)).transpose()?;
@@ -173,6 +175,9 @@ fn start_reported(
         })
     };
     let assemble_without_namespaces = |why: &Explanation| {
+        if show.is_none() {
+            refuse_ways_out(&profile, true)?;
+        }
         let mut assembled = assemble(&landlock_rung::on_rung(&profile)).map_err(|error| landlock_rung::refused(error, why))?;
         landlock_rung::explain(&mut assembled.plan, why);
         Ok::<_, CliError>(assembled)
@@ -274,23 +279,6 @@ fn current_directory() -> Result<PathBuf, CliError> {
     std::env::current_dir().map_err(|source| CliError::Io { act: "find", path: PathBuf::from("the current directory"), source })
 }
 
-/// By a descriptor of a directory the payload would reach what lies below it, past every mount.
-///
-/// # Errors
-/// [`CliError::Told`] names the descriptor.
-fn refuse_directories() -> Result<(), CliError> {
-    let streams = [(rustix::stdio::stdin(), "input"), (rustix::stdio::stdout(), "output"), (rustix::stdio::stderr(), "error")];
-    for (fd, name) in streams {
-        if rustix::fs::fstat(fd).is_ok_and(|found| rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir()) {
-            return Err(CliError::Told {
-                words: format!("standard {name} is a directory, by which the payload would reach what lies below it"),
-                hint: Some("redirect a file, a pipe or /dev/null".into()),
-            });
-        }
-    }
-    Ok(())
-}
-
 fn complete(invocation: &mut Invocation, args: &CommonArgs, profile: &Profile) -> Result<(), CliError> {
     invocation.workdir.clone_from(&args.workdir);
     invocation.entrypoint = args.entrypoint.as_ref().map(|entry| if entry.is_empty() { vec![] } else { vec![entry.clone()] });
@@ -323,7 +311,8 @@ fn launch_and_wait(
     let (sides, umask) = (resources.terminal, resources.umask);
     let scratch = resources.scratch.take();
     resources.scratch = scratch;
-    let writable = plan::writable(&plan.steps).iter().filter_map(|path| path.canonicalize().ok()).collect();
+    // What is not there, or is another one by now, is not taken for the payload's: that refuses too much at most.
+    let writable = plan::writable(&plan.steps).iter().filter_map(|(path, identity)| supervise::Writable::open(path, *identity)).collect();
     let lowered = lower(&plan, resources)?;
     sys::block_signals();
     let keyring = own_keyring(sys::join_session_keyring()).map_err(|errno| {
@@ -351,7 +340,7 @@ fn launch_and_wait(
         stop_timeout: profile.lifecycle.stop_timeout,
     };
     let mut outcome = supervise::supervise(&mut running, orders)?;
-    outcome.appeared.extend(absent.into_iter().filter(|path| path.symlink_metadata().is_ok()));
+    outcome.appeared.extend(absent.into_iter().filter(|path| path.symlink_metadata().is_ok()).map(Sign::Appeared));
     let given_back = running.scratch.take().map_or(Ok(false), |scratch| scratch.give_back(reusable(profile, &outcome)));
     for result in [&cleaned, &given_back] {
         if let Err(errno) = result {
@@ -367,12 +356,10 @@ fn launch_and_wait(
         return Ok(Ended::Blocked { why, umask });
     }
     for path in &outcome.replaced {
-        talk(&format!("hamper: {} was made or replaced while the sandbox ran and is not protected any more", path.display()));
+        talk(&format!("hamper: {} was made or replaced while the sandbox ran and is not protected any more", shown(path)));
     }
     let reported = destination.map_or(Ok(()), |destination| destination.write(&report::Report::new(profile, &plan, &outcome, &host)));
-    for path in &outcome.appeared {
-        talk(&format!("hamper: {} appeared while the sandbox ran: read it before you run git here", path.display()));
-    }
+    outcome.appeared.iter().for_each(|sign| talk(&format!("hamper: {}", told(sign))));
     if outcome.end == End::Lost && !running.ends_all() {
         talk(
             "hamper: what the sandbox has started may still run: there were other children of this process, which could not be told from it",
@@ -385,6 +372,29 @@ fn launch_and_wait(
     // The process ends now, and the kernel closes and frees what is left faster than we do.
     std::mem::forget((running, opened, image, plan, host));
     result
+}
+
+/// The payload has chosen the name: it must not look like a line of ours either.
+fn shown(path: &Path) -> String {
+    super::error::escape(&path.to_string_lossy()).replace('\n', "\\n")
+}
+
+fn told(sign: &Sign) -> String {
+    match sign {
+        Sign::Appeared(path) => format!("{} appeared while the sandbox ran: read it before you run git here", shown(path)),
+        Sign::Gone(path) => {
+            format!(
+                "{} is gone since the sandbox ran: git will look for another repository, here and above; look before you run it",
+                shown(path)
+            )
+        }
+        Sign::Bare(path) => {
+            format!(
+                "{} has become a repository itself while the sandbox ran (HEAD, objects, refs): read its `config` before you run git here",
+                shown(path)
+            )
+        }
+    }
 }
 
 /// Whether what a run did to its scratch directory can be seen from outside: a mount that failed leaves marks of the kernel, and without

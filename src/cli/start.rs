@@ -1,8 +1,10 @@
 //! What `run`, `shell` and `plan` have in common: everything from a profile to a plan that can be started.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, chmod, fstat};
+use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::error::CliError;
@@ -109,7 +111,16 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
             .and_then(|own| own.home.as_deref())
             .map(|home| opened.own(home).map(|source| plan::Home { source, work: None }))
             .transpose()?,
-        (HomeMode::Private, home) if home != "/" => Some(open_home(&state, image.image.home_is_empty, &mut opened)?),
+        (HomeMode::Private, home) if home != "/" => {
+            let upper = opened.fds.len();
+            let home = open_home(&state, image.image.home_is_empty, &mut opened)?;
+            opened.fds.get(upper).filter(|_| effects == Effects::All).map_or(Ok(()), reopen).map_err(|source| CliError::Io {
+                act: "restore the mode of",
+                path: state.directory.join("home/u"),
+                source: source.into(),
+            })?;
+            Some(home)
+        }
         _ => None,
     };
     let keep = (profile.root.mode == RootMode::Keep && !image.image.is_host()).then(|| state.keep(&image.digest, &host));
@@ -182,7 +193,9 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
     };
     // What nothing protects, nobody can lose; and all of it can be left changed.
     let watched = if rung { None } else { watched(&project) };
-    let appearing = appearing(&project);
+    // With paths of a repository to protect there was a look whether it is there.
+    let looked = profile.project.protect.iter().any(|path| path.starts_with(".git"));
+    let appearing = appearing(&project).map(|appearing| if looked { appearing } else { appearing.look() });
     let exposed = exposed(&project, &mounts, profile, rung);
     Ok(Assembled {
         plan,
@@ -242,6 +255,20 @@ fn resources(
         make_directory(&layers)?;
     }
     Ok(Resources { layers, scratch, masks, seccomp, secrets, terminal, pipes, umask: profile_umask(profile), fault: fault() })
+}
+
+/// A payload may have closed its own home, `chmod 000 ~`: that is not for all the runs after it.
+fn reopen(home: &OwnedFd) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(fstat(home)?.st_mode);
+    if mode.contains(Mode::RWXU) {
+        return Ok(());
+    }
+    // fchmod(2) has no form for such a descriptor before Linux 6.6; its name in /proc leads to it and to nothing else.
+    match chmod(format!("/proc/self/fd/{}", home.as_raw_fd()), mode | Mode::RWXU) {
+        // Given away to another id of the range, by a payload with a capability for that: whoever needs it says so.
+        Err(Errno::PERM) => Ok(()),
+        result => result,
+    }
 }
 
 fn profile_umask(profile: &Profile) -> u32 {

@@ -302,7 +302,7 @@ impl Lowering {
                     Guard::Hide { directory: true } => &resources.masks.1,
                     _ => &resources.masks.0,
                 };
-                let op = Op::Guard { path: c_string(path, "a guarded path")?, guard: guard.clone(), mask: c_path(mask)? };
+                let op = Op::Guard { path: c_path(path)?, guard: guard.clone(), mask: c_path(mask)? };
                 self.lowered.init.push((index, op));
             }
             Step::Bind { source, target, read_only } => {

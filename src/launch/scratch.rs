@@ -64,8 +64,11 @@ const POOL: u32 = 8;
 /// One run in so many looks whether there are more.
 const ONE_IN: u32 = 64;
 
-/// Used slots that one run throws away.
+/// Used slots that one run passes over, and keeps open until it throws them away.
 const MAX_USED: usize = 4;
+
+/// Slots that it throws away beside them.
+const MAX_THROWN: u32 = 256;
 
 /// On a slot's directory: a run has begun in it, and has not said yet that it left nothing. It means nothing else in a directory that only
 /// its owner can reach.
@@ -110,9 +113,12 @@ impl Scratch {
     /// # Errors
     /// The errno of the first slot that could not be moved.
     pub fn discard_used(&mut self) -> Result<bool, Errno> {
-        self.shrink_pool()?;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        // Where some runs were killed there may be more of them, further on than this one had to look.
+        let looks_further = !self.used.is_empty() || now.subsec_micros().is_multiple_of(ONE_IN);
+        let more = looks_further && self.shrink_pool()?;
         self.used.iter().try_for_each(Slot::throw_away)?;
-        Ok(!std::mem::take(&mut self.used).is_empty())
+        Ok(!std::mem::take(&mut self.used).is_empty() || more)
     }
 
     /// Says that the run begins: until it is given back, nobody takes the slot for an untouched one.
@@ -123,11 +129,11 @@ impl Scratch {
         fchmod(&self.slot.fd, Mode::RWXU | USED)
     }
 
-    /// Now and then a run looks at all slots that nobody has. Those far behind the first few were made when many ran at the same time, and
-    /// go with those of runs that were killed, since no later run may come so far again.
-    fn shrink_pool(&mut self) -> Result<(), Errno> {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let Some(base) = self.slot.path.parent().filter(|_| now.subsec_micros().is_multiple_of(ONE_IN)) else { return Ok(()) };
+    /// Throws away slots that nobody has, and says whether there were any: those far behind the first few were made when many ran at the
+    /// same time, and go with those of runs that were killed, since no later run may come so far again.
+    fn shrink_pool(&self) -> Result<bool, Errno> {
+        let Some(base) = self.slot.path.parent() else { return Ok(false) };
+        let mut thrown = 0;
         for number in 0..MAX_SLOTS {
             let path = base.join(number.to_string());
             // Slots are made one after the other, so the first that is not there is the end; but a whole pool may have been discarded.
@@ -141,10 +147,14 @@ impl Scratch {
             }
             let slot = Slot { fd, path };
             if slot.mode().is_some_and(|mode| number >= POOL || mode.contains(USED)) {
-                self.used.push(slot);
+                slot.throw_away()?;
+                thrown += 1;
+            }
+            if thrown == MAX_THROWN {
+                break;
             }
         }
-        Ok(())
+        Ok(thrown > 0)
     }
 
     pub fn path(&self) -> &Path {

@@ -500,7 +500,7 @@ fn worktree_mount(worktree: &Worktree, mode: ProjectMode, mounts: &mut Mounts, p
         // On the way to what is guarded in it, and so pinned already.
         for step in &mut guards {
             if let Step::Guard { path, guard: guard @ Guard::Pin, .. } = step
-                && Path::new(path) == worktree.own
+                && *path == worktree.own
             {
                 *guard = Guard::Release;
             }

@@ -244,8 +244,8 @@ impl Rights {
     }
 }
 
-/// The directories that the payload of a plan may write, where its filter asks about them.
-pub fn writable(steps: &[Step]) -> Vec<PathBuf> {
+/// The directories that the payload of a plan may write, where its filter asks about them; with device and inode, where they are known.
+pub fn writable(steps: &[Step]) -> Vec<(PathBuf, Option<(u64, u64)>)> {
     let asks = steps.iter().any(|step| matches!(step, Step::InstallSeccomp { asks: true, .. }));
     let rules = steps.iter().filter_map(|step| match step {
         Step::EnterLandlock { rules, .. } if asks => Some(rules),
@@ -253,7 +253,7 @@ pub fn writable(steps: &[Step]) -> Vec<PathBuf> {
     });
     // What can be made there tells a directory from a device.
     let made = BitFlags::from(AccessFs::MakeReg).bits();
-    rules.flatten().filter(|rule| rule.access & made != 0).map(|rule| PathBuf::from(&rule.path)).collect()
+    rules.flatten().filter(|rule| rule.access & made != 0).map(|rule| (PathBuf::from(&rule.path), rule.identity)).collect()
 }
 
 fn terminal(request: &Request<'_>, abi: u32) -> u64 {

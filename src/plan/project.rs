@@ -33,11 +33,7 @@ pub fn guards(project: &str, guarded: &[Guarded]) -> (Vec<Step>, Vec<PathBuf>) {
             Presence::Unprotectable => unprotected.push(path.clone()),
         }
     }
-    let steps = steps.into_iter().map(|(path, guard)| Step::Guard {
-        project: project.to_owned(),
-        path: path.to_string_lossy().into_owned(),
-        guard,
-    });
+    let steps = steps.into_iter().map(|(path, guard)| Step::Guard { project: project.to_owned(), path, guard });
     (steps.collect(), unprotected)
 }
 
@@ -81,7 +77,7 @@ mod tests {
         Guarded { path: path.into(), hidden, presence, identity: None }
     }
 
-    fn plan(list: &[Guarded]) -> Vec<(String, Guard)> {
+    fn plan(list: &[Guarded]) -> Vec<(PathBuf, Guard)> {
         let (steps, _) = guards("/p", list);
         steps
             .into_iter()
@@ -107,7 +103,7 @@ mod tests {
             ("a/b", Guard::Pin),
             ("a/b/.env", Guard::Hide { directory: false }),
         ];
-        assert_eq!(steps, expected.map(|(path, guard)| (path.to_owned(), guard)));
+        assert_eq!(steps, expected.map(|(path, guard)| (path.into(), guard)));
     }
 
     #[test]
@@ -118,7 +114,14 @@ mod tests {
             guarded(".git/config", false, Presence::File),
         ]);
         let expected = [(".git", Guard::Protect), (".git/HEAD", Guard::Release), (".git/config", Guard::Protect)];
-        assert_eq!(steps, expected.map(|(path, guard)| (path.to_owned(), guard)));
+        assert_eq!(steps, expected.map(|(path, guard)| (path.into(), guard)));
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_keeps_its_bytes() {
+        let odd = PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"a/\xff"));
+        let steps = plan(&[Guarded { path: odd.clone(), hidden: false, presence: Presence::File, identity: None }]);
+        assert_eq!(steps, [("a".into(), Guard::Pin), (odd, Guard::Protect)]);
     }
 
     #[test]

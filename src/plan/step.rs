@@ -225,7 +225,9 @@ pub enum Step {
     },
     Guard {
         project: String,
-        path: String,
+        /// Relative to it, with the bytes that it has: another name could be another file.
+        #[serde(serialize_with = "path_as_text")]
+        path: PathBuf,
         guard: Guard,
     },
     WriteSecret {
@@ -348,12 +350,15 @@ impl fmt::Display for Step {
             Self::MountOver { target, over: Over::Keep { path, .. } } => {
                 write!(f, "mount an overlay on {target}, kept in {}", path.display())
             }
-            Self::Guard { project, path, guard } => match guard {
-                Guard::Pin => write!(f, "pin {project}/{path}"),
-                Guard::Protect => write!(f, "protect {project}/{path}"),
-                Guard::Release => write!(f, "keep {project}/{path} writable"),
-                Guard::Hide { .. } => write!(f, "hide {project}/{path}"),
-            },
+            Self::Guard { project, path, guard } => {
+                let path = path.display();
+                match guard {
+                    Guard::Pin => write!(f, "pin {project}/{path}"),
+                    Guard::Protect => write!(f, "protect {project}/{path}"),
+                    Guard::Release => write!(f, "keep {project}/{path} writable"),
+                    Guard::Hide { .. } => write!(f, "hide {project}/{path}"),
+                }
+            }
             Self::WriteSecret { name, target, .. } => write!(f, "put the secret {name} at {target}"),
             Self::OpenPty => write!(f, "open a pseudo-terminal"),
             Self::PivotRoot => write!(f, "pivot to the new root and detach the old one"),

@@ -3,11 +3,15 @@
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, fstat, openat, renameat, statat, unlinkat};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, Stat, accessat, fstat, openat, renameat, statat, unlinkat};
+use rustix::io::{Errno, write};
+use rustix::process::geteuid;
+use rustix::time::Timespec;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -168,35 +172,43 @@ pub struct Destination {
 
 enum To {
     /// A file of this name in this directory, written beside it and renamed.
-    Name {
-        directory: OwnedFd,
-        name: OsString,
-    },
-    /// A pipe or a device of this name, which is written into.
-    Stream {
-        directory: OwnedFd,
-        name: OsString,
-    },
+    Name { directory: OwnedFd, name: OsString },
+    /// A pipe or a device, opened without waiting.
+    Stream(OwnedFd),
+    /// What the caller has opened, and may wait for it.
     Descriptor(OwnedFd),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DestinationError {
+    /// A pipe without a reader would be waited for, by a process that no signal reaches.
+    #[error("nobody reads from this pipe")]
+    NobodyReads { source: Errno },
+    /// Who has made it could hold the run up, or read what was run.
+    #[error("this pipe belongs to another user, {uid}")]
+    OfAnother { uid: u32 },
+    #[error(transparent)]
+    Open(#[from] Errno),
 }
 
 impl Destination {
     /// `-` and the names of `/dev` for a descriptor stand for that descriptor.
     ///
     /// # Errors
-    /// Those of open(2) and access(2) on the directory; `EISDIR` for a directory, `EINVAL` where the path names no file.
-    pub fn open(path: &Path) -> std::io::Result<Self> {
+    /// Those of open(2) and access(2) on the directory; `EISDIR` for a directory, `EINVAL` where the path names no file; a pipe by its name
+    /// that nobody reads from, or that is not the caller's own.
+    pub fn open(path: &Path) -> Result<Self, DestinationError> {
         if let Some(fd) = descriptor(path) {
-            return Ok(Self::to(To::Descriptor(duplicate(fd)?)));
+            return Ok(Self::to(duplicate(fd)?));
         }
-        let name = path.file_name().ok_or_else(|| std::io::Error::from(Errno::INVAL))?.to_owned();
+        let name = path.file_name().ok_or(Errno::INVAL)?.to_owned();
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(CWD, parent, flags, Mode::empty())?;
         let found = statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode));
         match found {
             Ok(FileType::Directory) => return Err(Errno::ISDIR.into()),
-            Ok(FileType::Fifo | FileType::CharacterDevice) => return Ok(Self::to(To::Stream { directory, name })),
+            Ok(FileType::Fifo | FileType::CharacterDevice) => return Ok(Self::to(To::Stream(open_stream(&directory, &name)?))),
             _ => {}
         }
         accessat(&directory, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?;
@@ -222,15 +234,7 @@ impl Destination {
         text.push('\n');
         match &self.to {
             To::Name { directory, name } => replace(directory, name, &text),
-            To::Stream { directory, name } => {
-                let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
-                let file = openat(directory, name, flags, Mode::empty())?;
-                match FileType::from_raw_mode(fstat(&file)?.st_mode) {
-                    FileType::Fifo | FileType::CharacterDevice => std::fs::File::from(file).write_all(text.as_bytes()),
-                    // Somebody has put another file there meanwhile.
-                    _ => Err(Errno::STALE.into()),
-                }
-            }
+            To::Stream(fd) => Ok(write_in_time(fd, text.as_bytes())?),
             To::Descriptor(fd) => std::fs::File::from(fd.try_clone()?).write_all(text.as_bytes()),
         }
     }
@@ -245,14 +249,75 @@ fn descriptor(path: &Path) -> Option<i32> {
     }
 }
 
-fn duplicate(fd: i32) -> std::io::Result<OwnedFd> {
-    match fd {
-        0 => std::io::stdin().as_fd().try_clone_to_owned(),
-        1 => std::io::stdout().as_fd().try_clone_to_owned(),
-        2 => std::io::stderr().as_fd().try_clone_to_owned(),
+fn duplicate(fd: i32) -> Result<To, DestinationError> {
+    let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(To::Descriptor);
+    let own = match fd {
+        0 => own(std::io::stdin().as_fd()),
+        1 => own(std::io::stdout().as_fd()),
+        2 => own(std::io::stderr().as_fd()),
         // A pipe is opened once more, as a shell's own redirection to this path would.
-        _ => Ok(openat(CWD, format!("/proc/self/fd/{fd}"), OFlags::WRONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?),
+        _ => {
+            let path = format!("/proc/self/fd/{fd}");
+            return match open_when_read(|| openat(CWD, &path, STREAM, Mode::empty())) {
+                Ok(opened) => Ok(To::Stream(opened)),
+                Err(errno) => Err(unread(errno, statat(CWD, &path, AtFlags::empty()))),
+            };
+        }
+    };
+    Ok(own.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?)
+}
+
+/// Neither opening nor writing waits: the pipe may be one that another user, or the payload of an earlier run, has put there.
+const STREAM: OFlags = OFlags::WRONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+fn open_stream(directory: &OwnedFd, name: &OsStr) -> Result<OwnedFd, DestinationError> {
+    let fd = open_when_read(|| openat(directory, name, STREAM | OFlags::NOFOLLOW, Mode::empty()))
+        .map_err(|errno| unread(errno, statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)))?;
+    let found = fstat(&fd)?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::Fifo if found.st_uid != geteuid().as_raw() => Err(DestinationError::OfAnother { uid: found.st_uid }),
+        FileType::Fifo | FileType::CharacterDevice => Ok(fd),
+        // Somebody has put another file there meanwhile.
+        _ => Err(Errno::STALE.into()),
     }
+}
+
+/// A reader that was started together with this run, `cat PIPE & hamper run ...`, may come a moment later.
+fn open_when_read(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        match open() {
+            Err(Errno::NXIO) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            result => return result,
+        }
+    }
+}
+
+fn unread(errno: Errno, found: Result<Stat, Errno>) -> DestinationError {
+    let pipe = found.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+    if pipe && errno == Errno::NXIO { DestinationError::NobodyReads { source: errno } } else { errno.into() }
+}
+
+/// So long a reader may let the report wait: no signal reaches this process by then.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn write_in_time(fd: &OwnedFd, mut text: &[u8]) -> Result<(), Errno> {
+    let deadline = Instant::now() + PATIENCE;
+    while !text.is_empty() {
+        match write(fd, text) {
+            Ok(count) => text = text.get(count..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let left = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+                if poll(&mut [PollFd::new(fd, PollFlags::OUT)], Some(&left))? == 0 {
+                    return Err(Errno::TIMEDOUT);
+                }
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 fn replace(directory: &OwnedFd, name: &OsStr, text: &str) -> std::io::Result<()> {

@@ -3,15 +3,16 @@
 //! Landlock does not look at chmod(2) and utimensat(2), and the kernel asks for the owner alone, who is the caller: every file of the
 //! caller would be open to them. So the filter lets no such call through. It hands them over, and this process, which is outside the
 //! domain, resolves the path once, to a descriptor, looks where that leads, and acts on the descriptor. Nothing that the payload does
-//! meanwhile changes which file that is; it cannot move a file out of or into what it may write.
+//! meanwhile changes which file that is; it cannot move a file out of or into what it may write. The host can: so what may be written is
+//! held by descriptor, as Landlock holds it, and a file counts only if it is found from there by its own name.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Timestamps, chmod, fstat, open, openat2, readlink, utimensat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, Timestamps, chmod, fstat, open, openat2, readlink, utimensat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use rustix::time::Timespec;
@@ -23,6 +24,9 @@ const PATH_MAX: usize = 4096;
 
 /// Answers until others wait as well: a payload that asks without end must not keep signals and terminal waiting.
 const AT_ONCE: usize = 64;
+
+/// So often a file that is renamed all the time is looked for again.
+const RENAMES: usize = 8;
 
 /// What to do, with the arguments as the kernel takes them.
 enum Wish {
@@ -41,12 +45,44 @@ struct Place {
 /// Hears the calls of one sandbox.
 pub struct Attributes {
     listener: OwnedFd,
-    /// Directories below which the payload may write, as the kernel names them.
-    writable: Vec<PathBuf>,
+    writable: Vec<Writable>,
+}
+
+/// A directory below which the payload may write, whatever its path comes to mean.
+#[derive(Debug)]
+pub struct Writable(OwnedFd);
+
+impl Writable {
+    /// Opens it, if it is what the domain's rule was made for: device and inode.
+    pub fn open(path: &Path, identity: Option<(u64, u64)>) -> Option<Self> {
+        let fd = open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let found = fstat(&fd).ok()?;
+        identity.is_none_or(|wanted| wanted == (found.st_dev, found.st_ino)).then_some(Self(fd))
+    }
+
+    /// Whether a file of this name lies in it. The name alone would not do: by now another directory may be where this one was.
+    fn has(&self, name: &Path, file: &Stat) -> bool {
+        let Ok(place) = name_of(&self.0) else { return false };
+        let Ok(inside) = name.strip_prefix(&place) else { return false };
+        // Its last name was here, and is gone: only by a descriptor can it be reached at all.
+        if file.st_nlink == 0 {
+            return true;
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
+        let found = openat2(&self.0, inside, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS).and_then(fstat);
+        found.is_ok_and(|found| (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino))
+    }
+}
+
+/// As the kernel names it, without a link; what has lost its name has one that ends in ` (deleted)`.
+fn name_of(fd: &OwnedFd) -> Result<PathBuf, Errno> {
+    let name = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())?;
+    Ok(PathBuf::from(OsString::from_vec(name.into_bytes())))
 }
 
 impl Attributes {
-    pub fn new(listener: OwnedFd, writable: Vec<PathBuf>) -> Self {
+    pub fn new(listener: OwnedFd, writable: Vec<Writable>) -> Self {
         Self { listener, writable }
     }
 
@@ -119,12 +155,21 @@ impl Attributes {
 
     /// Whether the payload may write there, and would be asked for nothing more than to be the owner. A caller who is root has more.
     fn check(&self, file: &OwnedFd) -> Result<(), Errno> {
-        if fstat(file)?.st_uid != geteuid().as_raw() {
+        let found = fstat(file)?;
+        if found.st_uid != geteuid().as_raw() {
             return Err(Errno::PERM);
         }
-        let name = readlink(format!("/proc/self/fd/{}", file.as_raw_fd()), Vec::new())?;
-        let name = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
-        if self.writable.iter().any(|directory| name.starts_with(directory)) { Ok(()) } else { Err(Errno::PERM) }
+        for _ in 0..RENAMES {
+            let name = name_of(file)?;
+            if self.writable.iter().any(|writable| writable.has(&name, &found)) {
+                return Ok(());
+            }
+            // It may have been renamed between the two looks, by another thread of a program that does nothing wrong.
+            if name_of(file)? == name {
+                break;
+            }
+        }
+        Err(Errno::PERM)
     }
 }
 

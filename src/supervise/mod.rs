@@ -23,7 +23,8 @@ use crate::launch::wire::{Message, hear};
 use crate::sys;
 use attributes::Attributes;
 
-pub use appearing::Appearing;
+pub use appearing::{Appearing, Sign};
+pub use attributes::Writable;
 pub use pipes::Pipes;
 pub use terminal::{Side, Terminal, sides};
 use watch::{Watch, first_replaced};
@@ -37,8 +38,8 @@ pub struct Orders {
     pub pipes: Option<Pipes>,
     /// The project and what is guarded in it: the sandbox ends when the host replaces one of them.
     pub watched: Option<(PathBuf, Vec<Watched>)>,
-    /// Below which the payload may change modes and times, where it has to ask for that; without a link in them.
-    pub writable: Vec<PathBuf>,
+    /// Below which the payload may change modes and times, where it has to ask for that.
+    pub writable: Vec<Writable>,
     /// What git obeys in the project, and is not there.
     pub appearing: Option<Appearing>,
     /// Only warn then.
@@ -76,8 +77,8 @@ pub struct Outcome {
     pub missed: Vec<(u32, Errno)>,
     /// Guarded paths that the host replaced while the sandbox was let go on.
     pub replaced: Vec<PathBuf>,
-    /// What git on the host obeys, and was not there before.
-    pub appeared: Vec<PathBuf>,
+    /// What git on the host obeys, and did not before.
+    pub appeared: Vec<Sign>,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -530,6 +530,29 @@ static void pair(const char *kind, const char *name)
 	close(fds[1]);
 }
 
+/* Standard input, which is a socket: away from its peer, and then to ADDRESS PORT, where one byte is sent. */
+static void reconnect_to(const char *address, int port)
+{
+	struct sockaddr none = {.sa_family = AF_UNSPEC};
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
+	if (inet_pton(AF_INET, address, &to.sin_addr) != 1)
+		die("an IPv4 address");
+	tell("none", connect(0, &none, sizeof none));
+	tell(address, connect(0, (struct sockaddr *)&to, sizeof to));
+	tell("send", send(0, "x", 1, MSG_NOSIGNAL));
+}
+
+/* The same with a path. */
+static void reconnect_unix(const char *name)
+{
+	struct sockaddr_un to = {.sun_family = AF_UNIX};
+	if (strlen(name) >= sizeof to.sun_path)
+		die("name too long");
+	strcpy(to.sun_path, name);
+	tell(name, connect(0, (struct sockaddr *)&to, sizeof to));
+	tell("send", send(0, "x", 1, MSG_NOSIGNAL));
+}
+
 static void bind_to(int port)
 {
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
@@ -877,7 +900,7 @@ static const char usage[] =
 	"  truncate PATH | chmod MODE PATH | chown UID GID PATH | mknod PATH KIND MAJOR MINOR | mount SOURCE TARGET TYPE FLAGS\n"
 	"  umount PATH | chroot PATH | mkdir PATH | setuid UID | fill PATH BYTES | exec PATH [ARG...]\n"
 	"  stdin | attributes PATH | snake LEAD SECONDS MARK | listener FLAGS | fchmod MODE PATH FLAGS | pair stream|seqpacket|dgram NAME | chains N | daemon FILE\n"
-	"  connect ADDRESS PORT | unix NAME | bind PORT | ptrace PID | kill PID SIGNAL | memory PATH\n"
+	"  connect ADDRESS PORT | reconnect ADDRESS PORT | unix NAME | reunix PATH | bind PORT | ptrace PID | kill PID SIGNAL | memory PATH\n"
 	"  setrlimit RESOURCE VALUE | getrlimit RESOURCE | umask | session\n"
 	"  signal | sleep SECONDS | exit CODE | raise SIGNAL | orphan | spawn N | walk [EXCLUDE...]\n";
 
@@ -1065,6 +1088,12 @@ static void run(int argc, char **argv)
 	} else if (IS("unix")) {
 		NEED(1);
 		connect_unix(argv[0]);
+	} else if (IS("reconnect")) {
+		NEED(2);
+		reconnect_to(argv[0], number(argv[1]));
+	} else if (IS("reunix")) {
+		NEED(1);
+		reconnect_unix(argv[0]);
 	} else if (IS("bind")) {
 		NEED(1);
 		bind_to(number(argv[0]));

@@ -334,6 +334,12 @@ fn what_a_link_leads_to_is_hidden_and_protected() {
                 name,
             );
         }
+        // With the link away, what it led to stays hidden; the user who takes it out of `hide` sees it again.
+        env.run_profile().map(map).sh("rm .env secrets").any();
+        let out = env.run_profile().map(map).sh("cat conf/prod.env; cat s1/key; true").code(0);
+        assert!(!out.stdout.contains("hush"), "{}", out.stdout);
+        link("conf/prod.env", ".env");
+        link("s1", "secrets");
         // The control: neither hidden nor protected.
         crate::support::tick();
         env.profile(&format!("image = \"{}\"\n[project]\nprotect = []\n", image("busybox")));

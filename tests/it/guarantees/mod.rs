@@ -8,6 +8,7 @@ mod filesystem;
 mod identity;
 mod landlock_rung;
 mod later_runs;
+mod left_behind;
 mod network;
 mod processes;
 mod syscalls;
