@@ -156,7 +156,8 @@ impl State<'_> {
     }
 
     fn enter_root(&mut self, target: &CStr) -> Result<(), Errno> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // The last part may be a link of the caller's own, where trees are kept elsewhere; mount(2) has followed it too.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         self.root = Some(keep_open(openat(CWD, target, flags, Mode::empty())?));
         Ok(())
     }
@@ -508,7 +509,7 @@ fn mount_long_overlay(lower: &[std::ffi::CString], upper: &CStr, work: &CStr, vo
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let tree = keep_open(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?);
-    let place = keep_open(openat(CWD, target, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?);
+    let place = keep_open(openat(CWD, target, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?);
     attach(tree, place)
 }
 

@@ -1,6 +1,6 @@
 //! The steps of the distribution spec that read: manifests by tag and digest, blobs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -55,6 +55,8 @@ pub struct Client {
     pub(super) http: Http,
     watch: Option<Box<Watch>>,
     pub(super) authorizations: Authorizations,
+    /// By registry and repository.
+    credentials: Mutex<HashMap<(String, String), Option<Credentials>>>,
     /// Hosts that have answered: after that, a failure is thought to pass.
     answered: Mutex<HashSet<String>>,
 }
@@ -68,6 +70,7 @@ impl Client {
             settings,
             watch,
             authorizations: Authorizations::default(),
+            credentials: Mutex::default(),
             answered: Mutex::default(),
         }
     }
@@ -137,9 +140,17 @@ impl Client {
         std::thread::sleep(wait);
     }
 
-    /// What is known for a repository.
+    /// What is known for a repository. Looked up once: a helper program may ask the user for something.
     pub(super) fn credentials(&self, registry: &str, repository: &str) -> Result<Option<Credentials>, Error> {
-        credentials::look_up(&self.settings, registry, repository, &|error| self.tell(&Event::Ignoring { words: chain(error) }))
+        let key = (registry.to_owned(), repository.to_owned());
+        let mut known = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(credentials) = known.get(&key) {
+            return Ok(credentials.clone());
+        }
+        let ignoring = |error: &Error| self.tell(&Event::Ignoring { words: chain(error) });
+        let found = credentials::look_up(&self.settings, registry, repository, &ignoring)?;
+        known.insert(key, found.clone());
+        Ok(found)
     }
 
     /// As [`Self::exchange`], and says who the user is where that is asked for. `scope` is for a token server that is named without one.

@@ -113,6 +113,12 @@ impl Error {
             {
                 Some("export XDG_DATA_HOME=DIR XDG_STATE_HOME=DIR, with directories that you can write")
             }
+            Self::Store(store::Error::Io { act: "link", source, .. }) if source.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                Some("trees are here already: hamper image prune --all, without the link `trees`; then link it again")
+            }
+            Self::Unpack { act: "make opaque", source, .. } if source.kind() == io::ErrorKind::Unsupported => {
+                Some("the file system of the store has no user extended attributes; hamper doctor says how to keep trees elsewhere")
+            }
             Self::Told { hint, .. } => hint.as_deref(),
             Self::Maps(_) | Self::Namespace { .. } => {
                 Some("hamper doctor says what is missing; `identity.map = \"single\"` needs no range")

@@ -194,6 +194,12 @@ pub fn not_loaded(request: &Request<'_>) -> Error {
 /// What a load would make of an archive's image, if the store has the content of all of its layers, whoever owns it there.
 fn look(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
     let missing = || not_loaded(request);
+    if super::shared::of(store, request)?.is_some() {
+        // Its trees are verified and linked to by the first start.
+        let image = describe(request.source);
+        let command = format!("hamper run --image '{image}' -- true");
+        return Err(Error::NotLoaded { image, command });
+    }
     let mut image = open(store, &Request { pull: Pull::Never, ..*request })?;
     let spec = spec(&image.config, request.user)?;
     let diff_ids: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone().ok_or_else(missing)).collect::<Result<_, _>>()?;

@@ -16,7 +16,8 @@ use crate::store::remove_tree;
 /// [`Error`] for what could not be removed even with the range of ids.
 pub fn sweep(directory: &Path, ownership: Ownership) -> Result<(), Error> {
     let failed = |source: Errno| Error::Open { path: directory.display().to_string(), source: source.into() };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // A link of ours where trees are kept elsewhere.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let trash = match openat(CWD, directory, flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(()),
         result => result.map_err(failed)?,

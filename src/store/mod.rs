@@ -40,6 +40,11 @@ use crate::image::{Digest, MAX_CONFIG};
 
 /// The directories of a store, parents first.
 const DIRECTORIES: [&str; 9] = ["blobs", "blobs/sha256", "blobs/sha512", "layers", "owners", "images", "references", "prepared", "locks"];
+/// A link to a directory of the user's for [`TREES`], where overlayfs cannot use the file system of the store: NFS, or one without user
+/// extended attributes.
+const ELSEWHERE: &str = "trees";
+/// What overlayfs mounts and writes to, and what is renamed from and to there.
+const TREES: [&str; 4] = ["layers", "scratch", "scratch-range", "trash"];
 /// Files that are written beside and not yet renamed; leftovers when nobody loads.
 const TEMPORARY: &str = ".tmp-";
 
@@ -97,8 +102,53 @@ impl Store {
         Error::new(act, &self.path.join(path), errno)
     }
 
+    /// Where a link of the user's keeps trees elsewhere: makes the directories there, and links to them.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`] where others own the place · `ENOTEMPTY` where there are trees here already.
+    fn keep_trees_elsewhere(&self) -> Result<(), Error> {
+        let failed = |name: &str| {
+            let name = name.to_owned();
+            move |errno| self.error("link", &name, errno)
+        };
+        let target = match rustix::fs::readlinkat(&self.directory, ELSEWHERE, Vec::new()) {
+            Err(Errno::NOENT | Errno::INVAL) => return Ok(()),
+            other => other.map_err(failed(ELSEWHERE))?.into_string().map_err(|_| failed(ELSEWHERE)(Errno::ILSEQ))?,
+        };
+        if !target.starts_with('/') {
+            return Err(failed(ELSEWHERE)(Errno::INVAL));
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let place = rustix::fs::openat(&self.directory, ELSEWHERE, flags, Mode::empty()).map_err(failed(ELSEWHERE))?;
+        let stat = rustix::fs::fstat(&place).map_err(failed(ELSEWHERE))?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(Error::NotOurs { path: PathBuf::from(target), owner: stat.st_uid });
+        }
+        rustix::fs::fchmod(&place, Mode::RWXU).map_err(failed(ELSEWHERE))?;
+        for name in TREES {
+            match rustix::fs::mkdirat(&place, name, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(failed(name)(errno)),
+            }
+            if rustix::fs::readlinkat(&self.directory, name, Vec::new()).is_ok() {
+                continue;
+            }
+            match rustix::fs::unlinkat(&self.directory, name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(failed(name)(errno)),
+            }
+            match rustix::fs::symlinkat(format!("{target}/{name}"), &self.directory, name) {
+                // Another hamper was faster.
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(failed(name)(errno)),
+            }
+        }
+        Ok(())
+    }
+
     /// Makes what is missing of the directories.
     fn create_directories(&self) -> Result<(), Error> {
+        self.keep_trees_elsewhere()?;
         for name in DIRECTORIES {
             match rustix::fs::mkdirat(&self.directory, name, Mode::RWXU) {
                 // Against a umask that takes bits from the owner.

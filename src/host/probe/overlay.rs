@@ -101,7 +101,7 @@ fn words(attempt: Attempt) -> String {
     }
 }
 
-pub fn check(scratch: &Path, place: &Path, kind: &str) -> Finding {
+pub fn check(scratch: &Path, place: &Path, store: &Path, kind: &str) -> Finding {
     const CHECK: &str = "overlay";
     let (here, memory) = match attempt(scratch) {
         Ok(tried) => tried,
@@ -133,11 +133,11 @@ pub fn check(scratch: &Path, place: &Path, kind: &str) -> Finding {
     if attempt == Attempt::Failed(Errno::NODEV) {
         return finding.remedy(["echo overlay | sudo tee /etc/modules-load.d/hamper.conf", "sudo modprobe overlay"]);
     }
-    finding.remedy(elsewhere(place))
+    finding.remedy(elsewhere(place, store))
 }
 
 /// A place where it works, tried as well; a hint where none of the usual ones does.
-fn elsewhere(place: &Path) -> Vec<String> {
+fn elsewhere(place: &Path, store: &Path) -> Vec<String> {
     let user = geteuid().as_raw();
     let works = |parent: &str| {
         let parent = Path::new(parent);
@@ -151,7 +151,13 @@ fn elsewhere(place: &Path) -> Vec<String> {
     match ["/var/tmp", "/tmp"].into_iter().find(|parent| works(parent)) {
         Some(parent) => {
             let directory = shell_word(&format!("{parent}/hamper-{user}"));
-            vec![format!("# overlay works in {parent}:"), format!("mkdir -m 700 {directory} && export XDG_DATA_HOME={directory}")]
+            let trees = shell_word(&store.join("trees").to_string_lossy());
+            vec![
+                format!("# overlay works in {parent}: the whole store there,"),
+                format!("mkdir -m 700 {directory} && export XDG_DATA_HOME={directory}"),
+                "# or its trees alone:".into(),
+                format!("mkdir -p -m 700 {directory} && ln -s {directory} {trees}"),
+            ]
         }
         None => vec!["# keep the store on ext4, xfs or btrfs: export XDG_DATA_HOME=/path/on/it".into()],
     }

@@ -65,7 +65,9 @@ fn nearest(path: &Path) -> PathBuf {
 const SMALL: u64 = 1 << 30;
 
 pub fn check(directories: &Directories, around: &Surroundings, usable: Usable, all: &mut Examination) {
-    let place = nearest(&directories.data);
+    // Trees may be kept elsewhere, by a link; that is where overlayfs works.
+    let trees = directories.data.join("trees");
+    let place = nearest(if trees.is_dir() { &trees } else { &directories.data });
     let table = mounts(&read("/proc/self/mountinfo").unwrap_or_default());
     let scratch = ScratchDirectory::new(&place);
     all.findings.push(store(directories, &place, mount_of(&table, &place), scratch.as_ref().err().copied()));
@@ -74,7 +76,7 @@ pub fn check(directories: &Directories, around: &Surroundings, usable: Usable, a
     match path {
         Some(path) if usable.mounts => {
             let kind = mount_of(&table, &place).map_or("", |mount| &mount.kind);
-            all.findings.push(overlay::check(path, &place, kind));
+            all.findings.push(overlay::check(path, &place, &directories.data, kind));
         }
         _ => all.skipped.push("overlay"),
     }
@@ -103,7 +105,9 @@ fn store(directories: &Directories, place: &Path, mount: Option<&MountLine>, ref
         return Finding::ok(CHECK, format!("{store} on {kind}, free space unknown"));
     }
     let free = statistics.f_bavail.saturating_mul(statistics.f_frsize);
-    let seen = format!("{store} on {kind}, {} free", size(free));
+    let trees = directories.data.join("trees");
+    let apart = if trees.is_dir() { format!(", its trees in {}", place.display()) } else { String::new() };
+    let seen = format!("{store} on {kind}, {} free{apart}", size(free));
     let no_files = statistics.f_files > 0 && statistics.f_favail < 10_000;
     if free < SMALL || no_files {
         let seen = if no_files { format!("{seen}, {} files more", statistics.f_favail) } else { seen };

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -74,8 +74,30 @@ fn basic_over_tls_with_a_ca_of_its_own() {
     pull(&env, &reference).code(1).told(&["status 401"]);
     // By the environment as well, instead of the settings.
     write(settings, &format!("[registries.\"{}\"]\ninsecure = false\n", server.host()));
-    let seen = env.hamper(["image", "pull", &reference]).env("SSL_CERT_FILE", tls.join("ca.pem")).output().code(1);
-    let _ = seen.told(&["status 401"]);
+    let by = |name: &str, value: &Path| env.hamper(["image", "pull", &reference]).env(name, value).output().code(1);
+    let _ = by("SSL_CERT_FILE", &tls.join("ca.pem")).told(&["status 401"]);
+    let _ = by("SSL_CERT_FILE", &tls.join("key.pem")).told(&["key.pem", "no certificate"]);
+    // A directory of certificates, other files and links to nothing among them.
+    let certificates = env.directory("certificates");
+    std::os::unix::fs::symlink("/nowhere", certificates.join("dangling.pem")).expect("link");
+    fs::write(certificates.join("README"), "no certificate").expect("file");
+    let _ = by("SSL_CERT_DIR", &certificates).told(&["certificate", "ca = "]);
+    fs::copy(tls.join("ca.pem"), certificates.join("4f2a.0")).expect("copy");
+    let _ = by("SSL_CERT_DIR", &certificates).told(&["status 401"]);
+    let two = PathBuf::from(format!("/nowhere:{}", certificates.display()));
+    let _ = by("SSL_CERT_DIR", &two).told(&["status 401"]);
+    // And where podman looks for those of one registry.
+    pull(&env, &reference).code(1).told(&["certificate"]);
+    let own = env.config().join("containers/certs.d").join(server.host());
+    fs::create_dir_all(&own).expect("directory");
+    fs::copy(tls.join("ca.pem"), own.join("ca.crt")).expect("copy");
+    pull(&env, &reference).code(1).told(&["status 401"]);
+    // A push goes the same ways.
+    env.hamper(["login", &server.host(), "-u", "jane", "--password-stdin"]).stdin("secret word").output().code(0);
+    env.hamper(["image", "load", &layout("busybox"), "--name", "b:1"]).output().code(0);
+    env.hamper(["image", "push", "b:1", &server.reference("pushed:v1")]).output().code(0);
+    env.hamper(["logout", &server.host()]).output().code(0);
+    env.hamper(["image", "push", "b:1", &server.reference("pushed:v2")]).output().code(1).told(&["status 401", "hamper login"]);
 }
 
 /// A registry that wants tokens, and the server that gives them to `jane`, or to everybody.
@@ -211,6 +233,34 @@ fn helper_programs_give_take_and_forget() {
         call(&["logout", &registry.host()], "").code(0);
         assert!(!env.root().join("kept-keeper").exists());
     }
+}
+
+/// A helper may ask the user on the terminal, and what is typed there is not shown to anybody else.
+#[test]
+fn a_helper_asks_on_the_terminal() {
+    let registry = basic_registry();
+    let env = TestEnv::alone();
+    let ask = "read -r server; printf 'passphrase of %s: ' \"$server\" >/dev/tty; read -r secret </dev/tty; \
+               printf '{\"Username\": \"jane\", \"Secret\": \"%s\"}' \"$secret\"";
+    let path = helper(&env, "asks", ask);
+    write(docker_config(&env), &json!({ "credHelpers": { registry.host(): "asks" } }).to_string());
+    let line =
+        |reference: &str| format!("PATH={path} {} image --map single pull {reference}; echo ended $?", crate::support::hamper().display());
+    let mut pty = crate::support::pty::Pty::new();
+    pty.start(&line(&registry.reference()), &env);
+    pty.expect(&format!("passphrase of {}: ", registry.host()));
+    pty.send("pw\n");
+    pty.expect("ended 0");
+    // The control: another word is another password.
+    let other = TestEnv::alone();
+    helper(&other, "asks", ask);
+    write(docker_config(&other), &json!({ "credHelpers": { registry.host(): "asks" } }).to_string());
+    let mut pty = crate::support::pty::Pty::new();
+    pty.start(&line(&registry.reference()), &other);
+    pty.expect("passphrase of");
+    pty.send("wrong\n");
+    pty.expect("401");
+    pty.expect("ended 1");
 }
 
 #[test]

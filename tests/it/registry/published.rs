@@ -179,6 +179,11 @@ fn what_is_published_anew_is_seen_at_once() {
     require!(has_image("layers8"), "the test images");
     let (admin, env) = (TestEnv::alone(), TestEnv::alone());
     let directory = publish(&admin, "busybox");
+    // A plan makes nothing, not even a link.
+    let plan = |env: &TestEnv| {
+        env.hamper(["plan", "--image", NAME, "--set", "identity.map=single"]).env("HAMPER_STORES", &directory).output().any()
+    };
+    plan(&env).code(1);
     let tell = |env: &TestEnv| -> Value {
         let report = env.root().join("report.json");
         run(env, &directory).map("single").args(["--report", &report.display().to_string()]).payload(["sh", "-c", "ls /"]).output().code(0);
@@ -186,7 +191,9 @@ fn what_is_published_anew_is_seen_at_once() {
     };
     let before = sh(&env, &directory, "single", "echo /*").code(0).stdout;
     publish(&admin, "layers8");
+    plan(&env).code(1).told(&["is not loaded yet", "hint: hamper run"]);
     let after = sh(&env, &directory, "single", "echo /*").code(0).stdout;
+    plan(&env).code(0);
     assert_ne!(before, after);
     let _ = tell(&env);
     // Nothing is published twice, and a name that this store knows itself stays what it is here.

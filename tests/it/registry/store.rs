@@ -222,3 +222,29 @@ fn images_go_by_age_but_not_from_under_a_sandbox() {
     hamper(&env, &["prune", "--older-than", "soon"]).code(2).told(&["--older-than soon", "is no duration"]);
     hamper(&env, &["prune", "--older-than", "1d", "--all"]).code(2);
 }
+
+#[test]
+fn trees_are_kept_elsewhere_where_the_stores_file_system_does_not_do() {
+    require!(has_image("whiteouts"), "the test images");
+    let env = TestEnv::alone();
+    let (ram, trees) = (env.directory("ram"), env.directory("trees"));
+    // A file system without extended attributes.
+    let script = "mount -t ramfs none \"$1\" || exit 77; export XDG_DATA_HOME=\"$1/data\"; load() { \"$2\" image --map single load \"$4\"; }; \
+                  run() { \"$2\" run --image \"$4\" --set identity.map=single --entrypoint '' -- sh -c 'rm -r /w/opaque && mkdir /w/opaque && ls /w/opaque | wc -l'; }; \
+                  mkdir -p \"$1/data/hamper\"; \"$2\" doctor | grep -A9 overlay; load \"$@\"; echo \"ended $?\"; rm -rf \"$1/data/hamper\"; \
+                  mkdir -p \"$1/data/hamper\"; ln -s \"$3\" \"$1/data/hamper/trees\"; \
+                  load \"$@\" && run \"$@\" && run \"$@\"; echo \"ended $?\"; \"$2\" doctor | grep 'store.*trees'; \
+                  readlink \"$1/data/hamper/layers\"; ls \"$3\"; \"$2\" image prune --all && ls -A \"$3/layers\" \"$3/scratch\" | grep -v '^[0-9/]' | grep . | wc -l";
+    let paths = [ram.clone(), crate::support::hamper(), trees.clone()].map(|path| path.display().to_string());
+    let image = layout("whiteouts");
+    let words = ["-r", "-m", "sh", "-c", script, "sh"].into_iter().chain(paths.iter().map(String::as_str)).chain([image.as_str()]);
+    let seen = env.program("unshare", words).output().any();
+    require!(seen.status.code() != Some(77), "ramfs in a user namespace");
+    let out = seen.code(0);
+    let (before, after) = out.stdout.split_once("ended 1").expect("a load that fails");
+    assert!(before.contains("ln -s ") && before.contains("hamper/trees"), "{before}");
+    assert!(out.stderr.contains("no user extended attributes") && out.stderr.contains("hamper doctor"), "{}", out.stderr);
+    assert!(after.contains("\n0\n0\nended 0\n"), "{after}\n{}", out.stderr);
+    assert!(after.contains(&format!("its trees in {}", trees.display())), "{after}");
+    assert!(after.contains(&format!("{}/layers\nlayers\nscratch\nscratch-range\ntrash\n", trees.display())), "{after}");
+}
