@@ -57,10 +57,11 @@ impl Inputs {
         Ok(inputs)
     }
 
-    /// Not only of regular files: variables may come from a pipe of the caller's shell.
+    /// Of another kind than a regular file only what the caller's shell has opened: anything else may be a payload's.
     fn text(&mut self, path: &Path) -> Result<String, CliError> {
         let wrap = |source| CliError::Io { act: "read", path: path.to_owned(), source };
-        let file = File::open(path).map_err(wrap)?;
+        let opened = ["/dev/fd", "/dev/stdin", "/proc/self/fd"].iter().any(|own| path.starts_with(own));
+        let file = if opened { File::open(path) } else { open_regular(path) }.map_err(wrap)?;
         let bytes = self.bytes(path, &file, "read")?;
         String::from_utf8(bytes).map_err(|error| wrap(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))
     }
@@ -112,7 +113,7 @@ pub fn compile_seccomp(
 }
 
 /// Opens a file without waiting for a writer, and only if it is a regular one.
-fn open_regular(path: &Path) -> std::io::Result<File> {
+pub fn open_regular(path: &Path) -> std::io::Result<File> {
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = File::options().read(true).custom_flags(flags).open(path)?;
     match file.metadata()?.is_file() {

@@ -211,8 +211,10 @@ fn start_reported(
     let mut launch = |assembled: Assembled| {
         let (trees, guarded) = &assembled.exposed;
         ledger.begin(trees, guarded)?;
-        let ended = launch_and_wait(&profile, assembled, &directories, destination, all);
-        if let Err(error) = ledger.end() {
+        // All that was guarded, unless it is known that nothing was replaced.
+        let mut lost = guarded.clone();
+        let ended = launch_and_wait(&profile, assembled, &directories, destination, all, &mut lost);
+        if let Err(error) = ledger.end(&lost) {
             talk(&error.render());
         }
         ended
@@ -305,6 +307,7 @@ fn launch_and_wait(
     directories: &Directories,
     destination: Option<&report::Destination>,
     all: &Arguments,
+    lost: &mut Vec<PathBuf>,
 ) -> Result<Ended, CliError> {
     let Assembled { mut plan, resources, pipes, opened, watched, appearing, exposed: _, absent, stop_signal, image, host } = assembled;
     let Some(mut resources) = resources else { return Ok(Ended::Code(0)) };
@@ -354,6 +357,9 @@ fn launch_and_wait(
         && let Some(why) = landlock_rung::blocked(profile, &plan, step, errno)
     {
         return Ok(Ended::Blocked { why, umask });
+    }
+    if !matches!(outcome.end, End::Replaced(_)) {
+        lost.retain(|file| outcome.replaced.iter().any(|replaced| file.starts_with(replaced)));
     }
     for path in &outcome.replaced {
         talk(&format!("hamper: {} was made or replaced while the sandbox ran and is not protected any more", shown(path)));

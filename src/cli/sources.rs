@@ -113,6 +113,11 @@ fn protected_paths(profile: &Profile, project: &Path, git_is_file: Option<bool>)
             paths.push(inside.to_owned());
         }
     }
+    // Also where this run does not read it: what nobody could write is the caller's to change unasked.
+    let own = Path::new("hamper.toml");
+    if !paths.iter().any(|known| known == own) && project.join(own).symlink_metadata().is_ok() {
+        paths.push(own.to_owned());
+    }
     // A repository that is not there needs no protection of its hooks; one that is elsewhere is named by a file, which is protected.
     match git_is_file {
         None => paths.retain(|path| !path.starts_with(".git")),

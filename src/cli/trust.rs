@@ -1,6 +1,5 @@
 //! `hamper trust`, and what it is for: a file that a payload may have made or changed is not obeyed unseen.
 
-use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use clap::Args;
 
 use super::error::{CliError, escape};
 use super::exit::ExitCode;
-use super::inputs::{Inputs, MAX_FILE};
+use super::inputs::{Inputs, MAX_FILE, open_regular};
 use super::ledger::Ledger;
 use super::output::{say, talk};
 use super::run::CommonArgs;
@@ -57,10 +56,7 @@ fn trust(args: &TrustArgs) -> Result<ExitCode, CliError> {
 /// What the file is at this moment, which is what the caller says that he has read.
 fn see(path: &Path) -> Result<Seen, CliError> {
     let wrap = |source| CliError::Io { act: "read", path: path.to_owned(), source };
-    let file = File::open(path).map_err(wrap)?;
-    if !file.metadata().map_err(wrap)?.is_file() {
-        return Err(wrap(std::io::Error::other("not a regular file")));
-    }
+    let file = open_regular(path).map_err(wrap)?;
     let mut bytes = Vec::new();
     (&file).take(MAX_FILE).read_to_end(&mut bytes).map_err(wrap)?;
     Seen::of(path, file.as_fd(), &bytes).map_err(|errno| wrap(errno.into()))
@@ -83,7 +79,10 @@ pub fn refuse_suspects(ledger: &mut Ledger, files: &[Seen]) -> Result<(), CliErr
 
 fn refused(file: &Path) -> CliError {
     CliError::Told {
-        words: format!("{} was made or changed while a sandbox could write there, and it decides what a sandbox may reach", file.display()),
+        words: format!(
+            "{} may have been made or changed by a sandbox that could write there, and it decides what a sandbox may reach",
+            file.display()
+        ),
         hint: Some(format!("read it, then: hamper trust '{}'", file.display())),
     }
 }

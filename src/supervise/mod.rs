@@ -27,7 +27,7 @@ pub use appearing::{Appearing, Sign};
 pub use attributes::Writable;
 pub use pipes::Pipes;
 pub use terminal::{Side, Terminal, sides};
-use watch::{Watch, first_replaced};
+use watch::Watch;
 pub use watch::{WatchError, Watched};
 
 /// How a sandbox is watched over.
@@ -126,7 +126,7 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
     std::mem::forget(signals);
     if let (None, Some((project, paths))) = (&watch, &orders.watched) {
         // It did not last long enough to be watched.
-        replaced.extend(first_replaced(project, paths));
+        replaced.extend(watch::replaced(project, paths));
     }
     // Not closed but left to the process's end, or to whoever holds it by then: closing takes some ten milliseconds.
     std::mem::forget(watch);

@@ -22,10 +22,10 @@ pub struct WatchError {
     pub source: Errno,
 }
 
-/// The first path that is not what it was when the sandbox was started.
-pub fn first_replaced(project: &Path, paths: &[Watched]) -> Option<PathBuf> {
+/// What is not what it was when the sandbox was started.
+pub fn replaced(project: &Path, paths: &[Watched]) -> impl Iterator<Item = PathBuf> {
     let now = |path: &Path| lstat(project.join(path)).ok().map(|stat| Identity::of(&stat));
-    paths.iter().find(|watched| now(&watched.path) != watched.identity).map(|watched| project.join(&watched.path))
+    paths.iter().filter(move |watched| now(&watched.path) != watched.identity).map(|watched| project.join(&watched.path))
 }
 
 /// A guarded path and what it was when the sandbox was started.
@@ -69,7 +69,8 @@ impl Watch {
         let mut watch = Self { fd, project: project.to_owned(), names: HashMap::new(), missing };
         paths.iter().filter(|watched| watched.identity.is_some()).try_for_each(|watched| watch.add(&watched.path))?;
         watch.add_missing()?;
-        Ok((watch, first_replaced(project, paths)))
+        let found = replaced(project, paths).next();
+        Ok((watch, found))
     }
 
     /// Watches every component of a path that is there.

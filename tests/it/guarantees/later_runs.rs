@@ -39,17 +39,19 @@ fn a_profile_that_a_payload_makes_is_refused_until_it_is_trusted() {
             env.hamper(["trust", &name]).output().code(0).silent();
             run_in(&env, directory, arguments).code(0).line("planted=yes");
 
-            // The control: the same files, made by the user, before and after runs.
+            // The control: the same files, made by the user, and changed between runs that could not write them.
             let control = TestEnv::new();
             project(&control);
-            control.run_profile().sh("true").code(0);
-            tick();
             control.file(file, &text);
             control.directory("project/sub");
             run_in(&control, directory, arguments).code(0).line("planted=yes");
-            tick();
             control.file(file, text.replace("yes", "again"));
             run_in(&control, directory, arguments).code(0).line("planted=again");
+            // Also after a run that could have written it, once it was seen unchanged since.
+            control.run_profile().sh("true").any();
+            run_in(&control, directory, arguments).code(0);
+            control.file(file, text.replace("yes", "more"));
+            run_in(&control, directory, arguments).code(0).line("planted=more");
         }
     }
 }
@@ -119,10 +121,11 @@ fn a_profile_is_refused_while_the_sandbox_that_made_it_still_runs() {
     drop(first);
     env.run_profile().sh("true").code(125).told(&["hamper.local.toml"]);
     std::fs::remove_file(env.project().join("hamper.local.toml")).expect("remove");
-    // What the user makes once nothing runs is the user's.
+    // What the user makes in its place is a thing to look at too.
     env.run_profile().sh("true").code(0);
-    tick();
     env.file("hamper.local.toml", "name = \"mine\"\n");
+    env.run_profile().sh("true").code(125).told(&["hamper.local.toml"]);
+    env.hamper(["trust", "hamper.local.toml"]).output().code(0);
     env.run_profile().sh("true").code(0);
 }
 
@@ -149,10 +152,12 @@ fn what_a_payload_makes_in_a_writable_mount_is_refused() {
     env.run_profile().args(["-v", &volume]).sh(&format!("echo 'image = \"{}\"' > /other/hamper.toml", image("busybox"))).code(0);
     env.hamper(["run"]).directory(&other).sh("true").code(125).told(&["other/hamper.toml"]);
     std::fs::remove_file(other.join("hamper.toml")).expect("remove");
-    env.run_profile().args(["-v", &format!("{volume}:ro")]).sh("true").code(0);
-    tick();
-    std::fs::write(other.join("hamper.toml"), format!("image = \"{}\"\n", image("busybox"))).expect("write");
-    env.hamper(["run"]).directory(&other).sh("true").code(0);
+    // The control: one that nothing could write to.
+    let fresh = env.directory("fresh");
+    let volume = format!("{}:/fresh:ro", fresh.display());
+    env.run_profile().args(["-v", &volume]).sh("true").code(0);
+    std::fs::write(fresh.join("hamper.toml"), format!("image = \"{}\"\n", image("busybox"))).expect("write");
+    env.hamper(["run"]).directory(&fresh).sh("true").code(0);
 }
 
 #[test]
@@ -475,4 +480,62 @@ fn what_a_run_guards_for_git_does_not_stand_in_the_ledger() {
     }
     env.run_profile().sh("true").any();
     assert!(std::fs::metadata(env.state().join("hamper/ledger")).expect("ledger").len() < 4096);
+}
+
+/// What changes a file's times afterwards does not make it the user's.
+#[test]
+fn a_profile_that_a_payload_changed_stays_refused() {
+    let env = TestEnv::new();
+    project(&env);
+    env.file("other.toml", format!("image = \"{}\"\n", image("busybox")));
+    let other = || env.hamper(["run", "./other.toml"]).sh("true").any();
+    other().code(0);
+    env.run_profile().sh("echo '# x' >> other.toml; mkdir kept; ln other.toml kept/o").code(0);
+    other().code(125).told(&["hamper trust"]);
+    std::fs::remove_dir_all(env.project().join("kept")).expect("remove");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(env.project().join("other.toml"), mode).expect("mode");
+    other().code(125).told(&["hamper trust"]);
+}
+
+#[test]
+fn a_second_name_of_a_profile_undoes_its_guard() {
+    let env = TestEnv::new();
+    project(&env);
+    std::fs::hard_link(env.project().join("hamper.toml"), env.project().join("hamper.bak")).expect("link");
+    env.run_profile().sh("true").code(0);
+    env.run_profile().sh("echo '[env]' >> hamper.bak").code(0);
+    env.run_profile().sh("true").code(125).told(&["hamper.toml", "hamper trust"]);
+}
+
+/// The mount that guards a file falls when the file is replaced on the host, and the sandbox lives on for a moment.
+#[test]
+fn a_profile_that_was_replaced_under_a_run_is_looked_at() {
+    let env = TestEnv::new();
+    project(&env);
+    let text = env.read("hamper.toml");
+    let mut first =
+        env.run_profile().with_probe().payload(["sh", "-c", "echo up; while :; do echo '[env]' >> hamper.toml; done 2>/dev/null"]).spawn();
+    first.await_line("up");
+    std::fs::write(env.project().join("new"), &text).expect("write");
+    std::fs::rename(env.project().join("new"), env.project().join("hamper.toml")).expect("rename");
+    first.output().any();
+    if env.read("hamper.toml") != text {
+        env.run_profile().sh("true").code(125).told(&["hamper.toml", "hamper trust"]);
+    }
+}
+
+#[test]
+fn a_pipe_in_the_place_of_variables_is_none() {
+    let env = TestEnv::new();
+    project(&env);
+    env.file("vars", "A=fine\n");
+    let run = |vars: &str| env.run_profile().args(["--env-file", vars]).sh("echo a=$A").any();
+    run("vars").code(0).line("a=fine");
+    env.run_profile().sh("rm vars; mkfifo vars").code(0);
+    run("vars").code(125).told(&["vars", "not a regular file"]);
+    env.hamper(["trust", "vars"]).output().code(1).told(&["not a regular file"]);
+    // The control: a pipe of the caller's own shell.
+    let script = format!("exec {} run --env-file <(echo A=piped) -- sh -c 'echo a=$A'", crate::support::hamper().display());
+    env.program("bash", ["-c", &script]).output().code(0).line("a=piped");
 }
