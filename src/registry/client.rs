@@ -314,8 +314,10 @@ impl Remote for Repository {
     fn digest_of_tag(&self, tag: &str) -> Result<Option<Digest>, image::Error> {
         let step = format!("look up {tag} of {}", self.0.name);
         let headers = [("accept", ACCEPTED.to_owned())];
-        let answer = self.0.ask(&Method::HEAD, &format!("manifests/{tag}"), &headers, &step, &[200])?;
-        Ok(answer.header("docker-content-digest").and_then(|text| text.parse().ok()))
+        // What has no such tag, or no HEAD, says so to the GET that follows.
+        let answer = self.0.ask(&Method::HEAD, &format!("manifests/{tag}"), &headers, &step, &[200, 404, 405])?;
+        let stated = answer.header("docker-content-digest").filter(|_| answer.status == 200);
+        Ok(stated.and_then(|text| text.parse().ok()))
     }
 
     fn manifest(&self, digest: &Digest) -> Result<Vec<u8>, image::Error> {

@@ -117,6 +117,25 @@ fn always_asks_for_no_more_than_the_digest_while_a_tag_stays() {
 }
 
 #[test]
+fn a_registry_that_answers_no_head_is_asked_by_get() {
+    for answer in [Some(405), Some(404), None] {
+        let registry = Faulty::serve("busybox", move |asked, _| {
+            let reply = answer.map(|status| super::faulty::Reply::new(status, ""));
+            (asked.method == "HEAD").then_some(reply).flatten()
+        });
+        let env = TestEnv::alone();
+        let run = || env.run(&registry.reference()).map("single").set("pull=always").probe("exit 4");
+        for expected in [1, 2, 3] {
+            run().code(4);
+            let gets = registry.asked().iter().filter(|one| one.method == "GET" && one.path.ends_with("/manifests/v1")).count();
+            assert_eq!(gets, expected, "{answer:?}");
+        }
+        // What the store has is not fetched again for that.
+        assert_eq!(registry.asked().iter().filter(|one| one.is_blob()).count(), 2);
+    }
+}
+
+#[test]
 fn an_index_leads_to_the_platform() {
     require!(has_image("multi-arch"), "the test images");
     let env = TestEnv::alone();
