@@ -4,7 +4,7 @@
 //! `$XDG_STATE_HOME/hamper/ledger` is appended to, one write for the beginning of a run and one for its end. Records end in a zero byte:
 //!
 //! ```text
-//! s ID DEV:INO TREE     from here on a payload can write below TREE
+//! s ID TIME DEV:INO TREE     from here on a payload can write below TREE; TIME in nanoseconds since 1970
 //! g ID FILE             but not this file, which is mounted read-only for it
 //! u ID FILE             that was so, until somebody replaced the file
 //! e ID                  until here
@@ -12,8 +12,9 @@
 //! h HASH FILE           the hidden path of that hash led here by a link
 //! ```
 //!
-//! No clock is asked, only this order: a file is the caller's if nothing that could write it went on after it was last taken as it was;
-//! else it must have that content still. Times of files would say less, since everything that changes them hides what they were before.
+//! This order tells: a file is the caller's if nothing that could write it went on after it was last taken as it was; else it must have
+//! that content still, or be older than all of these runs, as its last change (ctime) and those of the directories on the way say. That a
+//! time is later than a run says nothing: everything that changes it hides what it was before.
 //!
 //! Files are read before the ledger is: whoever could have written what was read has his beginning in it. A run holds a lock while it
 //! lasts, by which others know that it does; one that was killed lasts until somebody sees that the lock is gone.
@@ -32,6 +33,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, fstat, lstat, openat};
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::error::CliError;
 use super::state::{make_directory, short_hash};
@@ -64,6 +66,8 @@ struct Span {
     /// `DEV:INO`
     identity: Piece,
     tree: Piece,
+    /// Nothing that it wrote has an earlier time.
+    start: i64,
     /// Where in the ledger it ends.
     end: Option<usize>,
     guarded: Vec<Piece>,
@@ -181,9 +185,10 @@ impl Ledger {
             self.alive = hold(&self.path, now)?;
             // Without a lock there is nothing to see that it is gone by.
             let id = format!("{}-{}{now}", std::process::id(), if self.alive.is_some() { "" } else { "unlocked" });
+            let start = file_clock().to_string();
             for Tree { path, identity: (device, inode) } in trees {
                 let identity = format!("{device}:{inode}");
-                bytes.extend(record(&[b"s", id.as_bytes(), identity.as_bytes(), path.as_os_str().as_bytes()]));
+                bytes.extend(record(&[b"s", id.as_bytes(), start.as_bytes(), identity.as_bytes(), path.as_os_str().as_bytes()]));
             }
             // By a second name it could be written all the same.
             for file in guarded.iter().filter(|file| lstat(file.as_path()).is_ok_and(|stat| stat.st_nlink == 1)) {
@@ -277,8 +282,11 @@ impl Records {
             let Some((first, rest)) = split(&bytes, rest) else { continue };
             match &bytes[kind] {
                 b"s" => {
+                    let Some((start, rest)) = split(&bytes, rest) else { continue };
                     let Some((identity, tree)) = split(&bytes, rest) else { continue };
-                    spans.push(Span { id: first, identity, tree, end: None, guarded: Vec::new() });
+                    // A beginning that cannot be read is one that nothing came before.
+                    let start = number(&bytes[start]).unwrap_or(i64::MIN);
+                    spans.push(Span { id: first, identity, tree, start, end: None, guarded: Vec::new() });
                 }
                 b"g" => of_run(&bytes, &mut spans, first).for_each(|span| span.guarded.push(rest.clone())),
                 b"u" => {
@@ -331,20 +339,22 @@ impl Records {
         // A run guards the same files in all its trees.
         let mut guarded = BTreeSet::new();
         for span in self.spans.iter().filter(|span| span.end.is_none()) {
-            bytes.extend(record(&[b"s", piece(&span.id), piece(&span.identity), piece(&span.tree)]));
+            bytes.extend(record(&[b"s", piece(&span.id), span.start.to_string().as_bytes(), piece(&span.identity), piece(&span.tree)]));
             guarded.extend(span.guarded.iter().map(|file| (piece(&span.id), piece(file))));
         }
         guarded.into_iter().for_each(|(id, file)| bytes.extend(record(&[b"g", id, file])));
-        let mut over: BTreeMap<Over<'_>, usize> = BTreeMap::new();
+        let mut over: BTreeMap<Over<'_>, (i64, usize)> = BTreeMap::new();
         for (span, end) in self.spans.iter().filter_map(|span| Some((span, span.end?))) {
-            let last = over.entry((piece(&span.tree), piece(&span.identity), span.guarded.iter().map(piece).collect())).or_insert(end);
-            *last = end.max(*last);
+            let last = over
+                .entry((piece(&span.tree), piece(&span.identity), span.guarded.iter().map(piece).collect()))
+                .or_insert((span.start, end));
+            *last = (span.start.min(last.0), end.max(last.1));
         }
         let mut ordered: Vec<(usize, Vec<u8>)> = Vec::new();
-        for (number, ((tree, identity, files), end)) in over.into_iter().enumerate() {
+        for (number, ((tree, identity, files), (start, end))) in over.into_iter().enumerate() {
             // A number of no process.
             let id = format!("0-{number}");
-            let mut all = record(&[b"s", id.as_bytes(), identity, tree]);
+            let mut all = record(&[b"s", id.as_bytes(), start.to_string().as_bytes(), identity, tree]);
             files.into_iter().for_each(|file| all.extend(record(&[b"g", id.as_bytes(), file])));
             all.extend(record(&[b"e", id.as_bytes(), b""]));
             ordered.push((end, all));
@@ -371,33 +381,42 @@ impl Records {
         let Some(way) = Way::of(&file.real) else { return true };
         spans.any(|span| {
             let tree = self.path(&span.tree);
-            // By a link of a payload, by a second name that may lie anywhere, or because it is there.
-            let covers = file.path.starts_with(tree) || file.links > 1 || way.is_below(tree, &self.bytes[span.identity.clone()]);
-            let is_held = file.path == file.real && file.links == 1 && span.guarded.iter().any(|guarded| self.path(guarded) == file.real);
-            covers && !is_held
+            let is_direct = file.path == file.real && file.links == 1;
+            if is_direct && span.guarded.iter().any(|guarded| self.path(guarded) == file.real) {
+                return false;
+            }
+            match way.depth(tree, &self.bytes[span.identity.clone()]) {
+                // A directory that was moved has brought along files that are older than itself.
+                Some(depth) => !is_direct || file.changed >= span.start || way.changed[..depth].iter().any(|time| *time >= span.start),
+                // A link of a payload, or a second name, which may lie anywhere.
+                None => file.path.starts_with(tree) || file.links > 1 && file.changed >= span.start,
+            }
         })
     }
 }
 
-/// The directories above a file.
+/// The directories above a file, the nearest first.
 struct Way<'w> {
     paths: Vec<&'w Path>,
     identities: Vec<String>,
+    changed: Vec<i64>,
 }
 
 impl<'w> Way<'w> {
     fn of(file: &'w Path) -> Option<Self> {
-        let mut way = Self { paths: Vec::new(), identities: Vec::new() };
+        let mut way = Self { paths: Vec::new(), identities: Vec::new(), changed: Vec::new() };
         for path in file.ancestors().skip(1) {
             let stat = lstat(path).ok()?;
             way.paths.push(path);
             way.identities.push(format!("{}:{}", stat.st_dev, stat.st_ino));
+            way.changed.push(stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(i64::try_from(stat.st_ctime_nsec).unwrap_or(0)));
         }
         Some(way)
     }
 
-    fn is_below(&self, tree: &Path, identity: &[u8]) -> bool {
-        self.paths.contains(&tree) || self.identities.iter().any(|known| known.as_bytes() == identity)
+    /// How many directories lie between the file and the tree; `None`: the file is not in it.
+    fn depth(&self, tree: &Path, identity: &[u8]) -> Option<usize> {
+        (0..self.paths.len()).find(|index| self.paths[*index] == tree || self.identities[*index].as_bytes() == identity)
     }
 }
 
@@ -498,6 +517,13 @@ fn is_alive(locks: Option<&File>, id: &[u8]) -> bool {
     }
 }
 
+/// The clock that file times are taken from, which lags behind [`now`] by up to a timer tick: nothing that is written from here on has an
+/// earlier time.
+fn file_clock() -> i64 {
+    let time = clock_gettime(ClockId::RealtimeCoarse);
+    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
+}
+
 /// Nanoseconds since 1970, which number the lock of a run.
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
@@ -514,7 +540,7 @@ mod tests {
     use super::*;
 
     fn seen(path: &str, digest: &str) -> Seen {
-        Seen { path: path.into(), real: path.into(), links: 1, digest: digest.into() }
+        Seen { path: path.into(), real: path.into(), links: 1, changed: 500, digest: digest.into() }
     }
 
     fn suspects(records: &Records, path: &str, digest: &str) -> bool {
@@ -529,14 +555,14 @@ mod tests {
         [
             record(&[b"t", b"one", &file("a")]),
             record(&[b"t", b"one", &file("held")]),
-            record(&[b"s", b"7-1", b"0:0", tree]),
+            record(&[b"s", b"7-1", b"100", b"0:0", tree]),
             record(&[b"g", b"7-1", &file("held")]),
             record(&[b"g", b"7-1", &file("lost")]),
             record(&[b"u", b"7-1", &file("lost")]),
             record(&[b"e", b"7-1", b""]),
             record(&[b"t", b"one", &file("b\tc")]),
             b"\0s\0s\t\0s\t1\0".to_vec(),
-            record(&[b"s", b"8-1", b"0:0", b"/nowhere"]),
+            record(&[b"s", b"8-1", b"100", b"0:0", b"/nowhere"]),
         ]
         .concat()
     }
@@ -556,7 +582,8 @@ mod tests {
             });
             assert_eq!(found, [false, true, false, true, false, true]);
             assert_eq!(records.spans.iter().filter(|span| span.end.is_none()).count(), 1);
-            // A second name, or a way by a link.
+            // Older than the run; but not by a second name, nor by a way through a link.
+            assert!(!records.is_suspect(&Seen { changed: 50, ..seen(&name("new"), "two") }, None));
             let twice = Seen { links: 2, ..seen(&name("held"), "two") };
             let linked = Seen { real: "/etc/hostname".into(), ..seen(&name("held"), "two") };
             assert!(records.is_suspect(&twice, Some(0)) && records.is_suspect(&linked, Some(0)));

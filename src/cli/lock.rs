@@ -74,6 +74,7 @@ fn lock(args: &LockArgs) -> Result<bool, CliError> {
     }
     lock.put(found);
     write(directory, &lock)?;
+    super::trust::take(&directory.join(LOCK_NAME), &directories)?;
     Ok(true)
 }
 

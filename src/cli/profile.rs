@@ -273,6 +273,7 @@ fn new(args: &NewArgs) -> Result<u8, Failure> {
     valid(&text, &here)?;
     let path = here.cwd.join("hamper.toml");
     write_new(&path, &text)?;
+    super::trust::take(&path, &here.directories).map_err(|error| Failure::new(error.to_string(), None))?;
     talk(&format!("wrote {}", profile::escape(&path.to_string_lossy())));
     Ok(0)
 }

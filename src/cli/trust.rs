@@ -46,11 +46,16 @@ fn trust(args: &TrustArgs) -> Result<ExitCode, CliError> {
         suspect.iter().for_each(|path| say(&escape(&path.to_string_lossy())));
         return Ok(if suspect.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
     }
-    let mut ledger = Ledger::read(&directories)?;
-    for file in &args.files {
-        ledger.trust(&see(&without_dots(&current.join(file)))?)?;
-    }
+    args.files.iter().try_for_each(|file| take(&current.join(file), &directories))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes a file as it is: the caller has read it, or hamper has written it at his word.
+///
+/// # Errors
+/// [`CliError::Io`] of the file or the ledger.
+pub fn take(file: &Path, directories: &Directories) -> Result<(), CliError> {
+    Ledger::read(directories)?.trust(&see(&without_dots(file))?)
 }
 
 /// What the file is at this moment, which is what the caller says that he has read.

@@ -16,11 +16,15 @@ pub struct Seen {
     pub real: PathBuf,
     /// How many names it has.
     pub links: u64,
+    /// Its last change (ctime) in nanoseconds since 1970. Only the kernel sets that.
+    pub changed: i64,
     /// Thirty-two hexadecimal digits of the SHA-256 of its content.
     pub digest: String,
 }
 
 impl Seen {
+    /// To be called when `content` has been read: a change meanwhile is then told by the time.
+    ///
     /// # Errors
     /// Of fstat(2); `ENOENT` there is no /proc.
     pub fn of(path: &Path, file: BorrowedFd<'_>, content: &[u8]) -> Result<Self, Errno> {
@@ -30,6 +34,7 @@ impl Seen {
             path: path.to_owned(),
             real,
             links: stat.st_nlink,
+            changed: stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(i64::try_from(stat.st_ctime_nsec).unwrap_or(0)),
             digest: Sha256::digest(content).iter().take(16).map(|byte| format!("{byte:02x}")).collect(),
         })
     }

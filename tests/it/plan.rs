@@ -123,6 +123,7 @@ fn a_report_tells_what_was_asked_and_got() {
     // What may degrade and was not had.
     let value = {
         env.profile(&format!("image = \"{}\"\n[project]\nprotect = [\"no/such/file\"]\n", image("busybox")));
+        env.hamper(["trust", "hamper.toml"]).output().code(0);
         env.run_profile().args(["--report", &path]).probe("exit 0").code(0).told(&["not protected: no/such/file does not exist"]);
         serde_json::from_str::<Value>(&std::fs::read_to_string(&report).expect("report")).expect("JSON")
     };

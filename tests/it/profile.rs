@@ -88,9 +88,11 @@ fn the_nearest_profile_upwards_is_taken() {
     env.profile(&format!("image = \"{}\"\n[env]\nWHICH = \"top\"\n", image("busybox")));
     env.file("a/b/c/x", "");
     env.file("a/hamper.toml", format!("image = \"{}\"\n[env]\nWHICH = \"a\"\n", image("busybox")));
+    crate::support::tick();
     let which = |directory: &str| env.run_profile().directory(env.project().join(directory)).probe("env").code(0).value("WHICH=");
     assert_eq!((which("."), which("a"), which("a/b/c")), ("top".into(), "a".into(), "a".into()));
     env.file("a/hamper.local.toml", "[env]\nWHICH = \"local\"\n");
+    env.hamper(["trust", "a/hamper.local.toml"]).output().code(0);
     assert_eq!(which("a/b"), "local");
 }
 
@@ -115,12 +117,14 @@ fn names_are_found_in_the_project_the_configuration_and_the_binary() {
     assert_eq!(run().code(0).value("WHICH="), "configuration");
     crate::support::tick();
     env.file("profiles/mine.toml", profile("project"));
+    env.hamper(["trust", "profiles/mine.toml"]).output().code(0);
     let out = run().code(0);
     assert_eq!(out.value("WHICH="), "project");
     assert!(out.stderr.contains("profiles/mine.toml"), "it says what it shadows: {}", out.stderr);
     // A path is a path.
     crate::support::tick();
     env.file("other.toml", profile("path"));
+    env.hamper(["trust", "other.toml"]).output().code(0);
     assert_eq!(env.hamper(["run", "./other.toml"]).with_probe().probe("env").code(0).value("WHICH="), "path");
 }
 

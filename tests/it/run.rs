@@ -137,6 +137,7 @@ fn the_last_word_on_a_variable_wins() {
     // What --env-file names comes after what the profile names.
     crate::support::tick();
     env.file("c.env", "B=third\n");
+    env.hamper(["trust", "c.env"]).output().code(0);
     env.run_profile().args(["--env-file", "c.env"]).probe("env").code(0).line("B=third");
     crate::support::tick();
     env.file("c.env", "no equals sign\n");

@@ -487,6 +487,8 @@ fn a_worktree_can_be_read_and_a_forged_one_gives_nothing() {
 #[test]
 fn a_payload_never_answers_for_its_own_calls() {
     let env = env();
+    env.file("open.json", r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#);
+    crate::support::tick();
     // A filter with a listener, alone and with SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV; not EBUSY, which holds only as long as the parent.
     refused(&env, &[("listener 0x8", "EPERM"), ("listener 0x28", "EPERM"), ("listener 0x100000008", "EPERM")]);
     // A filter without one can only refuse more.

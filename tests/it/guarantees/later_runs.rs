@@ -455,6 +455,7 @@ fn a_project_or_a_source_that_a_payload_has_swapped_elsewhere_is_refused() {
     let second = || env.hamper(["run", "./second.toml"]).sh("cat secret").any();
     let third = || env.hamper(["run"]).directory(&other).sh("cat /data/secret").any();
     let by_hand = || env.hamper(["run", "--image", &image("busybox"), "--project", "inner"]).sh("cat secret").any();
+    tick();
     env.run_profile().sh("true").code(0);
     assert_eq!((second().status.code(), third().status.code()), (Some(1), Some(1)));
     let target = outside.display().to_string();
@@ -515,7 +516,7 @@ fn a_profile_that_was_replaced_under_a_run_is_looked_at() {
     project(&env);
     let text = env.read("hamper.toml");
     let mut first =
-        env.run_profile().with_probe().payload(["sh", "-c", "echo up; while :; do echo '[env]' >> hamper.toml; done 2>/dev/null"]).spawn();
+        env.run_profile().with_probe().payload(["sh", "-c", "echo up; while :; do echo '# more' >> hamper.toml; done 2>/dev/null"]).spawn();
     first.await_line("up");
     std::fs::write(env.project().join("new"), &text).expect("write");
     std::fs::rename(env.project().join("new"), env.project().join("hamper.toml")).expect("rename");
