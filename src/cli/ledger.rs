@@ -117,9 +117,18 @@ impl Ledger {
     }
 
     /// Every directory that a payload could write below at some time.
-    pub fn trees(&self) -> Vec<PathBuf> {
-        let trees: BTreeSet<&[u8]> = self.records.spans.iter().map(|span| &self.records.bytes[span.tree.clone()]).collect();
-        trees.into_iter().map(|tree| PathBuf::from(OsStr::from_bytes(tree))).collect()
+    pub fn trees(&self) -> Vec<Tree> {
+        let piece = |piece: &Piece| &self.records.bytes[piece.clone()];
+        let trees: BTreeSet<[&[u8]; 2]> = self.records.spans.iter().map(|span| [piece(&span.tree), piece(&span.identity)]).collect();
+        let numbers = |identity: &[u8]| {
+            let (device, inode) = std::str::from_utf8(identity).ok()?.split_once(':')?;
+            Some((device.parse().ok()?, inode.parse().ok()?))
+        };
+        let tree = |[path, identity]: [&[u8]; 2]| Tree {
+            path: PathBuf::from(OsStr::from_bytes(path)),
+            identity: numbers(identity).unwrap_or_default(),
+        };
+        trees.into_iter().map(tree).collect()
     }
 
     /// The first of the files that a payload may have made or changed.

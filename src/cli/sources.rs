@@ -1,11 +1,14 @@
 //! The sources of a start: project, mounts and home, each opened once, before anything is started.
 
+use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
 
 use super::error::CliError;
+use super::ledger::Tree;
 use super::start::{Effects, ProjectChoice};
 use super::state::{ProjectState, lock_work, make_directory};
 use crate::host::{Directories, Opened, SourceError, find_worktree, linked_worktrees, open_in_project, open_source, survey_guarded};
@@ -17,7 +20,7 @@ pub struct Opening<'o> {
     pub fds: Vec<OwnedFd>,
     pub effects: Effects,
     /// Directories that payloads could write below at some time.
-    pub written: &'o [PathBuf],
+    pub written: &'o [Tree],
 }
 
 impl Opening<'_> {
@@ -136,7 +139,9 @@ fn open_bind(source: &Path, project: &plan::Project, mount: &Mount, opening: &Op
     let MountKind::Bind { missing, .. } = &mount.kind else { return open_source(source) };
     let own = Some(&project.path).filter(|_| project.source.is_some() && !mount.by_hand());
     let source = without_dots(source);
-    match own.into_iter().chain(opening.written).find(|tree| source.starts_with(tree)) {
+    let written = opening.written.iter().map(|tree| &tree.path);
+    match own.into_iter().chain(written).find(|tree| source.starts_with(tree)) {
+        None if follows_a_written_link(&source, opening.written) => Err(SourceError::LeavesProject { path: source }),
         None => open_source(&source),
         Some(tree) => {
             let relative = source.strip_prefix(tree).unwrap_or(&source);
@@ -150,7 +155,15 @@ fn open_bind(source: &Path, project: &plan::Project, mount: &Mount, opening: &Op
 ///
 /// # Errors
 /// [`CliError::Source`] where one does; what is missing is told by whoever opens it.
-pub fn stays_beneath(tree: &Path, path: &Path) -> Result<(), CliError> {
+pub fn refuse_swapped_image(path: &Path, project: Option<&Path>, trees: &[Tree]) -> Result<(), CliError> {
+    project.into_iter().chain(trees.iter().map(|tree| tree.path.as_path())).try_for_each(|tree| stays_beneath(tree, path))?;
+    match follows_a_written_link(path, trees) && !trees.iter().any(|tree| path.starts_with(&tree.path)) {
+        true => Err(SourceError::LeavesProject { path: path.to_owned() }.into()),
+        false => Ok(()),
+    }
+}
+
+fn stays_beneath(tree: &Path, path: &Path) -> Result<(), CliError> {
     if !path.starts_with(tree) {
         return Ok(());
     }
@@ -164,14 +177,52 @@ pub fn stays_beneath(tree: &Path, path: &Path) -> Result<(), CliError> {
 ///
 /// # Errors
 /// [`CliError::Told`] names what it leads to.
-pub fn refuse_moved_project(choice: &ProjectChoice, trees: &[PathBuf]) -> Result<(), CliError> {
+pub fn refuse_moved_project(choice: &ProjectChoice, trees: &[Tree]) -> Result<(), CliError> {
     let (Some(path), Some(written)) = (&choice.path, choice.written.as_deref().map(without_dots)) else { return Ok(()) };
-    if *path == written || !trees.iter().any(|tree| written.starts_with(tree)) {
+    let is_below = || trees.iter().any(|tree| written.starts_with(&tree.path));
+    if *path == written || !(is_below() || follows_a_written_link(&written, trees)) {
         return Ok(());
     }
     Err(CliError::Told {
         words: format!("the project {} leads to {} by a link that a sandbox could have made", written.display(), path.display()),
         hint: Some(format!("if that is meant: --project '{}'", path.display())),
+    })
+}
+
+/// Whether a link is on the way of a path that lies where a payload could have made it, by whatever name that directory goes now.
+fn follows_a_written_link(path: &Path, trees: &[Tree]) -> bool {
+    /// As path_resolution(7) has it.
+    const MOST_LINKS: usize = 40;
+    let mut ahead: VecDeque<OsString> = path.components().map(|component| component.as_os_str().to_owned()).collect();
+    let (mut real, mut links) = (PathBuf::from("/"), 0);
+    while let Some(name) = ahead.pop_front() {
+        match Path::new(&name).components().next() {
+            Some(Component::ParentDir) => drop(real.pop()),
+            Some(Component::Normal(_)) => {
+                let next = real.join(&name);
+                let Ok(target) = std::fs::read_link(&next) else {
+                    real = next;
+                    continue;
+                };
+                links += 1;
+                if links > MOST_LINKS || is_written(&real, trees) {
+                    return true;
+                }
+                if target.is_absolute() {
+                    real = PathBuf::from("/");
+                }
+                target.components().rev().for_each(|component| ahead.push_front(component.as_os_str().to_owned()));
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+fn is_written(directory: &Path, trees: &[Tree]) -> bool {
+    directory.ancestors().any(|ancestor| {
+        let identity = rustix::fs::stat(ancestor).ok().map(|stat| (stat.st_dev, stat.st_ino));
+        trees.iter().any(|tree| tree.path == ancestor || Some(tree.identity) == identity)
     })
 }
 
@@ -201,7 +252,10 @@ pub fn open_mounts(
             MountKind::Bind { source, missing } => match (open_bind(source, project, mount, opening), missing) {
                 (Ok(opened), _) => (Some(opening.add(opened)), None),
                 (Err(SourceError::Open { source: Errno::NOENT, .. }), Missing::Skip) => continue,
-                (Err(SourceError::Open { source: Errno::NOENT, .. }), Missing::Create) => (Some(opening.own(source)?), None),
+                // Where payloads write it was made already, or is a link that leads nowhere.
+                (Err(SourceError::Open { source: Errno::NOENT, .. }), Missing::Create) if !is_written(source, opening.written) => {
+                    (Some(opening.own(source)?), None)
+                }
                 (Err(error), _) => return Err(CliError::Mount { origin: mount.origin.clone(), source: error }),
             },
             MountKind::Cache { name, shared: false } => (Some(opening.own(&state.directory.join("caches").join(name))?), None),

@@ -13,7 +13,7 @@ use super::image_facts::{ImageFacts, image_facts};
 use super::inputs::{Inputs, compile_seccomp, environment};
 use super::landlock_rung::Private;
 use super::ledger::Tree;
-use super::sources::{Opening, open_home, open_mounts, open_project, project_target, refuse_moved_project, stays_beneath};
+use super::sources::{Opening, open_home, open_mounts, open_project, project_target, refuse_moved_project, refuse_swapped_image};
 use super::state::{ProjectState, lock_keep, make_directory, masks};
 use crate::host::{Directories, Host, Ids, open_source};
 use crate::launch::{Resources, RootAttributes, Scratch};
@@ -49,7 +49,7 @@ pub struct Request<'r> {
     pub invocation: &'r Invocation,
     pub inputs: &'r Inputs,
     /// Directories that payloads could write below at some time: no link in them is followed.
-    pub written: &'r [PathBuf],
+    pub written: &'r [Tree],
     pub offline: bool,
     pub effects: Effects,
 }
@@ -91,7 +91,7 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
     let mut opened = Opening { fds: Vec::with_capacity(8), effects, written };
     let target = project_target(profile, choice);
     if let Some(path) = profile.image.path() {
-        choice.path.iter().chain(written).try_for_each(|tree| stays_beneath(tree, path))?;
+        refuse_swapped_image(path, choice.path.as_deref(), written)?;
     }
     refuse_moved_project(choice, written)?;
     let mut image = image_facts(profile, directories, &host, target.as_deref(), offline, effects)?;

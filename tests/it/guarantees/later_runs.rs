@@ -464,8 +464,24 @@ fn a_project_or_a_source_that_a_payload_has_swapped_elsewhere_is_refused() {
         assert!(out.status.code() == Some(125) && !out.stdout.contains("hush"), "{} {}", out.stdout, out.stderr);
         assert!(out.stderr.contains("by a link"), "{}", out.stderr);
     }
+    // Nor by another name of the directory, which the user has made or given it.
+    let named = env.root().join("named");
+    std::os::unix::fs::symlink(env.project(), &named).expect("link");
+    for directory in [named, env.root().join("moved")] {
+        if directory.ends_with("moved") {
+            std::fs::rename(env.project(), &directory).expect("rename");
+        }
+        let source = format!("{}/data:/data", directory.display());
+        let project = directory.join("inner").display().to_string();
+        let by_source =
+            env.hamper(["run", "--image", &image("busybox"), "--project", &other.display().to_string(), "-v", &source]).directory(&other);
+        let by_project = env.hamper(["run", "--image", &image("busybox"), "--project", &project]).directory(&other);
+        for out in [by_source.sh("cat /data/secret").any(), by_project.sh("cat secret").any()] {
+            assert!(out.status.code() == Some(125) && !out.stdout.contains("hush"), "{} {}", out.stdout, out.stderr);
+        }
+    }
     // The control: what the link leads to, by its own name.
-    env.hamper(["run", "--image", &image("busybox"), "--project", &target]).sh("cat secret").code(0).line("hush");
+    env.hamper(["run", "--image", &image("busybox"), "--project", &target]).directory(&other).sh("cat secret").code(0).line("hush");
 }
 
 /// A payload's repository of many worktrees does not fill the ledger.
