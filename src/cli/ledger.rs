@@ -31,9 +31,9 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::time::{ClockId, clock_gettime};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, fstat, lstat, openat};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::error::CliError;
 use super::state::{make_directory, short_hash};
@@ -529,8 +529,9 @@ fn is_alive(locks: Option<&File>, id: &[u8]) -> bool {
 /// The clock that file times are taken from, which lags behind [`now`] by up to a timer tick: nothing that is written from here on has an
 /// earlier time.
 fn file_clock() -> i64 {
-    let time = clock_gettime(ClockId::RealtimeCoarse);
-    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
+    // Every kernel has it.
+    clock_gettime(ClockId::CLOCK_REALTIME_COARSE)
+        .map_or(0, |time| time.tv_sec().saturating_mul(1_000_000_000).saturating_add(time.tv_nsec()))
 }
 
 /// Nanoseconds since 1970, which number the lock of a run.

@@ -13,9 +13,8 @@ use crate::plan::Degraded;
 
 /// Says what is worth knowing about a plan: on a terminal, unless that was said since this machine started.
 pub fn notes<'a>(profile: &str, notes: impl Iterator<Item = &'a String>, directories: &Directories) {
-    let terminal = isatty(rustix::stdio::stderr());
     for note in notes {
-        if !terminal || first_time(&(profile, note), directories) {
+        if !isatty(rustix::stdio::stderr()) || first_time(&(profile, note), directories) {
             talk(&format!("hamper: {}", super::error::escape(note)));
         }
     }

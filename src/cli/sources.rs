@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
 use super::error::CliError;
@@ -193,6 +194,15 @@ pub fn refuse_moved_project(choice: &ProjectChoice, trees: &[Tree]) -> Result<()
 fn follows_a_written_link(path: &Path, trees: &[Tree]) -> bool {
     /// As path_resolution(7) has it.
     const MOST_LINKS: usize = 40;
+    if trees.is_empty() {
+        return false;
+    }
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    if let Ok(fd) = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        // There is none at all. Not closed, as the process ends soon.
+        std::mem::forget(fd);
+        return false;
+    }
     let mut ahead: VecDeque<OsString> = path.components().map(|component| component.as_os_str().to_owned()).collect();
     let (mut real, mut links) = (PathBuf::from("/"), 0);
     while let Some(name) = ahead.pop_front() {
