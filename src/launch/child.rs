@@ -18,6 +18,7 @@ use rustix::process::{
     set_parent_process_death_signal, test_kill_process, umask,
 };
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::termios::{tcgetwinsize, tcsetwinsize};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities, set_no_new_privs, set_thread_groups,
 };
@@ -376,6 +377,11 @@ impl State<'_> {
         let master = openat(directory, multiplexer, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
         unlockpt(&master)?;
         let terminal = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        // Here and not by the parent alone, which may come to it when the payload has asked already.
+        let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+        if let Some(size) = streams.into_iter().find_map(|stream| tcgetwinsize(stream).ok()) {
+            tcsetwinsize(&master, size)?;
+        }
         tell_with(self.socket, Message::Terminal, master.as_fd())?;
         self.terminal = Some(terminal);
         Ok(())
