@@ -32,7 +32,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::time::{ClockId, clock_gettime};
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, fstat, lstat, openat};
+use rustix::fs::{CWD, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, flock, fstat, lstat, openat};
 use rustix::io::Errno;
 
 use super::error::CliError;
@@ -44,6 +44,8 @@ use crate::profile::Seen;
 const COMPACT: usize = 8 << 10;
 /// No ledger grows so far: what a compacted one holds is a line for each project and [`MOST_KNOWN`] files.
 const MOST: u64 = 8 << 20;
+/// Bytes that other runs append while the ledger is written anew, and far more.
+const ROOM: usize = 64 << 10;
 /// Files that a compacted ledger still knows.
 const MOST_KNOWN: usize = 1024;
 
@@ -266,6 +268,11 @@ impl Ledger {
         let temporary = self.path.with_extension(format!("tmp-{}", std::process::id()));
         let written = File::options().read(true).append(true).create_new(true).mode(0o600).open(&temporary).and_then(|mut file| {
             file.write_all(&bytes)?;
+            // Room for what others append until they see the new name: a full disk must not cost their records, so it is met here.
+            match fallocate(&file, FallocateFlags::KEEP_SIZE, 0, (bytes.len() + ROOM) as u64) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                Err(errno) => return Err(errno.into()),
+            }
             std::fs::rename(&temporary, &self.path)?;
             // And what came before they could see that.
             file.write_all(&read_from(old, records.bytes.len())?)?;
