@@ -11,7 +11,9 @@ mod push;
 mod server;
 mod store;
 
-use crate::support::{TestEnv, images};
+use std::path::PathBuf;
+
+use crate::support::{Output, TestEnv, images, unique};
 
 /// A test image as skopeo names it.
 fn layout(image: &str) -> String {
@@ -21,6 +23,34 @@ fn layout(image: &str) -> String {
 /// Runs skopeo in the test's surroundings; what it wrote.
 fn skopeo<'a>(env: &TestEnv, arguments: impl IntoIterator<Item = &'a str>) -> String {
     env.program("skopeo", arguments).output().ok()
+}
+
+/// A podman with a storage of its own, gone with it. It refuses a run root of more than 50 characters, so that is not where the test is.
+struct Podman<'a> {
+    env: &'a TestEnv,
+    run: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl<'a> Podman<'a> {
+    fn new(env: &'a TestEnv) -> Self {
+        let run = PathBuf::from(format!("/tmp/hp{}", unique()));
+        std::fs::create_dir(&run).expect("podman's run root");
+        let root = env.directory(&format!("podman{}", unique())).display().to_string();
+        let arguments = ["--root", &root, "--runroot", &run.display().to_string(), "--storage-driver", "vfs"].map(str::to_owned).into();
+        Self { env, run, arguments }
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
+        self.env.program("podman", self.arguments.iter().map(String::as_str).chain(arguments.iter().copied())).output()
+    }
+}
+
+impl Drop for Podman<'_> {
+    fn drop(&mut self) {
+        let _ = self.output(&["unshare", "rm", "-rf", &self.arguments[1]]);
+        let _ = std::fs::remove_dir_all(&self.run);
+    }
 }
 
 /// The files of a store below `directory`, without directories.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::faulty::{Asked, Content, Faulty, Reply, content, largest};
 use super::server::{Server, program};
-use super::{layout, skopeo};
+use super::{Podman, layout, skopeo};
 use crate::require;
 use crate::support::{Seen, TestEnv, has_image, images};
 
@@ -70,14 +70,10 @@ fn podman_pulls_what_was_pushed() {
     let there = server.reference("debian:v1");
     hamper(&env, &["load", &layout("debian"), "--name", "d:1"]).code(0);
     let pushed = digest(hamper(&env, &["push", "d:1", &there]));
-    let root = env.directory("podman").display().to_string();
-    let podman = |arguments: &[&str]| {
-        let all = [&["--root", &root, "--runroot", &root, "--storage-driver", "vfs"], arguments].concat();
-        env.program("podman", all).output().ok()
-    };
+    let podman = Podman::new(&env);
+    let podman = |arguments: &[&str]| podman.output(arguments).ok();
     podman(&["pull", "-q", "--tls-verify=false", &there]);
     assert_eq!(podman(&["image", "inspect", "--format", "{{.Digest}}", &there]).trim(), pushed);
-    podman(&["unshare", "rm", "-rf", &root]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{kept, layers, layout, skopeo};
+use super::{Podman, kept, layers, layout, skopeo};
 use crate::require;
 use crate::support::{Seen, TestEnv, has_image, images};
 
@@ -127,16 +127,13 @@ fn podman_loads_both_archives() {
     require!(has_image("debian"), "the test images");
     let env = TestEnv::alone();
     hamper(&env, &["load", &layout("busybox"), "--name", "localhost/b:1"]).code(0);
-    for (kind, root) in [("oci-archive", "p1"), ("docker-archive", "p2")] {
+    for kind in ["oci-archive", "docker-archive"] {
         let path = env.root().join(format!("b.{kind}")).display().to_string();
         hamper(&env, &["save", "localhost/b:1", &format!("{kind}:{path}")]).code(0);
-        let root = env.directory(root).display().to_string();
-        let podman = |arguments: &[&str]| {
-            env.program("podman", [&["--root", &root, "--runroot", &root, "--storage-driver", "vfs"], arguments].concat()).output().ok()
-        };
+        let podman = Podman::new(&env);
+        let podman = |arguments: &[&str]| podman.output(arguments).ok();
         podman(&["load", "-q", "-i", &path]);
         assert_eq!(podman(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).trim(), "localhost/b:1", "{kind}");
-        podman(&["unshare", "rm", "-rf", &root]);
     }
 }
 
