@@ -12,7 +12,8 @@ use super::clone::last_errno;
 /// The program's own code and constants, which the page cache has anyway.
 ///
 /// A start touches some three megabytes of them, and a sandbox may run for days with a parent and an init that only wait. So both give
-/// them back before a long wait, and wait in the very function that did so: the kernel maps sixteen pages around each that is touched.
+/// them back before a long wait, and wait in the very function that did so. Its own page stays: the kernel would map sixteen or more
+/// around it.
 ///
 /// # References
 /// madvise(2) `MADV_DONTNEED`; elf(5) `PT_LOAD`
@@ -36,13 +37,27 @@ impl Code {
         let Some(first) = headers.iter().find(|header| header.p_type == libc::PT_LOAD && header.p_offset == 0) else { return code };
         let base = table.wrapping_sub(size_of::<libc::Elf64_Ehdr>() as u64).wrapping_sub(first.p_vaddr);
         let read_only = |header: &&libc::Elf64_Phdr| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0;
-        for header in headers.iter().filter(read_only).take(code.segments.len()) {
-            let start = usize::try_from(base.wrapping_add(header.p_vaddr)).unwrap_or(0);
+        let kept = give_back_and as *const () as usize & !4095;
+        for header in headers.iter().filter(read_only) {
+            let start = usize::try_from(base.wrapping_add(header.p_vaddr)).unwrap_or(0) & !4095;
             let end = start.saturating_add(usize::try_from(header.p_memsz).unwrap_or(0));
-            code.segments[code.count] = (start & !4095, end - (start & !4095));
-            code.count += 1;
+            if (start..end).contains(&kept) {
+                code.add(start, kept);
+                code.add(kept + 4096, end);
+            } else {
+                code.add(start, end);
+            }
         }
         code
+    }
+
+    fn add(&mut self, start: usize, end: usize) {
+        if start < end
+            && let Some(segment) = self.segments.get_mut(self.count)
+        {
+            *segment = (start, end - start);
+            self.count += 1;
+        }
     }
 }
 
