@@ -103,6 +103,15 @@ impl Set {
 
     /// Every call that the table knows on this architecture.
     pub const fn known(arch: Arch) -> Self {
+        const X86_64: Set = Set::walk(Arch::X86_64);
+        const AARCH64: Set = Set::walk(Arch::Aarch64);
+        match arch {
+            Arch::X86_64 => X86_64,
+            Arch::Aarch64 => AARCH64,
+        }
+    }
+
+    const fn walk(arch: Arch) -> Self {
         let (mut set, mut i) = (Self::EMPTY, 0);
         while i < CALLS.len() {
             if let Some(number) = CALLS[i].number(arch) {
