@@ -20,6 +20,8 @@ pub enum CliError {
     Plan(#[from] PlanError),
     #[error("cannot make the image ready")]
     Rootfs { source: rootfs::Error },
+    #[error("cannot make a cgroup for the limits")]
+    Cgroup(#[from] launch::CgroupError),
     #[error(transparent)]
     Scratch(#[from] launch::ScratchError),
     #[error(transparent)]
@@ -124,6 +126,9 @@ impl CliError {
             Self::Host(host::HostError::NoHome) => "export HOME=/path/to/your/home",
             Self::Host(host::HostError::RaisedPrivileges) => "remove the bits: chmod ug-s hamper; setcap -r hamper",
             Self::Plan(PlanError::NoCommand) => "give one: hamper run PROFILE -- COMMAND",
+            Self::Cgroup(_) | Self::Plan(PlanError::Limit { .. } | PlanError::Required { what: "cgroup", .. }) => {
+                "`hamper doctor` says what this machine needs; limits.on_missing = \"warn\" without require = [\"cgroup\"] goes on without limits"
+            }
             Self::Plan(PlanError::Required { what: "protect", .. }) => "create the path, or drop \"protect\" from require",
             Self::Plan(PlanError::NeedsNamespaces { remedy, .. }) => {
                 return Some(format!("{remedy}; or isolation = \"namespaces\", where user namespaces can be had (hamper doctor)"));

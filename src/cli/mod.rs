@@ -17,6 +17,7 @@ mod image_save;
 mod inputs;
 mod landlock_rung;
 mod ledger;
+mod limits;
 mod lock;
 mod login;
 mod names;

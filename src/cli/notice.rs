@@ -35,6 +35,13 @@ pub fn degraded(profile: &str, degraded: &[Degraded], directories: &Directories)
     talk("hamper: (said once; `hamper doctor` tells more)");
 }
 
+/// Says each limit that is not enforced, each time: who reads it in a log must know it as well.
+pub fn limits(missing: &[Degraded]) {
+    for one in missing {
+        talk(&super::error::escape(&format!("hamper: {}: {}", one.asked, one.got)));
+    }
+}
+
 /// Whether this was not said yet since this machine started; it counts as said from now on.
 fn first_time(what: &impl Hash, directories: &Directories) -> bool {
     let Ok(boot) = std::fs::read_to_string("/proc/sys/kernel/random/boot_id") else { return true };

@@ -10,6 +10,7 @@ use super::error::{CliError, StepKind};
 use super::inputs::Inputs;
 use super::landlock_rung;
 use super::ledger::Ledger;
+use super::limits::Limited;
 use super::output::{say, talk};
 use super::start::{Assembled, Effects, Request, assemble, terminal_sides};
 use super::streams::refuse_ways_out;
@@ -213,7 +214,7 @@ fn start_reported(
         ledger.begin(trees, guarded)?;
         // All that was guarded, unless it is known that nothing was replaced.
         let mut lost = guarded.clone();
-        let ended = launch_and_wait(&profile, assembled, &directories, destination, all, &mut lost);
+        let ended = launch_and_wait(&profile, assembled, &directories, &Told { destination, verbose: args.verbose }, all, &mut lost);
         if let Err(error) = ledger.end(&lost) {
             talk(&error.render());
         }
@@ -264,7 +265,9 @@ fn is_own_command(invocation: &Invocation, profile: &Profile) -> bool {
 /// Says what a plan has to say, but for what was said before.
 fn say_plan(profile: &Profile, plan: &Plan, said: &[String], directories: &Directories) {
     super::notice::notes(&profile.name, plan.notes.iter().filter(|note| !said.contains(note)), directories);
-    super::notice::degraded(&profile.name, &plan.degraded, directories);
+    let (limits, others): (Vec<_>, Vec<_>) = plan.degraded.iter().cloned().partition(|one| one.what == "cgroup");
+    super::notice::limits(&limits);
+    super::notice::degraded(&profile.name, &others, directories);
 }
 
 /// What came of a start.
@@ -301,11 +304,17 @@ fn complete(invocation: &mut Invocation, args: &CommonArgs, profile: &Profile) -
     Ok(())
 }
 
+/// To whom a run is told of, beside what it has to say.
+struct Told<'a> {
+    destination: Option<&'a report::Destination>,
+    verbose: bool,
+}
+
 fn launch_and_wait(
     profile: &Profile,
     assembled: Assembled,
     directories: &Directories,
-    destination: Option<&report::Destination>,
+    told: &Told<'_>,
     all: &Arguments,
     lost: &mut Vec<PathBuf>,
 ) -> Result<Ended, CliError> {
@@ -317,13 +326,18 @@ fn launch_and_wait(
     // What is not there, or is another one by now, is not taken for the payload's: that refuses too much at most.
     let writable = plan::writable(&plan.steps).iter().filter_map(|(path, identity)| supervise::Writable::open(path, *identity)).collect();
     let lowered = lower(&plan, resources)?;
+    let cgroup = super::limits::make(&plan.steps, profile)?;
+    if let Some(limited) = &cgroup {
+        super::notice::limits(&limited.missing);
+        plan.degraded.extend(limited.missing.iter().cloned());
+    }
     sys::block_signals();
     let keyring = own_keyring(sys::join_session_keyring()).map_err(|errno| {
         let step = plan.steps.iter().position(|step| *step == Step::JoinSessionKeyring).unwrap_or_default();
         failed_step(&plan.steps, u32::try_from(step).unwrap_or(u32::MAX), errno)
     })?;
     plan.degraded.extend(keyring);
-    let mut running = match launch::start(lowered, all) {
+    let mut running = match launch::start(lowered, cgroup.as_ref().and_then(Limited::descriptor), all) {
         Ok(running) => running,
         Err(error) => {
             let blocked = landlock_rung::blocked_launch(profile, &plan, &error).map(|why| Ended::Blocked { why, umask });
@@ -343,6 +357,10 @@ fn launch_and_wait(
         stop_timeout: profile.lifecycle.stop_timeout,
     };
     let mut outcome = supervise::supervise(&mut running, orders)?;
+    let limited = cgroup.map(|limited| limited.end(&mut outcome, told.destination.is_some() || told.verbose));
+    if let Some(limits) = limited.as_ref().filter(|_| told.verbose) {
+        super::limits::say_usage(&limits.usage);
+    }
     outcome.appeared.extend(absent.into_iter().filter(|path| path.symlink_metadata().is_ok()).map(Sign::Appeared));
     let given_back = running.scratch.take().map_or(Ok(false), |scratch| scratch.give_back(reusable(profile, &outcome)));
     for result in [&cleaned, &given_back] {
@@ -364,8 +382,10 @@ fn launch_and_wait(
     for path in &outcome.replaced {
         talk(&format!("hamper: {} was made or replaced while the sandbox ran and is not protected any more", shown(path)));
     }
-    let reported = destination.map_or(Ok(()), |destination| destination.write(&report::Report::new(profile, &plan, &outcome, &host)));
-    outcome.appeared.iter().for_each(|sign| talk(&format!("hamper: {}", told(sign))));
+    let reported = told
+        .destination
+        .map_or(Ok(()), |destination| destination.write(&report::Report::new(profile, &plan, &outcome, limited.as_ref(), &host)));
+    outcome.appeared.iter().for_each(|sign| talk(&format!("hamper: {}", sign_words(sign))));
     if outcome.end == End::Lost && !running.ends_all() {
         talk(
             "hamper: what the sandbox has started may still run: there were other children of this process, which could not be told from it",
@@ -385,7 +405,7 @@ fn shown(path: &Path) -> String {
     super::error::escape(&path.to_string_lossy()).replace('\n', "\\n")
 }
 
-fn told(sign: &Sign) -> String {
+fn sign_words(sign: &Sign) -> String {
     match sign {
         Sign::Appeared(path) => format!("{} appeared while the sandbox ran: read it before you run git here", shown(path)),
         Sign::Gone(path) => {
@@ -458,6 +478,10 @@ fn code(steps: &[Step], outcome: &Outcome) -> Result<i32, CliError> {
             ),
             hint: Some("[project] on_replace = \"warn\" lets it go on".into()),
         }),
+        End::MemoryLimit(bytes) => {
+            talk(&format!("hamper: memory limit {} reached; killed by the kernel", super::limits::shown(*bytes)));
+            Ok(128 + 9)
+        }
         End::Lost => Err(CliError::Told { words: "the sandbox was killed".into(), hint: None }),
     }
 }

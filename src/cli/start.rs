@@ -15,7 +15,7 @@ use super::landlock_rung::Private;
 use super::ledger::Tree;
 use super::sources::{Opening, open_home, open_mounts, open_project, project_target, refuse_moved_project, refuse_swapped_image};
 use super::state::{ProjectState, lock_keep, make_directory, masks};
-use crate::host::{Directories, Host, Ids, open_source};
+use crate::host::{Delegation, Directories, Host, Ids, open_source};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, Plan, Step};
 use crate::profile::{HomeMode, Isolation, MapMode, NetworkMode, Preset, Profile, Requirement, RootMode, TtyMode};
@@ -155,6 +155,8 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
         _ => None,
     };
     let environment = environment(profile, &image, invocation, &inputs.variables);
+    let limited = profile.limits.needs_cgroup() || profile.require.contains(&Requirement::Cgroup);
+    let delegation = limited.then(Delegation::find);
     let mut plan = plan::build(&plan::Request {
         profile,
         host: &host,
@@ -169,6 +171,7 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
         secrets: &secret_facts,
         seccomp: facts.as_ref(),
         resolv_conf: resolv_conf.as_ref().map(|opened| &opened.source),
+        delegation: delegation.as_ref(),
         temporary: private.as_ref().map(|private| private.temporary.as_path()),
     })?;
     plan.notes.extend(choice.notes.iter().chain(&image.notes).cloned());

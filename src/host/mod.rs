@@ -1,5 +1,6 @@
 //! This machine as a value: ids, features, directories. Read-only; feeds plan and doctor.
 
+mod delegation;
 mod devices;
 mod facts;
 mod probe;
@@ -7,6 +8,7 @@ mod sources;
 mod tree;
 mod worktree;
 
+pub use delegation::{Controller, Delegation, Place, own_cgroup};
 pub use devices::gpu_devices;
 pub use facts::{Directories, Host, HostError, Ids, SubRange, landlock_abi, subordinate_ranges};
 pub use probe::{Act, Blocker, Examination, Explanation, Finding, State, errno_name, examine, explain, explain_clone, namespaces_blocked};

@@ -118,6 +118,8 @@ impl State<'_> {
             Op::MaskProc { directories, files, read_only } => self.mask_proc(directories, files, read_only),
             Op::Sys => self.mount_sys(step),
             Op::Cgroup => self.mount_cgroup(step),
+            Op::EnterCgroupNamespace => enter_cgroup_namespace(),
+            Op::Affinity(set) => rustix::thread::sched_setaffinity(None, set),
             Op::Tmpfs { target, options, read_only } => self.mount_tmpfs(target, options, *read_only),
             Op::Bind { source, target, read_only, project } => self.bind(source, target, *read_only, *project),
             Op::Over { target, options, project } => self.mount_over(target, options, *project),
@@ -550,4 +552,9 @@ fn drop_capabilities(keep: u64, ambient: bool) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// The cgroup that this process was born in becomes the root of all that it sees of cgroups.
+fn enter_cgroup_namespace() -> Result<(), Errno> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP).map_err(|errno| Errno::from_raw_os_error(errno as i32))
 }

@@ -72,6 +72,7 @@ pub(super) enum Op {
     },
     AwaitMaps,
     DieWithParent,
+    EnterCgroupNamespace,
     BecomeSubreaper,
     EndWithParent,
     NotDumpable,
@@ -169,6 +170,7 @@ pub(super) enum Op {
     NoNewPrivileges,
     /// A ruleset that handles signals alone.
     ScopeSignals(OwnedFd),
+    Affinity(Box<rustix::thread::CpuSet>),
     StartPayload {
         init: bool,
     },
@@ -265,6 +267,7 @@ impl Lowering {
             | Step::WatchReplaced { .. }
             | Step::TakeScratch
             | Step::MakePipes
+            | Step::MakeCgroup { .. }
             | Step::CompileSeccomp { .. } => {}
             Step::CreateLandlock { abi, no_tcp } => self.ruleset = Some(ruleset(*abi, *no_tcp)?),
             // Before the clone it is the parent's, which has nothing to make ready for it.
@@ -405,6 +408,12 @@ fn plain_op(step: &Step) -> Result<Op, LowerError> {
         }
         Step::MountSys => Op::Sys,
         Step::MountCgroup => Op::Cgroup,
+        Step::EnterCgroupNamespace => Op::EnterCgroupNamespace,
+        Step::SetAffinity { processors } => {
+            let mut set = Box::new(rustix::thread::CpuSet::new());
+            processors.iter().for_each(|processor| set.set(*processor as usize));
+            Op::Affinity(set)
+        }
         Step::MountTmpfs { target, size, mode, read_only } => {
             let size = size.map_or(String::new(), |size| format!(",size={size}"));
             let options = c_string(&format!("mode={mode:o}{size}"), "a tmpfs")?;

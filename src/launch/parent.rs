@@ -1,6 +1,6 @@
 //! The parent's part of a start: clone, id maps, and the handle on what runs.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
@@ -106,13 +106,13 @@ impl Drop for Running {
 /// Longest answer of getcwd(2).
 const PATH_MAX: usize = 4096;
 
-/// Clones the child, writes its maps where that is the parent's part, and returns the handle.
+/// Clones the child, straight into a cgroup where there is one, writes its maps where that is the parent's part, and returns the handle.
 ///
 /// All signals must be blocked by the caller: the child inherits that, and so loses none.
 ///
 /// # Errors
 /// [`LaunchError`]; the child is gone by then.
-pub fn start(mut lowered: Lowered, arguments: &Arguments) -> Result<Running, LaunchError> {
+pub fn start(mut lowered: Lowered, cgroup: Option<BorrowedFd<'_>>, arguments: &Arguments) -> Result<Running, LaunchError> {
     let clone_step = lowered.clone_step;
     let step = |source| LaunchError::Step { step: clone_step, source };
     if let Some((at, errno)) = lowered.fault.filter(|(at, _)| *at <= clone_step) {
@@ -124,7 +124,7 @@ pub fn start(mut lowered: Lowered, arguments: &Arguments) -> Result<Running, Lau
     let (ours, theirs) = wire::pair().map_err(step)?;
     let directory = Vec::with_capacity(PATH_MAX);
     let adopts = !lowered.has_namespaces() && adopt().map_err(step)?;
-    let (child, pidfd) = match clone(&lowered).map_err(step)? {
+    let (child, pidfd) = match clone(&lowered, cgroup).map_err(step)? {
         Forked::Child => {
             drop(ours);
             arguments.clear();
@@ -149,9 +149,9 @@ pub fn start(mut lowered: Lowered, arguments: &Arguments) -> Result<Running, Lau
 }
 
 /// Without namespaces an older call does as well, which filters of containers let through.
-fn clone(lowered: &Lowered) -> Result<Forked, Errno> {
+fn clone(lowered: &Lowered, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, Errno> {
     if lowered.has_namespaces() {
-        return sys::clone3(&Clone3 { namespaces: lowered.namespaces, cgroup: None });
+        return sys::clone3(&Clone3 { namespaces: lowered.namespaces, cgroup });
     }
     sys::fork()
 }

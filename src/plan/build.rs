@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use super::landlock::{MINIMUM_ABI, Writable, rules};
 use super::landlock_rung;
+use super::limits::{self, Chosen};
 use super::locked::unlocked;
 use super::namespaces::{maps, namespaces};
 use super::payload::{Invocation, argv, inside_home, workdir};
-use super::{Degraded, Guard, Lower, Missing, Node, Over, Plan, PlanError, Root, Step, Upper, laws, procfs, project};
-use crate::host::{Guarded, Host, Presence, Source, SubRange};
+use super::{Degraded, Guard, Lower, Missing, Namespace, Node, Over, Plan, PlanError, Root, Setting, Step, Upper, laws, procfs, project};
+use crate::host::{Delegation, Guarded, Host, Place, Presence, Source, SubRange};
 use crate::profile::{
-    HomeMode, Isolation, LandlockMode, MapMode, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, RootMode, SeccompSource,
+    HomeMode, Isolation, LandlockMode, MapMode, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, Rlimit, RootMode,
+    SeccompSource,
 };
 
 /// The image, as far as a start needs it.
@@ -126,6 +128,8 @@ pub struct Request<'a> {
     pub seccomp: Option<&'a SeccompFacts>,
     /// `/etc/resolv.conf` of the host, for its network.
     pub resolv_conf: Option<&'a Source>,
+    /// Where a cgroup can be had; looked for where limits are asked for.
+    pub delegation: Option<&'a Delegation>,
     /// The run's own temporary directory, where there is no mount to make one.
     pub temporary: Option<&'a Path>,
 }
@@ -143,11 +147,12 @@ pub fn build(request: &Request<'_>) -> Result<Plan, PlanError> {
     let mut plan = Plan { steps: Vec::with_capacity(48), degraded: Vec::new(), notes: Vec::new() };
     let ranges = choose_map(request, &mut plan)?;
     let landlock = choose_landlock(request, &mut plan)?;
-    parent_steps(request, landlock, &mut plan);
-    identity_steps(request, ranges, &mut plan);
+    let limits = limits::choose(request, &mut plan)?;
+    parent_steps(request, landlock, limits.cgroup.as_ref(), &mut plan);
+    identity_steps(request, ranges, limits.cgroup.is_some(), &mut plan);
     let writable = tree_steps(request, ranges.is_some(), &mut plan)?;
-    entering_steps(request, &mut plan);
-    payload_steps(request, landlock, &writable, &mut plan)?;
+    entering_steps(request, &limits, &mut plan);
+    payload_steps(request, landlock, &writable, &limits, &mut plan)?;
     plan.degraded.extend(unlocked(request.profile, request.digest));
     laws::check(&plan.steps)?;
     Ok(plan)
@@ -162,22 +167,13 @@ pub(super) fn refuse_what_is_missing(profile: &Profile) -> Result<(), PlanError>
 
 /// Every key that asks for what is not there so far.
 pub fn missing(profile: &Profile) -> Vec<Missing> {
-    let (network, limits) = (&profile.network, &profile.limits);
+    let network = &profile.network;
     let filtered = matches!(network.mode, NetworkMode::Filtered | NetworkMode::Nat);
-    let cgroup = "it needs a delegated cgroup; time and ulimits work";
     let rows = [
         (filtered, "network", "mode", "only \"none\" and \"host\" are there so far"),
         (!network.ports.is_empty(), "network", "ports", "they need the filtered network"),
         (!network.host_services.is_empty(), "network", "host_services", "they need the filtered network"),
         (network.host_ca, "network", "host_ca", "it comes with the filtered network"),
-        (limits.memory.is_some(), "limits", "memory", cgroup),
-        (limits.swap.is_some(), "limits", "swap", cgroup),
-        (limits.cpus.is_some(), "limits", "cpus", cgroup),
-        (limits.cpu_weight.is_some(), "limits", "cpu_weight", cgroup),
-        (limits.pids.is_some(), "limits", "pids", cgroup),
-        (limits.io_weight.is_some(), "limits", "io_weight", cgroup),
-        (limits.cpuset.is_some(), "limits", "cpuset", cgroup),
-        (profile.require.contains(&Requirement::Cgroup), "", "require", "\"cgroup\": limits by cgroup are not there so far"),
         (!profile.expose.is_empty(), "expose", "commands", "shims on the host's PATH are not there so far"),
     ];
     rows.into_iter().filter(|row| row.0).map(|(_, section, name, why)| Missing { section, name, why, place: None }).collect()
@@ -251,7 +247,7 @@ pub(super) fn sources<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a Sou
         .chain(mounts)
 }
 
-fn parent_steps(request: &Request<'_>, landlock: Option<u32>, plan: &mut Plan) {
+fn parent_steps(request: &Request<'_>, landlock: Option<u32>, cgroup: Option<&(Place, Vec<Setting>)>, plan: &mut Plan) {
     let steps = &mut plan.steps;
     steps.push(Step::JoinSessionKeyring);
     steps.extend(sources(request).map(|source| Step::OpenSource { source: source.clone() }));
@@ -271,7 +267,13 @@ fn parent_steps(request: &Request<'_>, landlock: Option<u32>, plan: &mut Plan) {
     if let Some(abi) = landlock {
         steps.push(Step::CreateLandlock { abi, no_tcp: false });
     }
-    steps.push(Step::Clone { namespaces: namespaces(request.profile.network.mode) });
+    let mut namespaces = namespaces(request.profile.network.mode);
+    if let Some((place, settings)) = cgroup {
+        steps.push(Step::MakeCgroup { place: place.clone(), settings: settings.clone() });
+        // One that is made by clone has the parent's cgroup for its root, not the one that the child is born in.
+        namespaces.retain(|namespace| *namespace != Namespace::Cgroup);
+    }
+    steps.push(Step::Clone { namespaces });
 }
 
 fn needs_scratch(request: &Request<'_>) -> bool {
@@ -279,12 +281,15 @@ fn needs_scratch(request: &Request<'_>) -> bool {
     layered || request.project.mode == ProjectMode::Scratch && request.project.source.is_some()
 }
 
-fn identity_steps(request: &Request<'_>, ranges: Option<(SubRange, SubRange)>, plan: &mut Plan) {
+fn identity_steps(request: &Request<'_>, ranges: Option<(SubRange, SubRange)>, cgroup: bool, plan: &mut Plan) {
     let user = &request.image.user;
     let maps = maps(request.host, user.uid, user.gid, ranges);
     let steps = &mut plan.steps;
     steps.push(Step::WriteIdMaps { uid: maps.uid, gid: maps.gid, deny_setgroups: ranges.is_none(), by: maps.writer });
     steps.push(Step::DieWithParent);
+    if cgroup {
+        steps.push(Step::EnterCgroupNamespace);
+    }
     if ranges.is_some() {
         steps.push(Step::SetGroups { groups: user.groups.clone() });
     }
@@ -539,7 +544,7 @@ fn scratch_name(path: &str) -> String {
     format!("volume{}", path.replace('/', "-"))
 }
 
-fn entering_steps(request: &Request<'_>, plan: &mut Plan) {
+fn entering_steps(request: &Request<'_>, limits: &Chosen, plan: &mut Plan) {
     if request.invocation.has_terminal() {
         plan.steps.push(Step::OpenPty);
     }
@@ -553,23 +558,33 @@ fn entering_steps(request: &Request<'_>, plan: &mut Plan) {
     let ambient = !keep.is_empty() && request.image.user.uid != 0;
     plan.steps.push(Step::DropCapabilities { keep, ambient });
     plan.steps.push(Step::NoNewPrivileges);
+    if !limits.affinity.is_empty() {
+        plan.steps.push(Step::SetAffinity { processors: limits.affinity.clone() });
+    }
     plan.steps.push(Step::StartPayload { init: request.profile.lifecycle.init });
 }
 
-fn payload_steps(request: &Request<'_>, landlock: Option<u32>, writable: &[String], plan: &mut Plan) -> Result<(), PlanError> {
+fn payload_steps(
+    request: &Request<'_>,
+    landlock: Option<u32>,
+    writable: &[String],
+    limits: &Chosen,
+    plan: &mut Plan,
+) -> Result<(), PlanError> {
     if let Some(abi) = landlock {
         let writable = Writable { root: request.profile.root.mode != RootMode::Ro, targets: writable };
         plan.steps.push(Step::EnterLandlock { abi, rules: rules(abi, &writable), terminal: 0 });
     }
-    last_steps(request, plan)
+    last_steps(request, &limits.rlimits, plan)
 }
 
-/// From the closing of descriptors to execve.
-pub(super) fn last_steps(request: &Request<'_>, plan: &mut Plan) -> Result<(), PlanError> {
+/// From the closing of descriptors to execve; `more` are rlimits beside those of the profile.
+pub(super) fn last_steps(request: &Request<'_>, more: &[(Rlimit, u64)], plan: &mut Plan) -> Result<(), PlanError> {
     let profile = request.profile;
     plan.steps.push(Step::CloseDescriptors);
-    if !profile.limits.ulimits.is_empty() {
-        plan.steps.push(Step::SetRlimits { rlimits: profile.limits.ulimits.clone() });
+    let rlimits: Vec<_> = profile.limits.ulimits.iter().chain(more).copied().collect();
+    if !rlimits.is_empty() {
+        plan.steps.push(Step::SetRlimits { rlimits });
     }
     match request.seccomp {
         Some(seccomp) => {
@@ -606,9 +621,11 @@ pub mod tests_support {
             Step::OpenSource { source: source.clone() },
             Step::TakeScratch,
             Step::BecomeSubreaper,
+            Step::MakeCgroup { place: Place::Own { directory: "/x".into() }, settings: vec![] },
             Step::Clone { namespaces: vec![] },
             Step::WriteIdMaps { uid: vec![], gid: vec![], deny_setgroups: true, by: MapWriter::Init },
             Step::DieWithParent,
+            Step::EnterCgroupNamespace,
             Step::EndWithParent,
             Step::NotDumpable,
             Step::ScopeSignals,
@@ -628,6 +645,7 @@ pub mod tests_support {
             Step::ChangeDirectory { path: "/".into() },
             Step::DropCapabilities { keep: vec![], ambient: false },
             Step::NoNewPrivileges,
+            Step::SetAffinity { processors: vec![0] },
             Step::StartPayload { init: true },
             Step::EnterLandlock { abi: 7, rules: vec![], terminal: 0 },
             Step::CloseDescriptors,

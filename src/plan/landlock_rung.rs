@@ -88,7 +88,7 @@ pub fn refuse_wishes(profile: &Profile) -> Result<(), PlanError> {
     if let Some(Wish { key, why, remedy, .. }) = WISHES.iter().find(|wish| (wish.asked)(profile)) {
         return Err(PlanError::NeedsNamespaces { key, why, remedy });
     }
-    for (requirement, what) in [(Requirement::Protect, "protect"), (Requirement::Subuid, "subuid")] {
+    for (requirement, what) in [(Requirement::Protect, "protect"), (Requirement::Subuid, "subuid"), (Requirement::Cgroup, "cgroup")] {
         if profile.require.contains(&requirement) {
             return Err(PlanError::Required { what, got: "isolation = \"landlock\" cannot give it".into() });
         }
@@ -111,7 +111,7 @@ pub fn build(request: &Request<'_>) -> Result<Plan, PlanError> {
     parent_steps(request, abi, &mut plan.steps);
     child_steps(request, abi, &mut plan.steps);
     plan.steps.push(Step::EnterLandlock { abi, rules: rules(request, abi)?, terminal: terminal(request, abi) });
-    last_steps(request, &mut plan)?;
+    last_steps(request, &[], &mut plan)?;
     laws::check(&plan.steps)?;
     Ok(plan)
 }
@@ -367,6 +367,7 @@ mod tests {
             secrets: &[],
             seccomp: Some(&SeccompFacts { name: "default".into(), allowed: 1, instructions: 1 }),
             resolv_conf: None,
+            delegation: None,
             temporary: Some(Path::new("/data/scratch/0/tmp/u")),
         })
     }

@@ -22,6 +22,7 @@ const LAWS: &[Law] = &[
                 Step::OpenSource { .. }
                     | Step::TakeScratch
                     | Step::MakePipes
+                    | Step::MakeCgroup { .. }
                     | Step::JoinSessionKeyring
                     | Step::CompileSeccomp { .. }
                     | Step::CreateLandlock { .. }
@@ -35,6 +36,11 @@ const LAWS: &[Law] = &[
         words: "the child dies with its parent before it sets anything up",
         before: |step| matches!(step, Step::DieWithParent),
         after: mounts,
+    },
+    Law {
+        words: "a limited sandbox is born in its cgroup, and sees it as the root of all",
+        before: |step| matches!(step, Step::MakeCgroup { .. } | Step::EnterCgroupNamespace),
+        after: |step| matches!(step, Step::MountCgroup | Step::MountRoot { .. }),
     },
     Law {
         words: "the groups are set before the capability to set them is dropped",

@@ -8,6 +8,7 @@ mod build;
 mod landlock;
 mod landlock_rung;
 pub mod laws;
+mod limits;
 mod locked;
 mod namespaces;
 mod payload;
@@ -23,6 +24,7 @@ use serde::Serialize;
 pub use build::{Home, Image, OpenedMount, Project, Request, SeccompFacts, Tree, User, Worktree, build, kept_directory, missing};
 pub use landlock::{MINIMUM_ABI, file_rights, handled_access, scoped, tcp};
 pub use landlock_rung::{RUNG_MINIMUM_ABI, refuse_wishes, writable};
+pub use limits::{Setting, in_list};
 pub use payload::{Invocation, inside_home, payload_environment};
 pub use procfs::MASKED_DIRECTORIES;
 pub use step::{Guard, IdMap, LandlockRule, Lower, MapWriter, Namespace, Node, Over, Root, Step, Upper};
@@ -73,6 +75,8 @@ pub enum PlanError {
     NotYet(Vec<Missing>),
     #[error("{what} is required, but {got}")]
     Required { what: &'static str, got: String },
+    #[error("{limit} is asked for, and cannot be had: {why}")]
+    Limit { limit: String, why: String },
     #[error("{key} needs namespaces, and isolation = \"landlock\" has none: {why}")]
     NeedsNamespaces { key: &'static str, why: &'static str, remedy: &'static str },
     #[error("{key}: {why}")]

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::host::{Source, path_as_text};
+use super::Setting;
+use crate::host::{Place, Source, path_as_text};
 use crate::profile::{Capability, Rlimit};
 
 /// One line of uid_map(5): `size` ids from `container_id` on are `host_id` and up on the host.
@@ -164,6 +165,10 @@ pub enum Step {
     },
     // Without a pid namespace, in the parent and in init: processes whose parents have ended become theirs to end.
     BecomeSubreaper,
+    MakeCgroup {
+        place: Place,
+        settings: Vec<Setting>,
+    },
     Clone {
         namespaces: Vec<Namespace>,
     },
@@ -175,6 +180,8 @@ pub enum Step {
         by: MapWriter,
     },
     DieWithParent,
+    // The sandbox's own cgroup is its root.
+    EnterCgroupNamespace,
     // Without a pid namespace: init outlives its parent until it has ended everything.
     EndWithParent,
     NotDumpable,
@@ -248,6 +255,10 @@ pub enum Step {
     NoNewPrivileges,
     // Without a pid namespace: init's signals reach what it has started, and nothing else.
     ScopeSignals,
+    // Where no cgroup limits processors.
+    SetAffinity {
+        processors: Vec<u32>,
+    },
     StartPayload {
         init: bool,
     },
@@ -292,6 +303,15 @@ impl fmt::Display for Step {
                 write!(f, "create the Landlock ruleset (ABI {abi}{})", if *no_tcp { ", no TCP" } else { "" })
             }
             Self::BecomeSubreaper => write!(f, "take in processes that lose their parent"),
+            Self::MakeCgroup { place, settings } => {
+                write!(f, "make a cgroup {place}, for the clone to be born in")?;
+                settings.iter().try_for_each(|Setting { file, value, .. }| write!(f, ", {file} = {value}"))
+            }
+            Self::EnterCgroupNamespace => write!(f, "make a cgroup namespace with the sandbox's cgroup for its root"),
+            Self::SetAffinity { processors } => {
+                write!(f, "start on processor")?;
+                processors.iter().try_for_each(|processor| write!(f, " {processor}"))
+            }
             Self::Clone { namespaces } if namespaces.is_empty() => write!(f, "clone, with no namespace of its own"),
             Self::Clone { namespaces } => {
                 write!(f, "clone into new namespaces:")?;

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::host::Host;
 use crate::plan::{Degraded, Plan, Step, scoped};
 use crate::profile::{Capability, Profile};
-use crate::supervise::{End, Outcome};
+use crate::supervise::{End, Got, Outcome, Usage};
 
 /// Version of the report's form; a reader refuses one that it does not know.
 const SCHEMA: u32 = 1;
@@ -34,6 +34,8 @@ pub struct Report<'a> {
     /// Present only if it did not.
     failed: Option<Failed>,
     protections: Vec<Protection>,
+    /// Present only if there was a cgroup to read it from.
+    usage: Option<Usage>,
     degraded: &'a [Degraded],
     /// Steps that found less than they asked for, and went on.
     missed: Vec<Failed>,
@@ -68,7 +70,7 @@ struct Protection {
 }
 
 impl<'a> Report<'a> {
-    pub fn new(profile: &'a Profile, plan: &'a Plan, outcome: &Outcome, host: &Host) -> Self {
+    pub fn new(profile: &'a Profile, plan: &'a Plan, outcome: &Outcome, limits: Option<&Limits>, host: &Host) -> Self {
         let failed = |step: u32, errno: rustix::io::Errno| Failed {
             step: Some(step),
             what: plan.steps.get(step as usize).map(ToString::to_string).unwrap_or_default(),
@@ -81,6 +83,7 @@ impl<'a> Report<'a> {
             End::Signaled(signal) => (exit(None, Some(*signal), "signal"), None),
             End::TimeLimit => (exit(None, None, "time limit"), None),
             End::Replaced(_) => (exit(None, None, "a guarded file was made or replaced while the sandbox ran"), None),
+            End::MemoryLimit(_) => (exit(None, Some(9), "memory limit"), None),
             End::Lost => (exit(None, None, "killed from outside"), None),
             End::Failed { step, errno } => (None, Some(failed(*step, *errno))),
         };
@@ -89,7 +92,8 @@ impl<'a> Report<'a> {
             profile: Some(&profile.name),
             exit,
             failed: end_failed,
-            protections: protections(profile, plan, host),
+            protections: protections(profile, plan, limits, host),
+            usage: limits.map(|limits| limits.usage),
             degraded: &plan.degraded,
             missed: outcome.missed.iter().map(|(step, errno)| failed(*step, *errno)).collect(),
             groups: supplementary_groups(plan),
@@ -107,6 +111,7 @@ impl<'a> Report<'a> {
             exit: None,
             failed: Some(Failed { step: None, what, errno, cause }),
             protections: Vec::new(),
+            usage: None,
             degraded: &[],
             missed: Vec::new(),
             groups: Vec::new(),
@@ -125,9 +130,27 @@ fn supplementary_groups(plan: &Plan) -> Vec<u32> {
     rustix::process::getgroups().unwrap_or_default().into_iter().map(rustix::process::Gid::as_raw).collect()
 }
 
-fn protections(profile: &Profile, plan: &Plan, host: &Host) -> Vec<Protection> {
+/// What came of the limits.
+#[derive(Debug)]
+pub struct Limits {
+    pub got: Vec<Got>,
+    pub usage: Usage,
+}
+
+/// Every limit that was asked for, in the words of the kernel, with what its file says; those that are nowhere are `null`.
+fn limits(profile: &Profile, plan: &Plan, limits: Option<&Limits>) -> Option<Protection> {
+    let got = limits.map_or(&[][..], |limits| limits.got.as_slice());
+    let had = got.iter().map(|got| (got.setting.file.to_owned(), json!({ "asked": got.setting.value, "got": got.value.as_ref().ok() })));
+    let missed = plan.degraded.iter().filter(|one| one.what == "cgroup").filter_map(|one| one.asked.split_once(" = "));
+    let missed = missed.map(|(file, value)| (file.to_owned(), json!({ "asked": value, "got": null })));
+    let all: serde_json::Map<String, Value> = missed.chain(had).collect();
+    (!all.is_empty()).then(|| Protection { name: "limits", asked: json!(profile.limits), got: Value::Object(all) })
+}
+
+fn protections(profile: &Profile, plan: &Plan, limited: Option<&Limits>, host: &Host) -> Vec<Protection> {
     let without_namespaces = plan.steps.iter().any(|step| matches!(step, Step::Clone { namespaces } if namespaces.is_empty()));
-    plan.steps.iter().filter_map(|step| protection(step, profile, host, without_namespaces)).collect()
+    let steps = plan.steps.iter().filter_map(|step| protection(step, profile, host, without_namespaces));
+    steps.chain(limits(profile, plan, limited)).collect()
 }
 
 /// What a step asked for in the words of the profile, and what it came to: a step that could not do its part has ended the run, or is among

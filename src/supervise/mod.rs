@@ -20,6 +20,7 @@ use rustix::time::Timespec;
 
 use crate::launch::Running;
 use crate::launch::wire::{Message, hear};
+pub use crate::launch::{Got, Usage};
 use crate::sys;
 use attributes::Attributes;
 
@@ -65,6 +66,8 @@ pub enum End {
     Failed { step: u32, errno: Errno },
     /// The host replaced a guarded file.
     Replaced(PathBuf),
+    /// The kernel has killed it at its `memory.max`, in bytes.
+    MemoryLimit(u64),
     /// Init is gone without a word: somebody killed it.
     Lost,
 }

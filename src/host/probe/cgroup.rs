@@ -1,19 +1,11 @@
 //! Limits: the hierarchy, whether our own cgroup is ours to divide, and whether a user manager can give us another.
 
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{Access, access, statfs};
-use rustix::io::Errno;
 use rustix::process::getuid;
 
-use super::procfs::{own_cgroup, read};
 use super::{Finding, errno_name};
-
-const MOUNT: &str = "/sys/fs/cgroup";
-
-/// statfs(2) of a cgroup2 file system.
-const CGROUP2_MAGIC: u64 = 0x6367_7270;
+use crate::host::delegation::{self, Delegation, Hierarchy, Manager};
 
 /// Controllers that limits of a profile need.
 const WANTED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
@@ -29,36 +21,15 @@ fn delegate() -> [String; 3] {
     ]
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hierarchy {
-    Unified,
-    Hybrid,
-    Legacy,
-    None,
-}
-
-fn hierarchy() -> Hierarchy {
-    let unified = |path: &str| statfs(path).is_ok_and(|statistics| statistics.f_type as u64 == CGROUP2_MAGIC);
-    if unified(MOUNT) {
-        Hierarchy::Unified
-    } else if unified("/sys/fs/cgroup/unified") {
-        Hierarchy::Hybrid
-    } else if read("/proc/self/cgroup").is_ok_and(|text| text.lines().any(|line| !line.starts_with("0::"))) {
-        Hierarchy::Legacy
-    } else {
-        Hierarchy::None
-    }
-}
-
 /// The cgroup that this process is in, and the user manager that could make another.
 pub fn check() -> Vec<Finding> {
-    let hierarchy = hierarchy();
+    let hierarchy = Hierarchy::find();
     let manager = Manager::find();
     let cgroup = match hierarchy {
-        Hierarchy::Unified => unified(&manager),
+        Hierarchy::Unified => unified(),
         other => legacy(other),
     };
-    vec![cgroup, manager.finding(hierarchy)]
+    vec![cgroup, finding(&manager, hierarchy)]
 }
 
 fn legacy(hierarchy: Hierarchy) -> Finding {
@@ -85,37 +56,24 @@ fn legacy(hierarchy: Hierarchy) -> Finding {
 }
 
 fn controllers(directory: &Path) -> Vec<String> {
-    let text = read(directory.join("cgroup.controllers")).unwrap_or_default();
-    text.split_whitespace().filter(|name| WANTED.contains(name)).map(str::to_owned).collect()
+    delegation::controllers(directory).into_iter().map(|controller| controller.name().to_owned()).collect()
 }
 
 fn without(have: &[String]) -> Vec<&'static str> {
     WANTED.into_iter().filter(|name| !have.iter().any(|own| own == name)).collect()
 }
 
-fn unified(manager: &Manager) -> Finding {
+fn unified() -> Finding {
     const CHECK: &str = "cgroup";
-    let text = read("/proc/self/cgroup").unwrap_or_default();
-    let own = own_cgroup(&text).unwrap_or("/");
-    let directory = PathBuf::from(format!("{MOUNT}{own}"));
-    let writable = |name: &str| access(directory.join(name), Access::WRITE_OK);
-    let delegated =
-        access(&directory, Access::WRITE_OK).and_then(|()| writable("cgroup.procs")).and_then(|()| writable("cgroup.subtree_control"));
-    // The manager's own cgroup says what it can pass on.
-    let service = manager.service();
-    let (place, have) = match (delegated, &manager.reached) {
-        (Ok(()), _) => (format!("{own}, which is delegated"), controllers(&directory)),
-        (Err(errno), Ok(())) => {
-            (format!("{own} is not ours ({}); the user manager can make one that is", errno_name(errno)), controllers(&service))
-        }
-        (Err(errno), Err(_)) => {
-            let finding =
-                Finding::missing(CHECK, format!("version 2, {own} is not ours ({}), and there is no user manager", errno_name(errno)));
-            return finding.errno(errno).instead(INSTEAD).remedy(["# see user_manager"]);
-        }
+    let Delegation { place, controllers: have, .. } = Delegation::find();
+    let place = match place {
+        Ok(place) => place,
+        Err(why) => return Finding::missing(CHECK, format!("version 2, but {why}")).instead(INSTEAD).remedy(["# see user_manager"]),
     };
+    let have: Vec<String> = have.into_iter().map(|controller| controller.name().to_owned()).collect();
     let absent = without(&have);
-    let seen = format!("version 2, {place}, with {}", if have.is_empty() { "no controller".to_owned() } else { have.join(" ") });
+    let seen =
+        format!("version 2, cgroups are made {place}, with {}", if have.is_empty() { "no controller".to_owned() } else { have.join(" ") });
     if absent.is_empty() {
         return Finding::ok(CHECK, seen);
     }
@@ -124,78 +82,40 @@ fn unified(manager: &Manager) -> Finding {
         .remedy(delegate())
 }
 
-/// The user's own service manager.
-struct Manager {
-    directory: PathBuf,
-    /// Whether the directory is that of the environment.
-    by_environment: bool,
-    /// Whether one of its sockets takes a connection, and which; or why not.
-    reached: Result<(), Errno>,
-    socket: &'static str,
-}
-
-impl Manager {
-    const SOCKETS: [&'static str; 2] = ["systemd/private", "bus"];
-
-    fn find() -> Self {
-        let environment = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-        let by_environment = environment.is_some();
-        let directory = environment.unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", getuid().as_raw())));
-        let mut reached = Err(Errno::NOENT);
-        let mut socket = "";
-        for name in Self::SOCKETS {
-            match UnixStream::connect(directory.join(name)) {
-                Ok(_) => return Self { directory, by_environment, reached: Ok(()), socket: name },
-                Err(error) => {
-                    reached = Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
-                    socket = name;
-                }
-            }
+fn finding(manager: &Manager, hierarchy: Hierarchy) -> Finding {
+    const CHECK: &str = "user_manager";
+    let socket = manager.path();
+    let errno = match manager.reached {
+        Ok(()) if hierarchy != Hierarchy::Unified => {
+            let seen = format!("{} answers, but its limits enforce nothing without cgroup version 2", socket.display());
+            return Finding::degraded(CHECK, seen).instead(INSTEAD).remedy(["# see cgroup"]);
         }
-        Self { directory, by_environment, reached, socket }
-    }
-
-    fn service(&self) -> PathBuf {
-        let uid = getuid().as_raw();
-        PathBuf::from(format!("{MOUNT}/user.slice/user-{uid}.slice/user@{uid}.service"))
-    }
-
-    fn finding(&self, hierarchy: Hierarchy) -> Finding {
-        const CHECK: &str = "user_manager";
-        let socket = self.directory.join(self.socket);
-        let errno = match self.reached {
-            Ok(()) if hierarchy != Hierarchy::Unified => {
-                let seen = format!("{} answers, but its limits enforce nothing without cgroup version 2", socket.display());
-                return Finding::degraded(CHECK, seen).instead(INSTEAD).remedy(["# see cgroup"]);
-            }
-            Ok(()) => {
-                let unset = if self.by_environment { "" } else { "; XDG_RUNTIME_DIR is unset, hamper looks there by itself" };
-                return Finding::ok(CHECK, format!("{} answers{unset}", socket.display()));
-            }
-            Err(errno) => errno,
-        };
-        let name = crate::host::facts::user_name(getuid().as_raw()).unwrap_or_else(|| getuid().as_raw().to_string());
-        if !Path::new("/run/systemd/system").is_dir() {
-            let finding =
-                Finding::missing(CHECK, format!("{}: {}; this system was not booted with systemd", socket.display(), errno_name(errno)))
-                    .errno(errno)
-                    .instead("limits need a cgroup that is already delegated to you");
-            if hierarchy != Hierarchy::Unified {
-                return finding.remedy(["# see cgroup"]);
-            }
-            return finding
+        Ok(()) => {
+            let unset = if manager.by_environment { "" } else { "; XDG_RUNTIME_DIR is unset, hamper looks there by itself" };
+            return Finding::ok(CHECK, format!("{} answers{unset}", socket.display()));
+        }
+        Err(errno) => errno,
+    };
+    let name = crate::host::facts::user_name(getuid().as_raw()).unwrap_or_else(|| getuid().as_raw().to_string());
+    if !Path::new("/run/systemd/system").is_dir() {
+        let finding =
+            Finding::missing(CHECK, format!("{}: {}; this system was not booted with systemd", socket.display(), errno_name(errno)))
+                .errno(errno)
+                .instead("limits need a cgroup that is already delegated to you");
+        if hierarchy != Hierarchy::Unified {
+            return finding.remedy(["# see cgroup"]);
+        }
+        return finding
                 .remedy([format!(
                     "# as root, for each session: mkdir /sys/fs/cgroup/{0}; chown -R {0} /sys/fs/cgroup/{0}; echo PID > /sys/fs/cgroup/{0}/cgroup.procs",
                     super::shell_word(&name)
                 )]);
-        }
-        Finding::missing(CHECK, format!("{}: {}", socket.display(), errno_name(errno)))
-            .errno(errno)
-            .instead("limits need a cgroup that is already delegated to you")
-            .remedy([format!("sudo loginctl enable-linger {}", super::shell_word(&name))])
     }
+    Finding::missing(CHECK, format!("{}: {}", socket.display(), errno_name(errno)))
+        .errno(errno)
+        .instead("limits need a cgroup that is already delegated to you")
+        .remedy([format!("sudo loginctl enable-linger {}", super::shell_word(&name))])
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -100,11 +100,6 @@ pub fn confines(label: &str) -> bool {
     ["(enforce)", "(kill)", "(mixed)"].iter().any(|mode| label.trim_end().ends_with(mode))
 }
 
-/// Our path in the unified hierarchy, cgroups(7).
-pub fn own_cgroup(text: &str) -> Option<&str> {
-    text.lines().find_map(|line| line.strip_prefix("0::"))
-}
-
 /// Major and minor of a kernel release.
 pub fn kernel_version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|character: char| !character.is_ascii_digit());
@@ -163,7 +158,6 @@ mod tests {
         assert_eq!(kernel_version("6.18.44-fc-v657"), Some((6, 18)));
         assert_eq!(kernel_version("5.4-rc1"), Some((5, 4)));
         assert_eq!(kernel_version("x"), None);
-        assert_eq!(own_cgroup("9:name=systemd:/\n0::/user.slice\n"), Some("/user.slice"));
         assert_eq!(variable("A=1\0container=lxc\0", "container"), Some("lxc"));
         assert_eq!(os_release("NAME=x\nID=\"debian\"\n", "ID"), Some("debian"));
     }

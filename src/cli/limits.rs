@@ -1,0 +1,111 @@
+//! The cgroup of a run, from the plan's step to its end: what could not be had stops the run or is said, each limit by itself.
+
+use std::os::fd::BorrowedFd;
+
+use super::error::CliError;
+use super::output::talk;
+use crate::launch::Cgroup;
+use crate::plan::{Degraded, PlanError, Setting, Step};
+use crate::profile::{Profile, Requirement};
+use crate::report::Limits;
+use crate::supervise::{End, Got, Outcome, Usage};
+
+/// A run that has a cgroup of its own, or was to have one.
+pub struct Limited {
+    cgroup: Option<Cgroup>,
+    got: Vec<Got>,
+    memory: Option<u64>,
+    pub missing: Vec<Degraded>,
+}
+
+/// Makes the cgroup that the plan asks for.
+///
+/// # Errors
+/// Where the profile does not do without a limit that cannot be had.
+pub fn make(steps: &[Step], profile: &Profile) -> Result<Option<Limited>, CliError> {
+    let Some((place, settings)) = steps.iter().find_map(|step| match step {
+        Step::MakeCgroup { place, settings } => Some((place, settings)),
+        _ => None,
+    }) else {
+        return Ok(None);
+    };
+    let strict = profile.limits.missing_is_error || profile.require.contains(&Requirement::Cgroup);
+    let memory = profile.limits.memory;
+    let made = match Cgroup::make(place, settings) {
+        Ok((cgroup, got)) => {
+            Limited { cgroup: Some(cgroup), memory, missing: got.iter().filter(|got| !got.held).map(missed).collect(), got }
+        }
+        Err(error) if strict => return Err(error.into()),
+        Err(error) => {
+            let why = CliError::from(error).chain();
+            let missing = settings.iter().filter(|setting| is_limit(setting)).map(|setting| degraded(setting, why.clone())).collect();
+            Limited { cgroup: None, memory, missing, got: Vec::new() }
+        }
+    };
+    match made.missing.first() {
+        Some(first) if strict => Err(PlanError::Limit { limit: first.asked.clone(), why: first.got.clone() }.into()),
+        _ => Ok(Some(made)),
+    }
+}
+
+fn is_limit(setting: &Setting) -> bool {
+    setting.file != "memory.oom.group"
+}
+
+fn missed(got: &Got) -> Degraded {
+    let why = match &got.value {
+        Ok(value) if value.is_empty() => "nothing".into(),
+        Ok(value) => format!("{value:?}"),
+        Err(errno) => format!("no limit: {errno} (os error {})", errno.raw_os_error()),
+    };
+    degraded(&got.setting, why)
+}
+
+fn degraded(setting: &Setting, got: String) -> Degraded {
+    Degraded { what: "cgroup", asked: format!("{} = {}", setting.file, setting.value), got }
+}
+
+impl Limited {
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.cgroup.as_ref().map(Cgroup::descriptor)
+    }
+
+    /// Reads what was used, where that is to be told, gives the end its true name, and removes the cgroup.
+    pub fn end(self, outcome: &mut Outcome, tell: bool) -> Limits {
+        let Self { cgroup, got, memory, missing: _ } = self;
+        let Some(cgroup) = cgroup else { return Limits { got, usage: Usage::default() } };
+        let killed = matches!(outcome.end, End::Lost | End::Signaled(9));
+        let usage = if tell || killed { cgroup.usage() } else { Usage::default() };
+        if let (true, Some(limit), Some(1..)) = (killed, memory, usage.memory_oom_kills) {
+            outcome.end = End::MemoryLimit(limit);
+        }
+        if let Err(errno) = cgroup.remove() {
+            talk(&format!("hamper: ignoring: cannot remove the sandbox's cgroup: {errno}"));
+        }
+        Limits { got, usage }
+    }
+}
+
+/// Bytes as people say them, where that is a whole number.
+pub fn shown(bytes: u64) -> String {
+    let whole =
+        [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")].into_iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    whole.map_or_else(|| format!("{bytes} bytes"), |(unit, name)| format!("{} {name}", bytes / unit))
+}
+
+/// What `--verbose` says at the end.
+pub fn say_usage(usage: &Usage) {
+    let seconds = |usec: u64| format!("{:.2} s", usec as f64 / 1e6);
+    let parts = [
+        usage.memory_peak.map(|bytes| format!("{} MiB of memory at the most", bytes.div_ceil(1 << 20))),
+        usage.cpu_usec.map(|usec| format!("{} of CPU time", seconds(usec))),
+        usage.cpu_throttled_usec.filter(|usec| *usec > 0).map(|usec| format!("held back for {} by cpu.max", seconds(usec))),
+        usage.pids_peak.map(|count| format!("{count} processes at the most, init among them")),
+        usage.pids_refused.filter(|count| *count > 0).map(|count| format!("{count} forks refused by pids.max")),
+        usage.memory_oom_kills.filter(|count| *count > 0).map(|count| format!("{count} processes killed for want of memory")),
+    ];
+    let said: Vec<String> = parts.into_iter().flatten().collect();
+    if !said.is_empty() {
+        talk(&format!("hamper: used {}", said.join(", ")));
+    }
+}

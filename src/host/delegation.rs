@@ -1,0 +1,312 @@
+//! Where a cgroup that is ours to divide can come from. Looked for only where a profile sets limits.
+
+use std::os::linux::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, CWD, Mode, OFlags, access, getxattr, openat, statfs};
+use rustix::io::Errno;
+use rustix::process::getpid;
+use serde::Serialize;
+
+use super::probe::errno_name;
+
+/// Where systemd and everybody else mounts cgroups.
+pub(super) const MOUNT: &str = "/sys/fs/cgroup";
+
+/// statfs(2) of a cgroup2 file system.
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
+
+/// A controller of cgroup v2 that limits of a profile need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Controller {
+    Cpu,
+    Cpuset,
+    Io,
+    Memory,
+    Pids,
+}
+
+impl Controller {
+    pub const ALL: [Self; 5] = [Self::Cpu, Self::Cpuset, Self::Io, Self::Memory, Self::Pids];
+
+    /// As `cgroup.controllers` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cpuset => "cpuset",
+            Self::Io => "io",
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+        }
+    }
+}
+
+/// Which versions of cgroups are mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hierarchy {
+    Unified,
+    /// Version 2 at `unified`, beside version 1.
+    Hybrid,
+    Legacy,
+    None,
+}
+
+impl Hierarchy {
+    pub fn find() -> Self {
+        let unified = |path: &str| statfs(path).is_ok_and(|statistics| statistics.f_type as u64 == CGROUP2_MAGIC);
+        if unified(MOUNT) {
+            Self::Unified
+        } else if unified("/sys/fs/cgroup/unified") {
+            Self::Hybrid
+        } else if memberships().is_some_and(|text| text.lines().any(|line| !line.starts_with("0::"))) {
+            Self::Legacy
+        } else {
+            Self::None
+        }
+    }
+
+    /// Where version 2 is mounted.
+    pub fn mount(self) -> Option<&'static Path> {
+        match self {
+            Self::Unified => Some(Path::new(MOUNT)),
+            Self::Hybrid => Some(Path::new("/sys/fs/cgroup/unified")),
+            Self::Legacy | Self::None => None,
+        }
+    }
+}
+
+/// Where the cgroup of a sandbox is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "from")]
+pub enum Place {
+    /// This process alone stands in it, and it is delegated.
+    Own { directory: PathBuf },
+    /// Above the cgroup that this process stands in; nothing stands in it itself.
+    Above { directory: PathBuf },
+    /// The user's service manager makes one; the directory is where version 2 is mounted.
+    Manager { mount: PathBuf, socket: PathBuf, bus: bool },
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Own { directory } => write!(f, "in our own, {}", directory.display()),
+            Self::Above { directory } => write!(f, "in {}", directory.display()),
+            Self::Manager { socket, .. } => write!(f, "in the scope hamper.scope of the service manager at {}", socket.display()),
+        }
+    }
+}
+
+/// A delegated cgroup, or why there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delegation {
+    pub place: Result<Place, String>,
+    /// What can be enabled there, sorted.
+    pub controllers: Vec<Controller>,
+    /// The processors that this process may run on, another one first each time; looked for where no cgroup limits them.
+    pub processors: Vec<u32>,
+}
+
+impl Delegation {
+    /// Looks at the cgroup that this process stands in, at those above it, and for a service manager; in this order.
+    ///
+    /// Other processes are never moved, and a cgroup that a service manager keeps for itself is not touched even where it could be written:
+    /// `user.delegate` tells those that are delegated (systemd's CGROUP_DELEGATION document).
+    pub fn find() -> Self {
+        let (place, controllers) = match find() {
+            Ok((place, controllers)) => (Ok(place), controllers),
+            Err(why) => (Err(why), Vec::new()),
+        };
+        let held = controllers.contains(&Controller::Cpu) && controllers.contains(&Controller::Cpuset);
+        Self { place, controllers, processors: if held { Vec::new() } else { processors() } }
+    }
+}
+
+fn find() -> Result<(Place, Vec<Controller>), String> {
+    let hierarchy = Hierarchy::find();
+    let Some(mount) = hierarchy.mount() else {
+        return Err("this host has no cgroup version 2".into());
+    };
+    let own = own_cgroup().ok_or("this process stands in no cgroup of version 2")?;
+    let directory = mount.join(own.trim_start_matches('/'));
+    // Outside of the namespace's own root nothing is ours.
+    let inside = !own.starts_with("/..") && !own.ends_with(" (deleted)");
+    if inside && let Some(found) = direct(mount, &directory) {
+        return Ok(found);
+    }
+    if hierarchy != Hierarchy::Unified {
+        return Err("cgroup version 2 has no controllers here: version 1 has them, which no ordinary user can be given".into());
+    }
+    let manager = Manager::find();
+    match manager.reached {
+        Ok(()) => {
+            let controllers = controllers(&manager.service());
+            Ok((Place::Manager { mount: mount.into(), bus: manager.is_bus(), socket: manager.path() }, controllers))
+        }
+        Err(errno) => Err(format!(
+            "{own} is not delegated to you, and no service manager answers at {} ({})",
+            manager.path().display(),
+            errno_name(errno)
+        )),
+    }
+}
+
+/// What stands open without asking anybody.
+fn direct(mount: &Path, own: &Path) -> Option<(Place, Vec<Controller>)> {
+    if is_delegated(mount, own) && stands(own).is_some_and(|pids| pids == [getpid().as_raw_nonzero().get()]) {
+        return Some((Place::Own { directory: own.to_owned() }, controllers(own)));
+    }
+    let above = own.ancestors().skip(1).take_while(|path| path.starts_with(mount));
+    let directory = above.take(MAX_DEPTH).find(|path| is_delegated(mount, path) && stands(path).is_some_and(|pids| pids.is_empty()))?;
+    Some((Place::Above { directory: directory.to_owned() }, controllers(directory)))
+}
+
+/// Cgroups above our own that are looked at.
+const MAX_DEPTH: usize = 16;
+
+/// Whether a cgroup may be divided: its files can be written, and no service manager has it for itself.
+fn is_delegated(mount: &Path, directory: &Path) -> bool {
+    // Who may write that may write the others: whoever delegates gives all of them (the kernel's cgroup-v2 document, "Delegation").
+    if access(directory.join("cgroup.subtree_control"), Access::WRITE_OK).is_err() {
+        return false;
+    }
+    let managed = |path: &&Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("user@"));
+    let mut below = directory.ancestors().take_while(|path| path.starts_with(mount));
+    match directory.ancestors().find(managed) {
+        // Not the manager's own cgroup, which is delegated to it and not to us.
+        Some(manager) => below.by_ref().take_while(|path| *path != manager).any(says_delegated),
+        // The root of a container's hierarchy is nobody's unit; any other cgroup that is ours is so by somebody's will.
+        None => directory == mount || directory.metadata().is_ok_and(|metadata| metadata.st_uid() == rustix::process::getuid().as_raw()),
+    }
+}
+
+fn says_delegated(directory: &Path) -> bool {
+    let mut value = [0u8; 4];
+    getxattr(directory, "user.delegate", &mut value).is_ok_and(|length| value.get(..length) == Some(b"1"))
+}
+
+/// The processes that stand in a cgroup; `None` where that cannot be read, or where they are many.
+fn stands(directory: &Path) -> Option<Vec<i32>> {
+    read(&directory.join("cgroup.procs"))?.lines().map(|line| line.parse().ok()).collect()
+}
+
+pub(super) fn controllers(directory: &Path) -> Vec<Controller> {
+    let text = read(&directory.join("cgroup.controllers")).unwrap_or_default();
+    let has = |controller: &Controller| text.split_whitespace().any(|name| name == controller.name());
+    Controller::ALL.into_iter().filter(has).collect()
+}
+
+fn memberships() -> Option<String> {
+    read(Path::new("/proc/self/cgroup"))
+}
+
+/// The path of version 2 in `/proc/PID/cgroup`, cgroups(7).
+pub fn own_path(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+/// The cgroup of version 2 that this process stands in.
+pub fn own_cgroup() -> Option<String> {
+    memberships().as_deref().and_then(own_path).map(str::to_owned)
+}
+
+/// A small file of the kernel, which gives it in one piece; what is longer counts as not there.
+fn read(path: &Path) -> Option<String> {
+    let fd = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut bytes = [0; 4096];
+    let length = rustix::io::read(&fd, &mut bytes).ok().filter(|length| *length < bytes.len())?;
+    std::str::from_utf8(bytes.get(..length)?).ok().map(str::to_owned)
+}
+
+fn processors() -> Vec<u32> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
+    let mut processors: Vec<u32> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).map(|cpu| cpu as u32).collect();
+    // Sandboxes of one processor each shall not all meet on the first.
+    let turn = getpid().as_raw_nonzero().get().unsigned_abs() as usize % processors.len().max(1);
+    processors.rotate_left(turn);
+    processors
+}
+
+/// The user's own service manager.
+pub(super) struct Manager {
+    directory: PathBuf,
+    /// Whether the directory is that of the environment.
+    pub by_environment: bool,
+    /// Whether one of its sockets takes a connection, and which; or why not.
+    pub reached: Result<(), Errno>,
+    socket: &'static str,
+}
+
+impl Manager {
+    /// systemd's own socket, which systemctl takes as well and which needs no bus, and that of the bus.
+    const SOCKETS: [&'static str; 2] = ["systemd/private", "bus"];
+
+    /// `$XDG_RUNTIME_DIR`, or where that would be: cron and su set none while the manager runs.
+    pub fn find() -> Self {
+        let environment = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+        let by_environment = environment.is_some();
+        let usual = PathBuf::from(format!("/run/user/{}", rustix::process::getuid().as_raw()));
+        let mut found =
+            Self { directory: environment.unwrap_or_else(|| usual.clone()), by_environment, reached: Err(Errno::NOENT), socket: "bus" };
+        if found.connect().is_err() && found.directory != usual {
+            let other = Self { directory: usual, by_environment: false, reached: Err(Errno::NOENT), socket: "bus" };
+            let mut other = other;
+            if other.connect().is_ok() {
+                return other;
+            }
+        }
+        found
+    }
+
+    fn connect(&mut self) -> Result<(), Errno> {
+        for name in Self::SOCKETS {
+            self.socket = name;
+            self.reached = self.owned().and_then(|()| match std::os::unix::net::UnixStream::connect(self.path()) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+            });
+            if self.reached.is_ok() {
+                break;
+            }
+        }
+        self.reached
+    }
+
+    /// Another user's manager is not asked for anything.
+    fn owned(&self) -> Result<(), Errno> {
+        let metadata = self.directory.metadata().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        if metadata.st_uid() == rustix::process::getuid().as_raw() { Ok(()) } else { Err(Errno::ACCESS) }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.directory.join(self.socket)
+    }
+
+    fn is_bus(&self) -> bool {
+        self.socket == "bus"
+    }
+
+    /// Its cgroup, which says what it can pass on.
+    pub fn service(&self) -> PathBuf {
+        let uid = rustix::process::getuid().as_raw();
+        PathBuf::from(format!("{MOUNT}/user.slice/user-{uid}.slice/user@{uid}.service"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_version_two() {
+        assert_eq!(own_path("4:memory:/x\n0::/user.slice/a b.scope\n"), Some("/user.slice/a b.scope"));
+        assert_eq!(own_path("4:memory:/x\n"), None);
+    }
+
+    #[test]
+    fn a_cgroup_that_a_manager_keeps_is_not_ours() {
+        // Not writable here, whatever it says; what is tried on a real host is in the tests of the virtual machine.
+        assert!(!is_delegated(Path::new("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup/user.slice/user-0.slice/user@0.service/app.slice")));
+    }
+}

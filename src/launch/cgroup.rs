@@ -1,0 +1,345 @@
+//! The cgroup of one sandbox: made before clone, read at the end, removed always.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::io::{Errno, pread, read, write};
+use rustix::process::getpid;
+
+use super::scope::{self, PARENTS, ScopeError, UNIT};
+use crate::host::{Controller, Place, own_cgroup};
+use crate::plan::{Setting, in_list};
+use crate::sys::keep_open;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    #[error("cannot {act} {}", path.display())]
+    Act { act: &'static str, path: PathBuf, source: Errno },
+    #[error("cannot have a scope from the service manager")]
+    Scope(#[from] ScopeError),
+    #[error("this process was moved to no cgroup that it can see")]
+    Nowhere,
+}
+
+/// A setting that was written, and what the kernel says of it then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Got {
+    pub setting: Setting,
+    pub value: Result<String, Errno>,
+    /// Whether it is what was asked for.
+    pub held: bool,
+}
+
+/// What a sandbox has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Usage {
+    /// Bytes at the most; absent before Linux 5.19.
+    pub memory_peak: Option<u64>,
+    /// Processes that the kernel has killed for want of memory.
+    pub memory_oom_kills: Option<u64>,
+    pub cpu_usec: Option<u64>,
+    /// Periods of `cpu.max` in which it was held back, and for how long.
+    pub cpu_throttled_periods: Option<u64>,
+    pub cpu_throttled_usec: Option<u64>,
+    /// Processes at the most; absent before Linux 6.1.
+    pub pids_peak: Option<u64>,
+    /// Forks that `pids.max` has refused.
+    pub pids_refused: Option<u64>,
+}
+
+/// A cgroup of this run's own. Dropping it ends what is in it and removes it.
+pub struct Cgroup {
+    base: OwnedFd,
+    name: String,
+    directory: OwnedFd,
+    /// Where this process has left its own cgroup to be able to divide it: back there, and undivided.
+    home: Option<Home>,
+    removed: bool,
+}
+
+/// A cgroup that this process alone stood in.
+struct Home {
+    enabled: String,
+}
+
+/// Prefix of the names of sandboxes' cgroups; the rest is of no meaning.
+const PREFIX: &str = "hamper-";
+
+impl Cgroup {
+    /// Makes a cgroup with these settings, and reads each back.
+    ///
+    /// # Errors
+    /// [`CgroupError`]: nothing has been left. A setting that the kernel refuses is no error: it is among what is returned.
+    ///
+    /// # References
+    /// cgroups(7), the kernel's cgroup-v2 document; systemd's CGROUP_DELEGATION document
+    pub fn make(place: &Place, settings: &[Setting]) -> Result<(Self, Vec<Got>), CgroupError> {
+        let controllers = controllers(settings);
+        let (base, home) = match place {
+            Place::Above { directory } => (open(directory)?, None),
+            Place::Own { directory } => {
+                let base = open(directory)?;
+                step_aside(&base, &format!("{PREFIX}parent-{}", getpid().as_raw_nonzero()), directory)?;
+                (base, Some(Home { enabled: enabling(&controllers, '-') }))
+            }
+            Place::Manager { mount, socket, bus } => (scope(mount, socket, *bus)?, None),
+        };
+        enable(&base, &controllers);
+        if !matches!(place, Place::Own { .. }) {
+            sweep(&base);
+        }
+        let name = format!("{PREFIX}{}", getpid().as_raw_nonzero());
+        let failed = |act, source| CgroupError::Act { act, path: PathBuf::from(&name), source };
+        match mkdirat(&base, &name, Mode::from_raw_mode(0o755)) {
+            // Of a killed run whose number has come round again.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed("make the cgroup", errno)),
+        }
+        let directory = openat(&base, &name, DIRECTORY, Mode::empty()).map_err(|errno| failed("open the cgroup", errno))?;
+        let cgroup = Self { base, name, directory, home, removed: false };
+        let got = settings.iter().map(|setting| cgroup.set(setting)).collect();
+        Ok((cgroup, got))
+    }
+
+    /// For clone3(2).
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    fn set(&self, setting: &Setting) -> Got {
+        let value = set(self.directory.as_fd(), setting);
+        let held = value.as_ref().is_ok_and(|got| holds(setting, got)) && self.has_effect(setting);
+        Got { setting: setting.clone(), value, held }
+    }
+
+    /// A list of processors that the cgroups above do not have gives all that they have.
+    fn has_effect(&self, setting: &Setting) -> bool {
+        setting.file != "cpuset.cpus"
+            || self.read("cpuset.cpus.effective").is_some_and(|list| {
+                let list = list.trim();
+                (0..u32::from(u16::MAX)).filter(|cpu| in_list(list, *cpu)).all(|cpu| in_list(&setting.value, cpu))
+            })
+    }
+
+    /// What was used until now; a controller that is not there has no figures.
+    pub fn usage(&self) -> Usage {
+        let number = |name| self.read(name)?.trim().parse().ok();
+        let (memory, cpu, pids) = (self.read("memory.events"), self.read("cpu.stat"), self.read("pids.events"));
+        Usage {
+            memory_peak: number("memory.peak"),
+            memory_oom_kills: memory.as_deref().and_then(|text| field(text, "oom_kill")),
+            cpu_usec: cpu.as_deref().and_then(|text| field(text, "usage_usec")),
+            cpu_throttled_periods: cpu.as_deref().and_then(|text| field(text, "nr_throttled")),
+            cpu_throttled_usec: cpu.as_deref().and_then(|text| field(text, "throttled_usec")),
+            pids_peak: number("pids.peak"),
+            pids_refused: pids.as_deref().and_then(|text| field(text, "max")),
+        }
+    }
+
+    /// How many processes the kernel has killed here for want of memory.
+    pub fn oom_kills(&self) -> u64 {
+        self.read("memory.events").and_then(|text| field(&text, "oom_kill")).unwrap_or(0)
+    }
+
+    fn read(&self, name: &str) -> Option<String> {
+        let fd = openat(&self.directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let mut text = [0; 4096];
+        let length = read(&fd, &mut text).ok()?;
+        String::from_utf8(text.get(..length)?.to_vec()).ok()
+    }
+
+    /// Ends what is in it and removes it.
+    ///
+    /// # Errors
+    /// Those of rmdir(2): `EBUSY` where a process is on its way out for longer than [`PATIENCE`].
+    pub fn remove(mut self) -> Result<(), Errno> {
+        self.take_away()
+    }
+
+    fn take_away(&mut self) -> Result<(), Errno> {
+        if std::mem::replace(&mut self.removed, true) {
+            return Ok(());
+        }
+        let removed = remove(self.base.as_fd(), &self.name, &self.directory);
+        if let Some(home) = &self.home {
+            // Ignoring: it is ours to tidy, and nobody's to miss.
+            let _ = put(self.base.as_fd(), "cgroup.subtree_control", &home.enabled);
+            if put(self.base.as_fd(), "cgroup.procs", "0").is_ok() {
+                let _ = unlinkat(&self.base, format!("{PREFIX}parent-{}", getpid().as_raw_nonzero()), AtFlags::REMOVEDIR);
+            }
+        }
+        removed
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Ignoring: what is left is swept by the next run.
+        let _ = self.take_away();
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// How long processes that were killed may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn open(path: &Path) -> Result<OwnedFd, CgroupError> {
+    openat(CWD, path, DIRECTORY, Mode::empty()).map_err(|source| CgroupError::Act { act: "open", path: path.to_owned(), source })
+}
+
+fn put(directory: BorrowedFd<'_>, name: &str, text: &str) -> Result<(), Errno> {
+    let fd = keep_open(openat(directory, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
+    write(fd, text.as_bytes()).map(drop)
+}
+
+/// Writes a setting and reads what has become of it.
+fn set(directory: BorrowedFd<'_>, setting: &Setting) -> Result<String, Errno> {
+    // A handful, which the end of the process closes.
+    let fd = keep_open(openat(directory, setting.file, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
+    write(fd, setting.value.as_bytes())?;
+    let mut text = [0; 4096];
+    let length = pread(fd, &mut text, 0)?;
+    Ok(String::from_utf8_lossy(text.get(..length).unwrap_or_default()).trim_end().to_owned())
+}
+
+/// Whether the kernel's words are what was asked for: bytes are rounded down to pages, lists and weights have a form of their own.
+fn holds(setting: &Setting, got: &str) -> bool {
+    const LARGEST_PAGE: u64 = 64 * 1024;
+    let asked = setting.value.as_str();
+    match (setting.controller, asked.parse::<u64>(), got.parse::<u64>()) {
+        (Controller::Memory, Ok(asked), Ok(got)) => got <= asked && asked - got < LARGEST_PAGE,
+        (Controller::Io, ..) => got.strip_prefix("default ") == Some(asked),
+        // Its effect is looked at.
+        (Controller::Cpuset, ..) => !got.is_empty(),
+        _ => got == asked,
+    }
+}
+
+fn controllers(settings: &[Setting]) -> Vec<Controller> {
+    let mut controllers: Vec<Controller> = settings.iter().map(|setting| setting.controller).collect();
+    controllers.sort_unstable();
+    controllers.dedup();
+    controllers
+}
+
+fn enabling(controllers: &[Controller], sign: char) -> String {
+    controllers.iter().map(|controller| format!("{sign}{}", controller.name())).collect::<Vec<_>>().join(" ")
+}
+
+/// All at once, and where that is refused each by itself: one that is not there must not cost the others. What is missing shows when its
+/// files are written. A process that is just leaving makes it `EBUSY`.
+fn enable(base: &OwnedFd, controllers: &[Controller]) {
+    if controllers.is_empty() {
+        return;
+    }
+    let started = Instant::now();
+    loop {
+        match put(base.as_fd(), "cgroup.subtree_control", &enabling(controllers, '+')) {
+            Ok(()) => return,
+            Err(Errno::BUSY) if started.elapsed() < Duration::from_secs(1) => std::thread::sleep(Duration::from_millis(1)),
+            Err(_) => break,
+        }
+    }
+    for controller in controllers {
+        // Ignoring: see above.
+        let _ = put(base.as_fd(), "cgroup.subtree_control", &enabling(&[*controller], '+'));
+    }
+}
+
+/// Moves this process into a cgroup below, so that the one above can be divided.
+fn step_aside(base: &OwnedFd, name: &str, path: &Path) -> Result<(), CgroupError> {
+    let failed = |act, source| CgroupError::Act { act, path: path.join(name), source };
+    match mkdirat(base, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(failed("make the cgroup", errno)),
+    }
+    put(base.as_fd(), &format!("{name}/cgroup.procs"), "0").map_err(|errno| failed("enter the cgroup", errno))
+}
+
+/// The scope of the user's service manager, divided.
+fn scope(mount: &Path, socket: &Path, bus: bool) -> Result<OwnedFd, CgroupError> {
+    let place = || {
+        let own = own_cgroup()?;
+        let (before, after) = own.split_once(&format!("/{UNIT}"))?;
+        matches!(after, "" | "/parents").then(|| mount.join(format!("{before}/{UNIT}").trim_start_matches('/')))
+    };
+    scope::enter(socket, bus, || place().is_some())?;
+    let path = place().ok_or(CgroupError::Nowhere)?;
+    let base = open(&path)?;
+    step_aside(&base, PARENTS, &path)?;
+    Ok(base)
+}
+
+/// Removes what killed runs have left: an empty cgroup with a name of ours. One with a process in it is not removable, which the kernel
+/// sees to; one that another run has just made is told by its number.
+fn sweep(base: &OwnedFd) {
+    const MOST: usize = 4096;
+    let Ok(directory) = Dir::read_from(base) else { return };
+    for entry in directory.flatten().take(MOST) {
+        let name = entry.file_name().to_bytes();
+        let Some(number) = name.strip_prefix(PREFIX.as_bytes()).and_then(|number| std::str::from_utf8(number).ok()?.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        let gone = rustix::process::Pid::from_raw(number).is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH));
+        if gone {
+            // Ignoring: it is in use.
+            let _ = unlinkat(base, entry.file_name(), AtFlags::REMOVEDIR);
+        }
+    }
+}
+
+fn remove(base: BorrowedFd<'_>, name: &str, directory: &OwnedFd) -> Result<(), Errno> {
+    let gone = || match unlinkat(base, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOENT) => Ok(()),
+        result => result,
+    };
+    let first = gone();
+    if first != Err(Errno::BUSY) {
+        return first;
+    }
+    // Before Linux 5.14 there is no such file; pid 1 is dead by now, and the kernel ends the rest of its namespace.
+    let _ = put(directory.as_fd(), "cgroup.kill", "1");
+    let started = Instant::now();
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match gone() {
+            Err(Errno::BUSY) if started.elapsed() < PATIENCE => std::thread::sleep(pause),
+            result => return result,
+        }
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// `name number`, one a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(controller: Controller, value: &str) -> Setting {
+        Setting { controller, file: "x", value: value.into() }
+    }
+
+    #[test]
+    fn what_the_kernel_says_of_a_setting() {
+        assert!(holds(&setting(Controller::Memory, "100000"), "98304"));
+        assert!(!holds(&setting(Controller::Memory, "100000"), "max"));
+        assert!(!holds(&setting(Controller::Memory, "100000"), "100001"));
+        assert!(holds(&setting(Controller::Io, "50"), "default 50"));
+        assert!(holds(&setting(Controller::Cpu, "20000 100000"), "20000 100000"));
+        assert!(!holds(&setting(Controller::Pids, "20"), "max"));
+    }
+
+    #[test]
+    fn figures_by_name() {
+        let text = "low 0\noom 3\noom_kill 2\n";
+        assert_eq!((field(text, "oom_kill"), field(text, "oom"), field(text, "high")), (Some(2), Some(3), None));
+    }
+}
