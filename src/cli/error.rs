@@ -102,13 +102,7 @@ impl CliError {
 
     /// The error and its causes on one line.
     pub fn chain(&self) -> String {
-        let mut words = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            words.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        words
+        crate::image::chain(self)
     }
 
     /// What the caller can do about it.
@@ -179,12 +173,7 @@ impl CliError {
         if let Self::Profile(crate::profile::OpenError::Findings(findings)) = self {
             return super::diagnostic::render(findings, super::diagnostic::colour_on_stderr());
         }
-        let mut text = format!("hamper: {}", escape(&self.to_string()));
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(&format!(": {}", escape(&error.to_string())));
-            cause = error.source();
-        }
+        let mut text = format!("hamper: {}", escape(&self.chain()));
         if let Some(hint) = self.hint() {
             text.push_str(&format!("\nhint: {}", escape(&hint)));
         }

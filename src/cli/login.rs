@@ -10,6 +10,7 @@ use super::exit::ExitCode;
 use super::output::talk;
 use super::progress::Display;
 use super::registries;
+use crate::image;
 use crate::registry::{self, Settings, logout, registry_name};
 
 /// Log in to a registry; the password comes from the standard input
@@ -74,7 +75,7 @@ pub fn log_out(args: &LogoutArgs) -> ExitCode {
 }
 
 fn failed(error: &registry::Error) -> ExitCode {
-    talk(&format!("hamper: {}", escape(&registries::chain(error))));
+    talk(&format!("hamper: {}", escape(&image::chain(error))));
     if let Some(hint) = error.hint() {
         talk(&format!("hint: {}", escape(&hint)));
     }

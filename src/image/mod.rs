@@ -26,6 +26,7 @@ pub use content::{Piece, Whole, blobs_of, collect, files, plain};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use document::best_platform;
 pub use error::Error;
+pub(crate) use error::chain;
 pub use media::Compression;
 pub use open::{Image, Layer, open, open_platforms, open_remote};
 pub use reference::Reference;

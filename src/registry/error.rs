@@ -81,15 +81,7 @@ impl From<Error> for image::Error {
     fn from(error: Error) -> Self {
         let hint = error.hint();
         let words = error.to_string();
-        let source = std::error::Error::source(&error).map(|cause| {
-            let mut text = cause.to_string();
-            let mut next = cause.source();
-            while let Some(cause) = next {
-                text.push_str(&format!(": {cause}"));
-                next = cause.source();
-            }
-            Box::from(text)
-        });
+        let source = std::error::Error::source(&error).map(|cause| Box::from(image::chain(cause)));
         Self::Remote { words, hint, source }
     }
 }

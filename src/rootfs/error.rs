@@ -88,13 +88,7 @@ pub fn hint_of_errno(errno: rustix::io::Errno) -> Option<&'static str> {
 impl Error {
     /// The error and everything that caused it, on one line.
     pub fn chain(&self) -> String {
-        let mut words = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            words.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        words
+        image::chain(self)
     }
 
     /// What the caller can do about it, for the end of the message.
