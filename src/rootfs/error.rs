@@ -56,6 +56,9 @@ pub enum Error {
     Thread(String),
     #[error("the image has no layers")]
     NoLayers,
+    /// Nobody has the image, and a published store that may have it could not be looked through.
+    #[error("not looked for in a published store ({stores})")]
+    NotShared { stores: String, source: Box<Error> },
     #[error("the store `{path}` {reason}")]
     Published { path: String, reason: &'static str },
     /// A published tree that is not what was published.
@@ -119,6 +122,8 @@ impl Error {
             }
             Self::InUse(_) => Some("end the runs of it first: pgrep -a hamper"),
             Self::Moved { .. } => Some("to take the new one: hamper lock; to stay with the old: name it by its digest, `NAME@sha256:…`"),
+            Self::NotShared { source, .. } => source.hint(),
+            Self::Store(store::Error::Trees { command, .. }) => Some(command),
             Self::Published { .. } => Some("look at HAMPER_STORES, and at `stores` in settings.toml"),
             Self::PublishedTree { .. } => Some("ask who publishes there to publish it anew; until then: HAMPER_STORES= hamper …"),
             Self::NoSuchImage { .. } => Some("hamper image ls"),

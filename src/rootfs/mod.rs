@@ -33,7 +33,7 @@ pub use export::export;
 pub use kept::contents;
 pub use manage::{Gone, Prune, Removed, find_image, find_image_for, images, index_of, prune, remove_image, tag};
 pub use owner::{Ownership, SubRange};
-pub use prepare::{Lease, Prepared, Progress, Registries, Request, Stores, Tree, not_loaded, prepare};
+pub use prepare::{Lease, Prepared, Progress, Registries, Request, Stores, Tree, Watch, forget_torn, not_loaded, prepare};
 pub use published::publish;
 pub use record::ImageRecord;
 pub use skeleton::{Skeleton, Wishes, ensure as ensure_skeleton, foresee as foresee_skeleton};

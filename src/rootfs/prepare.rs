@@ -41,7 +41,7 @@ pub struct Request<'a> {
     /// How the repository of a reference is reached; absent: no registry is asked. Called where the store does not do, never for an image
     /// that is ready.
     pub registry: Option<&'a Registries<'a>>,
-    pub progress: Option<&'a (dyn Fn(Progress<'_>) + Sync)>,
+    pub progress: Option<&'a Watch<'a>>,
 }
 
 /// Directories of published stores, in the order in which they are looked through.
@@ -50,12 +50,17 @@ pub type Stores<'a> = dyn Fn() -> Result<Vec<PathBuf>, Error> + Sync + 'a;
 /// Reaches the repository of a reference.
 pub type Registries<'a> = dyn Fn(&Reference) -> Result<Arc<dyn Remote>, image::Error> + 'a;
 
+/// Hears of what happens in a load, from many threads.
+pub type Watch<'a> = dyn Fn(Progress<'_>) + Sync + 'a;
+
 /// What happened in a load, for whoever watches.
 pub enum Progress<'p> {
     /// So many layers, of so many bytes in all, are not in the store and come from a registry.
     Begin { layers: usize, bytes: u64 },
     /// A layer is in the store, new or from before.
     Layer { name: &'p str, facts: &'p TreeFacts },
+    /// A published store that could have had the image, and why it cannot be looked through.
+    Unusable { store: &'p Path, error: &'p Error },
     /// Nothing more comes.
     End,
 }
@@ -103,6 +108,28 @@ pub enum Tree {
 
 /// Makes the image of `request` ready: finds it, loads what the store does not have, resolves the user.
 pub fn prepare(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
+    find_or_load(store, request).map_err(|error| super::shared::explain(store, request, error))
+}
+
+/// Whether trees are gone that a record calls ready: a directory of trees elsewhere was emptied. Then the record is gone too, and the image
+/// can be prepared anew.
+///
+/// # Errors
+/// [`Error::Store`] where the store cannot be read.
+pub fn forget_torn(store: &Store, request: &Request<'_>, prepared: &Prepared) -> Result<bool, Error> {
+    let Tree::Layers { names } = &prepared.tree else { return Ok(false) };
+    for name in names {
+        if store.tree_facts(name)?.is_none() {
+            if let Some(key) = record::key(store, request)? {
+                record::forget(store, &key)?;
+            }
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn find_or_load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
     match request.source {
         ImageSource::Host => return of_directory(request, PathBuf::from("/"), Tree::Host, b"host"),
         ImageSource::Rootfs { path } => {
@@ -250,7 +277,7 @@ fn load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
         return Err(Error::NoLayers);
     }
     if request.keep_blobs {
-        super::kept::keep_blobs(store, &mut image.layers)?;
+        super::kept::keep_blobs(store, &mut image.layers, request.progress)?;
     }
     let spec = spec(&image.config, request.user)?;
     let lock = early.map_or_else(|| store.begin_load(), Ok)?;

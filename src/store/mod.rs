@@ -119,7 +119,22 @@ impl Store {
             return Err(failed(ELSEWHERE)(Errno::INVAL));
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let place = rustix::fs::openat(&self.directory, ELSEWHERE, flags, Mode::empty()).map_err(failed(ELSEWHERE))?;
+        let open = || rustix::fs::openat(&self.directory, ELSEWHERE, flags, Mode::empty());
+        let place = match open() {
+            // Something that cleans up was there. Where the directory around it is gone as well, it may be a disk that is not mounted.
+            Err(Errno::NOENT) => {
+                match rustix::fs::mkdir(target.as_str(), Mode::RWXU) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(errno) => {
+                        let command = format!("mkdir -p -m 700 '{}'", target.replace('\'', "'\\''"));
+                        return Err(Error::Trees { path: target.into(), command, source: errno.into() });
+                    }
+                }
+                open()
+            }
+            result => result,
+        }
+        .map_err(failed(ELSEWHERE))?;
         let stat = rustix::fs::fstat(&place).map_err(failed(ELSEWHERE))?;
         if stat.st_uid != rustix::process::geteuid().as_raw() {
             return Err(Error::NotOurs { path: PathBuf::from(target), owner: stat.st_uid });

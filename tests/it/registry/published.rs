@@ -212,6 +212,40 @@ fn what_is_published_anew_is_seen_at_once() {
 }
 
 #[test]
+fn a_store_that_cannot_be_used_is_told_of_once_and_the_next_one_asked() {
+    let (admin, env) = (TestEnv::alone(), TestEnv::alone());
+    let directory = publish(&admin, "busybox");
+    let (empty, closed) = (env.directory("empty"), env.directory("closed"));
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o0)).expect("mode");
+    let bad = format!("/nowhere/at/all:{}:{}", closed.display(), empty.display());
+    let list = format!("{bad}:{}", directory.display());
+    let run = |env: &TestEnv, image: &str, list: &str, more: &[&str]| {
+        let call = env.run(image).env("HAMPER_STORES", list).map("single").args(["--entrypoint", ""]).args(more.iter().copied());
+        call.payload(["sh", "-c", "exit 4"]).output().any()
+    };
+    let words = ["ignoring the store /nowhere/at/all: ", "No such file", "Permission denied", "is no published store"];
+    // The first run and a warm one, which looks there as well.
+    for _ in 0..2 {
+        let seen = run(&env, NAME, &list, &["--offline"]).code(4).told(&words);
+        assert_eq!(seen.stderr.matches("ignoring the store").count(), 3, "{}", seen.stderr);
+    }
+    // What stands behind the one that has the image is not looked at.
+    let _ = run(&env, NAME, &format!("{}:{bad}", directory.display()), &["--offline"]).code(4).silent();
+    // A registry is asked as ever.
+    let (registry, other) = (super::faulty::Faulty::serve("busybox", |_, _| None), TestEnv::alone());
+    let _ = run(&other, &registry.reference(), &bad, &[]).code(4).told(&words);
+    // What one's own store knows is not looked for anywhere.
+    let _ = run(&other, &registry.reference(), &bad, &[]).code(4).silent();
+    // Found nowhere, the failure names them as well.
+    for (more, word) in [(&["--offline"][..], "is not in the store"), (&[], "localhost:1: cannot fetch manifest 1")] {
+        let seen = run(&other, NAME, &bad, more).code(125).told(&[word, "hint: "]);
+        let last = seen.stderr.lines().find(|line| line.contains(word) && !line.contains("again in")).expect("the failure");
+        assert!(last.contains("not looked for in a published store") && words[1..].iter().all(|word| last.contains(word)), "{last}");
+    }
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("mode");
+}
+
+#[test]
 fn stores_that_cannot_be_trusted_or_read_are_refused() {
     let (admin, env) = (TestEnv::alone(), TestEnv::alone());
     let directory = publish(&admin, "busybox");
