@@ -46,7 +46,7 @@ const ELSEWHERE: &str = "trees";
 /// What overlayfs mounts and writes to, and what is renamed from and to there.
 const TREES: [&str; 4] = ["layers", "scratch", "scratch-range", "trash"];
 /// Files that are written beside and not yet renamed; leftovers when nobody loads.
-const TEMPORARY: &str = ".tmp-";
+pub(crate) const TEMPORARY: &str = ".tmp-";
 
 /// A user's store.
 pub struct Store {
@@ -382,7 +382,7 @@ fn create_private(path: &Path) -> Result<(), Error> {
 }
 
 /// A name that no other process and no other thread of this one uses now.
-fn temporary_name() -> String {
+pub(crate) fn temporary_name() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);

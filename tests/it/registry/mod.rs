@@ -5,6 +5,7 @@ mod faults;
 mod faulty;
 mod lock;
 mod progress;
+mod publish;
 mod published;
 mod pull;
 mod push;
