@@ -21,6 +21,9 @@ pub enum Error {
     /// A body that broke off or stood still again and again.
     #[error("{host}: cannot {step}: gave up after {tries} tries at byte {at} of {size}")]
     Cut { host: String, step: String, tries: u32, at: u64, size: u64, source: std::io::Error },
+    /// An upload of which the registry knows nothing any more: it can only begin anew.
+    #[error("{host}: cannot {step}: the registry has dropped the upload")]
+    Lost { host: String, step: String, source: Box<Error> },
     /// A registry that wants to be asked again much later.
     #[error("{host}: cannot {step}: status {status}, and it asks for {} s of patience", .wait.as_secs())]
     Busy { host: String, step: String, status: u16, wait: Duration },
@@ -53,6 +56,7 @@ impl Error {
             }
             Self::Status { status: 500.., .. } => Some("the registry has trouble: try again later".to_owned()),
             Self::Busy { .. } => Some("wait as long, and pull again: what has come stays".to_owned()),
+            Self::Lost { .. } => Some("look at the network, and push again: blobs that have arrived whole stay".to_owned()),
             Self::Cut { .. } => Some("look at the network, and pull again: layers that have come stay".to_owned()),
             _ => None,
         }

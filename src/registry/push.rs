@@ -121,6 +121,8 @@ impl Session<'_> {
             match self.upload(blob, begun, &step)? {
                 Ok(()) => return Ok(()),
                 Err(error) => {
+                    let host = self.endpoint.authority.clone();
+                    let error = Error::Lost { host, step: step.clone(), source: Box::new(error) };
                     tries += 1;
                     if tries > self.inner.client.settings.retries() {
                         return Err(error.into());
