@@ -1,14 +1,14 @@
 //! Published stores: many read what one has written, nothing is copied, nothing is taken unseen.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::{kept, layout};
 use crate::require;
-use crate::support::{Hamper, Seen, TestEnv, has_image, maps, subuid};
+use crate::support::{Hamper, Seen, TestEnv, has_image, maps, peer, shared, subuid, user_name};
 
 fn hamper(env: &TestEnv, arguments: &[&str]) -> Seen {
     env.hamper([&["image", "--map", "single"], arguments].concat()).output().any()
@@ -112,6 +112,48 @@ fn forty_users_start_at_once() {
         assert!(kept(env, "layers").iter().any(|name| env.store().join("layers").join(name).is_symlink()));
     }
     take_back(&admin, &directory);
+}
+
+/// As the user who is called first, where there are two.
+#[test]
+fn what_one_user_publishes_is_left_for_others() {
+    require!(has_image("debian"), "the test images");
+    let Some(shared) = shared() else { return };
+    let (admin, directory) = (TestEnv::alone(), shared.join(user_name()).join("published"));
+    fs::create_dir_all(directory.parent().expect("parent")).expect("directory");
+    hamper(&admin, &["load", &layout("debian"), "--name", NAME]).code(0);
+    hamper(&admin, &["publish", &directory.display().to_string(), NAME]).code(0);
+    // Who publishes reads it as all others do.
+    let _ = sh(&TestEnv::alone(), &directory, "single", "exit 4").code(4);
+}
+
+#[test]
+fn two_users_run_one_published_image() {
+    require!(has_image("debian"), "the test images");
+    require!(shared().is_some() && peer().is_some(), "a second user who publishes, which tests/run has where it is root");
+    let directory = shared().expect("shared").join(peer().expect("peer")).join("published");
+    let owner = fs::metadata(&directory).expect("published").uid();
+    assert!(owner != crate::support::uid() && owner != 0, "{owner}");
+    let state = || {
+        let out = TestEnv::alone().program("find", [&*directory.display().to_string(), "-printf", "%p %U %m %C@ %s\n"]).output().ok();
+        assert!(out.lines().count() > 1000);
+        out
+    };
+    let before = state();
+    for map in maps() {
+        let (env, control) = (TestEnv::alone(), TestEnv::alone());
+        let script = "cat /etc/debian_version /etc/shadow; stat -c '%a %n' / /tmp /etc/shadow; ls -a /root /usr | md5sum; rm /usr/bin/env; echo x >/usr/y";
+        let out = sh(&env, &directory, map, script).code(0).stdout;
+        let own = control.run(&layout("debian")).map(map).args(["--entrypoint", ""]).payload(["sh", "-c", script]).output().ok();
+        assert_eq!(out, own, "{map}");
+        assert!(kept(&env, "layers").iter().any(|name| env.store().join("layers").join(name).is_symlink()));
+        // The second is warm, and the payload is still the caller: what it writes into the project is.
+        let _ = sh(&env, &directory, map, "test -e /usr/bin/env && ! test -e /usr/y && echo x >made").code(0);
+        assert_eq!(fs::metadata(env.project().join("made")).expect("made").uid(), crate::support::uid());
+        // The one file of another's that it may not have is out of reach, not only for the payload.
+        assert!(fs::write(directory.join("references/x"), "").is_err());
+    }
+    assert_eq!(state(), before, "nothing of it was touched");
 }
 
 #[test]
