@@ -133,6 +133,9 @@ impl CliError {
             Self::Step { kind: StepKind::Root, source: Errno::NOENT, .. } => {
                 "layers of the image are gone from the store: hamper image pull IMAGE, or hamper image load IMAGE, makes them again"
             }
+            Self::Step { kind: StepKind::Root, source: Errno::STALE, .. } => {
+                "a published store was changed while the sandbox was starting; run it again, or without it: HAMPER_STORES= hamper …"
+            }
             Self::Step { kind: StepKind::Root, .. } => "hamper doctor says whether overlay works on your store's file system",
             Self::Step { kind: StepKind::Mount, source: Errno::STALE, .. } => {
                 "the source was replaced while the sandbox was starting; run it again"

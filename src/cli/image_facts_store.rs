@@ -8,7 +8,7 @@ use crate::host::{Directories, Host};
 use crate::plan::{self, Image, Lower, User, inside_home};
 use crate::profile::{HomeMode, MapMode, Missing, Mount, MountKind, NetworkMode, Preset, Profile, ProjectMode, Pull, RootMode, signal};
 use crate::rootfs::{
-    self, Ownership, Prepared, Progress, ResolvedUser, Skeleton, Stack, Wishes, ensure_skeleton, foresee_skeleton, prepare,
+    self, Ownership, Prepared, Progress, PublishedTree, ResolvedUser, Skeleton, Stack, Wishes, ensure_skeleton, foresee_skeleton, prepare,
 };
 use crate::store::{LayerName, Store};
 
@@ -55,7 +55,7 @@ pub fn store_image(
         },
         result => result.map_err(|(error, _)| error),
     };
-    let Ready { prepared, user, names, skeleton } = ready.map_err(failed)?;
+    let Ready { prepared, user, names, published, skeleton } = ready.map_err(failed)?;
     let is_root = (user.uid, user.gid) == (0, 0);
     let mut lower: Vec<Lower> = match &prepared.tree {
         rootfs::Tree::Directory(path) => vec![Lower::Directory(path.clone())],
@@ -82,6 +82,7 @@ pub fn store_image(
         root: (skeleton.mode, skeleton.modified),
         notes,
         opened: Vec::new(),
+        published,
         _lease: lease,
     })
 }
@@ -90,6 +91,7 @@ struct Ready {
     prepared: Prepared,
     user: User,
     names: Vec<LayerName>,
+    published: Vec<PublishedTree>,
     skeleton: Skeleton,
 }
 
@@ -107,9 +109,13 @@ fn make_ready(
         _ => Vec::new(),
     };
     let wishes = wishes(profile, &prepared, &user, project);
+    let published = match rootfs::open_published(store, &prepared.published) {
+        Ok(published) => published,
+        Err(error) => return Err((error, Some(Box::new(prepared)))),
+    };
     let stack = || match &prepared.tree {
         rootfs::Tree::Directory(path) => Stack::of_directory(path),
-        _ => Stack::of_layers(store.layers()?, prepared.content.as_ref().unwrap_or(&names)),
+        _ => Stack::with_published(store.layers()?, prepared.content.as_ref().unwrap_or(&names), &published),
     };
     let mut image_key = String::with_capacity(80 + 23 * names.len());
     image_key.push_str(&prepared.digest.to_string());
@@ -122,7 +128,7 @@ fn make_ready(
         false => foresee_skeleton(store, &image_key, &wishes, request.ownership, stack),
     };
     match skeleton {
-        Ok(skeleton) => Ok(Ready { prepared, user, names, skeleton }),
+        Ok(skeleton) => Ok(Ready { prepared, user, names, published, skeleton }),
         Err(error) => Err((error, Some(Box::new(prepared)))),
     }
 }

@@ -36,6 +36,7 @@ pub use manage::{Gone, Prune, Removed, find_image, find_image_for, images, index
 pub use owner::{Ownership, SubRange};
 pub use prepare::{Lease, Prepared, Progress, Registries, Request, Stores, Tree, Watch, forget_torn, not_loaded, prepare};
 pub use publish::publish;
+pub use published::{PublishedTree, open_published};
 pub use record::ImageRecord;
 pub use skeleton::{Skeleton, Wishes, ensure as ensure_skeleton, foresee as foresee_skeleton};
 pub use stack::{Found, Stack};

@@ -77,6 +77,9 @@ pub struct Prepared {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<LayerName>,
     pub user: ResolvedUser,
+    /// Those of the trees that are links to a published store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<LayerName>,
     /// Trees with the same content, where those of `tree` are not made yet.
     #[serde(skip)]
     pub content: Option<Vec<LayerName>>,
@@ -183,7 +186,17 @@ fn of_directory(request: &Request<'_>, path: PathBuf, tree: Tree, name: &[u8]) -
     let user = user::resolve(&stack, request.user.unwrap_or(&default))?;
     let config =
         ImageConfig { os: request.platform.os.clone(), architecture: request.platform.architecture.clone(), ..ImageConfig::default() };
-    Ok(Prepared { digest: Digest::of(name), config, tree, root: None, user, content: None, notes: Vec::new(), lease: None })
+    Ok(Prepared {
+        digest: Digest::of(name),
+        config,
+        tree,
+        root: None,
+        user,
+        published: Vec::new(),
+        content: None,
+        notes: Vec::new(),
+        lease: None,
+    })
 }
 
 /// The image of a source, with its documents; layers are read when they are needed.
@@ -260,7 +273,9 @@ impl Unpacked {
     fn prepared(self, digest: Digest, config: ImageConfig) -> Prepared {
         let Self { loaded, user } = self;
         let tree = Tree::Layers { names: names(&loaded) };
-        Prepared { digest, config, tree, root: root(&loaded), user, content: None, notes: Vec::new(), lease: None }
+        let published = loaded.iter().filter(|layer| layer.cover.is_some()).map(|layer| layer.name.clone());
+        let published = published.filter(|name| matches!(&tree, Tree::Layers { names } if names.contains(name))).collect();
+        Prepared { digest, config, tree, root: root(&loaded), user, published, content: None, notes: Vec::new(), lease: None }
     }
 }
 

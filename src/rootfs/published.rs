@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ring::digest::{Context, SHA256};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec};
 use rustix::io::Errno;
 
 use super::Error;
@@ -27,7 +27,7 @@ use super::export::{copy_content, copy_xattrs};
 use super::record::{self, ReferenceRecord};
 use crate::image::{self, Digest, MAX_CONFIG, Reference, Remote};
 use crate::profile::Platform;
-use crate::store::{LayerName, TreeFacts};
+use crate::store::{LayerName, Store, TreeFacts};
 
 /// What the file `hamper-store` says.
 pub(super) const VERSION: &[u8] = b"1\n";
@@ -35,6 +35,7 @@ pub(super) const VERSION: &[u8] = b"1\n";
 pub(super) const MAX_DEPTH: usize = 400;
 /// Sidecars of one tree: a line for each entry that is not what most are.
 const MAX_SIDECAR: u64 = 64 << 20;
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 const OPAQUE: &str = "user.overlay.opaque";
 
 /// How a tree is named there.
@@ -68,8 +69,8 @@ impl Published {
     }
 
     fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = match rustix::fs::openat(&self.directory, name, flags, Mode::empty()) {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = match self.open_inside(name, flags) {
             Ok(fd) => std::fs::File::from(fd),
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(open_failed(&self.path.join(name), errno)),
@@ -81,6 +82,11 @@ impl Published {
             return Err(open_failed(&self.path.join(name), Errno::FBIG));
         }
         Ok(Some(bytes))
+    }
+
+    /// Never by a link: one in the place of a directory would lead to what the reader has and the owner of the store has not.
+    fn open_inside(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        rustix::fs::openat2(&self.directory, name, flags | OFlags::CLOEXEC, Mode::empty(), INSIDE)
     }
 
     /// The image that a name stands for there.
@@ -103,13 +109,44 @@ impl Published {
     pub fn open_tree(&self, diff_id: &Digest) -> Result<Tree, Error> {
         let name = tree_name(diff_id);
         let path = format!("layers/{}", name.as_str());
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root =
-            rustix::fs::openat(&self.directory, &path, flags, Mode::empty()).map_err(|errno| open_failed(&self.path.join(&path), errno))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let root = self.open_inside(&path, flags).map_err(|errno| open_failed(&self.path.join(&path), errno))?;
         let modes = self.read(&format!("{path}.modes"), MAX_SIDECAR)?.unwrap_or_default();
         let owners = self.read(&format!("{path}.owners"), MAX_SIDECAR)?.unwrap_or_default();
         Ok(Tree { root, modes: parse_modes(&modes), owners, name: self.tree_path(diff_id).display().to_string() })
     }
+}
+
+/// A tree of a published store in the place where a start uses it.
+#[derive(Debug)]
+pub struct PublishedTree {
+    /// The link to it in the reader's store.
+    pub name: LayerName,
+    pub path: PathBuf,
+    /// It itself: by its path alone, its owner could put another directory, the reader's own, in its place.
+    pub fd: OwnedFd,
+}
+
+/// Opens trees to which this store has links.
+///
+/// # Errors
+/// [`Error::Published`] where a link stands in the place of one; [`Error::Open`].
+pub fn open_published(store: &Store, links: &[LayerName]) -> Result<Vec<PublishedTree>, Error> {
+    let mut opened = Vec::with_capacity(links.len());
+    for name in links {
+        let path = store.link_of(name)?;
+        let (place, file) = (path.ancestors().nth(2), path.file_name().and_then(|name| name.to_str()));
+        let (Some(place), Some(file)) = (place, file) else { return Err(open_failed(&path, Errno::INVAL)) };
+        let fd = match Published::open(place)?.open_inside(&format!("layers/{file}"), OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
+            Ok(fd) => fd,
+            Err(Errno::LOOP | Errno::XDEV | Errno::NOTDIR) => {
+                return Err(Error::Published { path: place.display().to_string(), reason: "has something else in the place of a layer" });
+            }
+            Err(errno) => return Err(open_failed(&path, errno)),
+        };
+        opened.push(PublishedTree { name: name.clone(), path, fd });
+    }
+    Ok(opened)
 }
 
 /// The documents of a published store, as a repository's; its layers are trees.
@@ -341,8 +378,7 @@ fn hex(bytes: &[u8]) -> String {
 /// Copies a file that only its owner may read in the image to where only its reader has it.
 pub(super) fn copy_out(tree: &Tree, entry: &Entry, to: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS | rustix::fs::ResolveFlags::NO_MAGICLINKS;
-    let from = rustix::fs::openat2(&tree.root, entry.path.as_slice(), flags, Mode::empty(), resolve)?;
+    let from = rustix::fs::openat2(&tree.root, entry.path.as_slice(), flags, Mode::empty(), INSIDE)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(to, entry.path.as_slice(), flags, Mode::RUSR | Mode::WUSR)?;
     let size = u64::try_from(rustix::fs::fstat(&from)?.st_size).unwrap_or(0);

@@ -25,6 +25,12 @@ fn publish(env: &TestEnv, image: &str) -> PathBuf {
     directory
 }
 
+/// The tree of an image with one layer.
+fn tree(directory: &Path) -> PathBuf {
+    let mut paths = fs::read_dir(directory.join("layers")).expect("layers").flatten().map(|entry| entry.path());
+    paths.find(|path| path.is_dir()).expect("a tree")
+}
+
 /// Runs a command where the ids of the range are, and the caller is root.
 fn in_range(env: &TestEnv, command: &[&str]) {
     env.program("unshare", [&["--map-auto", "--map-root-user"], command].concat()).output().code(0);
@@ -179,12 +185,7 @@ fn each_tree_is_verified_before_it_is_used() {
     let directory = publish(&admin, "busybox");
     let (early, late) = (TestEnv::alone(), TestEnv::alone());
     sh(&early, &directory, "single", "exit 4").code(4);
-    let tree = fs::read_dir(directory.join("layers"))
-        .expect("layers")
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.is_dir())
-        .expect("a tree");
+    let tree = tree(&directory);
     let file = tree.join("bin/busybox");
     let mut bytes = fs::read(&file).expect("file");
     let times = fs::metadata(&file).expect("file").modified().expect("time");
@@ -214,6 +215,68 @@ fn each_tree_is_verified_before_it_is_used() {
         sh(&TestEnv::alone(), &directory, "single", "exit 4").code(125);
         fs::write(&blob, text).expect("document");
     }
+}
+
+/// The owner of a store may put a link in the place of what was verified: it would lead to what the reader has, and the owner has not.
+#[test]
+fn a_tree_that_becomes_a_link_shows_nothing_of_the_readers() {
+    let (admin, env) = (TestEnv::alone(), TestEnv::alone());
+    let directory = publish(&admin, "busybox");
+    // What is closed to everybody else, with a program in it that would run.
+    let own = env.directory("own");
+    env.program("cp", ["-a", &format!("{}/.", tree(&directory).display()), &own.display().to_string()]).output().code(0);
+    fs::write(own.join("key"), "secret").expect("file");
+    let attempt = |env: &TestEnv| sh(env, &directory, "single", "cat /key; exit 4");
+    // The control: a directory of the reader's is seen where the reader says so.
+    let rootfs = format!("rootfs:{}", own.display());
+    let control = env.hamper(["run", "--image", &rootfs]).args(["--entrypoint", ""]).payload(["sh", "-c", "cat /key"]).output();
+    assert_eq!(control.ok(), "secret");
+    attempt(&env).code(4);
+    let refused = |env: &TestEnv| {
+        let seen = attempt(env).code(125).told(&["in the place of a layer", "hint: "]);
+        assert!(!seen.stdout.contains("secret"));
+    };
+    let path = tree(&directory);
+    let aside = directory.join("aside");
+    fs::rename(&path, &aside).expect("rename");
+    std::os::unix::fs::symlink(&own, &path).expect("link");
+    refused(&env);
+    // The directory around it, with all of its names, as well; and one who comes for the first time.
+    fs::remove_file(&path).expect("link");
+    fs::rename(&aside, &path).expect("rename");
+    attempt(&env).code(4);
+    let (layers, other) = (directory.join("layers"), env.directory("other"));
+    fs::rename(&layers, &aside).expect("rename");
+    env.program("cp", ["-a", &format!("{}/.", aside.display()), &other.display().to_string()]).output().code(0);
+    fs::write(other.join(path.file_name().expect("name")).join("key"), "secret").expect("file");
+    std::os::unix::fs::symlink(&other, &layers).expect("link");
+    refused(&env);
+    let first = attempt(&TestEnv::alone()).code(125);
+    assert!(!first.stdout.contains("secret"), "{}", first.stdout);
+    fs::remove_file(&layers).expect("link");
+    fs::rename(&aside, &layers).expect("rename");
+    attempt(&env).code(4);
+    // Nor by being fast: whatever is there at each moment, the payload has what was published or does not start.
+    let (stop, path) = (std::sync::atomic::AtomicBool::new(false), tree(&directory));
+    let swap = || {
+        let link = directory.join("link");
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            fs::rename(&path, directory.join("aside")).expect("rename");
+            std::os::unix::fs::symlink(&own, &link).and_then(|()| fs::rename(&link, &path)).expect("link");
+            fs::remove_file(&path).expect("link");
+            fs::rename(directory.join("aside"), &path).expect("rename");
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(swap);
+        let seen: Vec<_> = (0..60).map(|_| attempt(&env)).collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for one in seen {
+            assert!(!one.stdout.contains("secret"), "{}", one.stderr);
+            assert!(matches!(one.status.code(), Some(4 | 125)), "{:?} {}", one.status, one.stderr);
+        }
+    });
+    attempt(&env).code(4);
 }
 
 #[test]
