@@ -137,6 +137,9 @@ impl Error {
             Self::Compression { .. } => Some("the tool that made the image wrote a wrong media type: make it again"),
             Self::NoUser(_) | Self::NoGroup(_) | Self::BadUser { .. } => Some("set `identity.user` in the profile, by number if need be"),
             Self::Image(image::Error::NoPlatform { .. }) => Some("set `platform` in the profile"),
+            Self::Image(image::Error::BadReference { .. } | image::Error::BadDigest { .. }) => {
+                Some("write it as [REGISTRY/]NAME[:TAG][@sha256:DIGEST], without http://: docker.io/library/node:14")
+            }
             Self::Image(image::Error::Several { .. }) => Some("append `:TAG` or `@DIGEST` to the source"),
             _ => None,
         }

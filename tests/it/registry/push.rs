@@ -77,6 +77,37 @@ fn podman_pulls_what_was_pushed() {
     assert_eq!(podman(&["image", "inspect", "--format", "{{.Digest}}", &there]).trim(), pushed);
 }
 
+/// In both compressions: podman pushes, hamper pulls and pushes on, another podman and skopeo pull that.
+#[test]
+fn what_podman_pushed_goes_through_hamper_to_podman() {
+    require!(program().is_some(), "docker-registry");
+    for format in ["gzip", "zstd"] {
+        // Each with a memory of its own for what it has compressed before.
+        let env = TestEnv::alone();
+        let (first, second) = (Server::start(&env), Server::start(&env));
+        let archive = env.root().join("a.tar").display().to_string();
+        skopeo(&env, ["copy", "-q", &layout("busybox"), &format!("docker-archive:{archive}:localhost/tool:1")]);
+        let podman = Podman::new(&env);
+        podman.output(&["load", "-q", "-i", &archive]).ok();
+        let file = env.root().join(format).display().to_string();
+        let (there, onwards) = (first.reference(&format!("b:{format}")), second.reference(&format!("b:{format}")));
+        let push = ["push", "-q", "--tls-verify=false", "--format", "oci", "--compression-format", format, "--digestfile", &file];
+        podman.output(&[&push[..], &["localhost/tool:1", &format!("docker://{there}")]].concat()).ok();
+        let wanted = fs::read_to_string(&file).expect("digest");
+        assert!(raw(&env, &first, &format!("b:{format}")).contains(format), "{format}");
+        let own = TestEnv::alone();
+        assert_eq!(digest(hamper(&own, &["pull", &there])), wanted.trim());
+        own.run(&there).map("single").args(["--offline"]).probe("exit 4").code(4);
+        assert_eq!(digest(hamper(&own, &["push", &there, &onwards])), wanted.trim());
+        assert_eq!(raw(&env, &second, &format!("b:{format}")), raw(&env, &first, &format!("b:{format}")), "byte for byte");
+        let other = Podman::new(&env);
+        other.output(&["pull", "-q", "--tls-verify=false", &onwards]).ok();
+        assert_eq!(other.output(&["image", "inspect", "--format", "{{.Digest}}", &onwards]).ok().trim(), wanted.trim());
+        let copy = format!("oci:{}:x", env.directory(&format!("copy-{format}")).display());
+        skopeo(&env, ["copy", "-q", "--preserve-digests", "--src-tls-verify=false", &format!("docker://{onwards}"), &copy]);
+    }
+}
+
 #[test]
 fn an_index_is_pushed_with_all_of_its_platforms() {
     require!(program().is_some() && has_image("multi-arch"), "docker-registry and the test images");
