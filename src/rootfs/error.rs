@@ -131,7 +131,10 @@ impl Error {
             Self::Read { source, .. } | Self::Decompress { source, .. } if remote(source).is_some() => remote(source)?.1,
             Self::Image(image::Error::Remote { hint, .. }) => hint.as_deref(),
             Self::BlobDigest { .. } | Self::DiffId { .. } => Some("the image is damaged or was tampered with: fetch it again"),
-            Self::Unpack { source, .. } if source.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) => {
+            Self::Unpack { act: "publish", source, .. } if is_full(source) => {
+                Some("free some space there, and publish again: layers that are whole stay")
+            }
+            Self::Store(store::Error::Io { source, .. }) | Self::Unpack { source, .. } if is_full(source) => {
                 Some("free some space, or set XDG_DATA_HOME to a larger file system")
             }
             Self::Compression { .. } => Some("the tool that made the image wrote a wrong media type: make it again"),
@@ -144,6 +147,10 @@ impl Error {
             _ => None,
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(rustix::io::Errno::from_io_error(error), Some(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT))
 }
 
 /// A registry's failure in a stream, with its words and its hint.

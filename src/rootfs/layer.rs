@@ -43,7 +43,8 @@ pub(crate) struct Load<'a> {
 /// Loads `layers`; the result is in their order.
 pub(crate) fn load_all(load: &Load<'_>, layers: &[Layer]) -> Result<Vec<Loaded>, Error> {
     let mut coming = Vec::new();
-    for layer in layers.iter().filter(|layer| layer.blob.is_remote()) {
+    // What is published is used where it lies.
+    for layer in layers.iter().filter(|layer| layer.blob.is_remote() && load.shared.is_none()) {
         if layer.diff_id.as_ref().map(|diff_id| known(load, diff_id)).transpose()?.flatten().is_none() {
             coming.push(layer);
         }

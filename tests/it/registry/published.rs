@@ -333,6 +333,7 @@ fn a_store_that_cannot_be_used_is_told_of_once_and_the_next_one_asked() {
     for _ in 0..2 {
         let seen = run(&env, NAME, &list, &["--offline"]).code(4).told(&words);
         assert_eq!(seen.stderr.matches("ignoring the store").count(), 3, "{}", seen.stderr);
+        assert!(!seen.stderr.contains("fetching"), "nothing comes from anywhere: {}", seen.stderr);
     }
     // What stands behind the one that has the image is not looked at.
     let _ = run(&env, NAME, &format!("{}:{bad}", directory.display()), &["--offline"]).code(4).silent();
