@@ -104,13 +104,7 @@ impl CliError {
 
     /// The error and its causes on one line.
     pub fn chain(&self) -> String {
-        let mut words = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            words.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        words
+        crate::image::chain(self)
     }
 
     /// What the caller can do about it.
@@ -141,6 +135,12 @@ impl CliError {
             }
             Self::Step { kind: StepKind::Clone, source, .. } => return Some(blocked(&host::explain_clone(*source))),
             Self::Step { kind: StepKind::Maps, source, .. } => return Some(blocked(&host::explain(host::Act::UidMap, *source))),
+            Self::Step { kind: StepKind::Root, source: Errno::NOENT, .. } => {
+                "layers of the image are gone from the store: hamper image pull IMAGE, or hamper image load IMAGE, makes them again"
+            }
+            Self::Step { kind: StepKind::Root, source: Errno::STALE, .. } => {
+                "a published store was changed while the sandbox was starting; run it again, or without it: HAMPER_STORES= hamper …"
+            }
             Self::Step { kind: StepKind::Root, .. } => "hamper doctor says whether overlay works on your store's file system",
             Self::Step { kind: StepKind::Mount, source: Errno::STALE, .. } => {
                 "the source was replaced while the sandbox was starting; run it again"
@@ -184,12 +184,7 @@ impl CliError {
         if let Self::Profile(crate::profile::OpenError::Findings(findings)) = self {
             return super::diagnostic::render(findings, super::diagnostic::colour_on_stderr());
         }
-        let mut text = format!("hamper: {}", escape(&self.to_string()));
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(&format!(": {}", escape(&error.to_string())));
-            cause = error.source();
-        }
+        let mut text = format!("hamper: {}", escape(&self.chain()));
         if let Some(hint) = self.hint() {
             text.push_str(&format!("\nhint: {}", escape(&hint)));
         }

@@ -370,7 +370,10 @@ pub fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted
         registry: (!wanted.offline).then_some(&reach),
         progress: Some(&progress),
     };
-    let prepared = rootfs::prepare(store, &request)?;
+    let mut prepared = rootfs::prepare(store, &request)?;
+    if rootfs::forget_torn(store, &request, &prepared)? {
+        prepared = rootfs::prepare(store, &request)?;
+    }
     for note in &prepared.notes {
         talk(&format!("note: {}", escape(note)));
     }

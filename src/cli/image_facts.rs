@@ -7,7 +7,7 @@ use super::start::Effects;
 use crate::host::{Directories, Host, host_tree, host_user};
 use crate::plan::{Image, Node, Tree, User};
 use crate::profile::{IdOrName, ImageSource, NetworkMode, Profile};
-use crate::rootfs::Lease;
+use crate::rootfs::{Lease, PublishedTree};
 
 /// The image, and what only the start of it needs to know.
 pub struct ImageFacts {
@@ -20,6 +20,8 @@ pub struct ImageFacts {
     pub notes: Vec<String>,
     /// Sources of the host tree.
     pub opened: Vec<OwnedFd>,
+    /// Lower directories that are another's.
+    pub published: Vec<PublishedTree>,
     /// Keeps the layers from being pruned, to the end of the process.
     pub _lease: Option<Lease>,
 }
@@ -96,6 +98,7 @@ fn host_image(profile: &Profile, directories: &Directories, host: &Host) -> Resu
         root: (0o755, (0, 0)),
         notes: Vec::new(),
         opened,
+        published: Vec::new(),
         _lease: None,
     })
 }

@@ -7,7 +7,9 @@ use super::start::Effects;
 use crate::host::{Directories, Host};
 use crate::plan::{self, Image, Lower, User, inside_home};
 use crate::profile::{HomeMode, MapMode, Missing, Mount, MountKind, NetworkMode, Preset, Profile, ProjectMode, Pull, RootMode, signal};
-use crate::rootfs::{self, Ownership, Prepared, Progress, ResolvedUser, Stack, Wishes, ensure_skeleton, foresee_skeleton, prepare};
+use crate::rootfs::{
+    self, Ownership, Prepared, Progress, PublishedTree, ResolvedUser, Skeleton, Stack, Wishes, ensure_skeleton, foresee_skeleton, prepare,
+};
 use crate::store::{LayerName, Store};
 
 /// Finds the image in the store, or loads it; makes its skeleton where that is missing.
@@ -44,28 +46,16 @@ pub fn store_image(
     let failed = |source| CliError::Rootfs { source };
     let opened = if load { Store::open(&directories.data).map(Some) } else { Store::find(&directories.data) };
     let store = opened.map_err(|error| failed(error.into()))?.ok_or_else(|| failed(rootfs::not_loaded(&request)))?;
-    let prepared = prepare(&store, &request).map_err(failed)?;
-    let user = payload_user(&prepared.user);
-    let names: Vec<LayerName> = match &prepared.tree {
-        rootfs::Tree::Layers { names } => names.clone(),
-        _ => Vec::new(),
+    let ready = match make_ready(&store, &request, profile, project) {
+        // What is missing is found where it is first needed: a start does not look for what should be there.
+        Err((error, Some(prepared))) => match rootfs::forget_torn(&store, &request, &prepared) {
+            Ok(true) if load => make_ready(&store, &request, profile, project).map_err(|(error, _)| error),
+            Ok(true) => Err(rootfs::not_loaded(&request)),
+            _ => Err(error),
+        },
+        result => result.map_err(|(error, _)| error),
     };
-    let wishes = wishes(profile, &prepared, &user, project);
-    let stack = || match &prepared.tree {
-        rootfs::Tree::Directory(path) => Stack::of_directory(path),
-        _ => Stack::of_layers(store.layers()?, prepared.content.as_ref().unwrap_or(&names)),
-    };
-    let mut image_key = String::with_capacity(80 + 23 * names.len());
-    image_key.push_str(&prepared.digest.to_string());
-    for name in &names {
-        image_key.push(' ');
-        image_key.push_str(name.as_str());
-    }
-    let skeleton = match load {
-        true => ensure_skeleton(&store, &image_key, &wishes, request.ownership, stack),
-        false => foresee_skeleton(&store, &image_key, &wishes, request.ownership, stack),
-    };
-    let skeleton = skeleton.map_err(failed)?;
+    let Ready { prepared, user, names, published, skeleton } = ready.map_err(failed)?;
     let is_root = (user.uid, user.gid) == (0, 0);
     let mut lower: Vec<Lower> = match &prepared.tree {
         rootfs::Tree::Directory(path) => vec![Lower::Directory(path.clone())],
@@ -92,8 +82,55 @@ pub fn store_image(
         root: (skeleton.mode, skeleton.modified),
         notes,
         opened: Vec::new(),
+        published,
         _lease: lease,
     })
+}
+
+struct Ready {
+    prepared: Prepared,
+    user: User,
+    names: Vec<LayerName>,
+    published: Vec<PublishedTree>,
+    skeleton: Skeleton,
+}
+
+/// The image and its skeleton; with an error, the image where that was found.
+fn make_ready(
+    store: &Store,
+    request: &rootfs::Request<'_>,
+    profile: &Profile,
+    project: Option<&str>,
+) -> Result<Ready, (rootfs::Error, Option<Box<Prepared>>)> {
+    let prepared = prepare(store, request).map_err(|error| (error, None))?;
+    let user = payload_user(&prepared.user);
+    let names: Vec<LayerName> = match &prepared.tree {
+        rootfs::Tree::Layers { names } => names.clone(),
+        _ => Vec::new(),
+    };
+    let wishes = wishes(profile, &prepared, &user, project);
+    let published = match rootfs::open_published(store, &prepared.published) {
+        Ok(published) => published,
+        Err(error) => return Err((error, Some(Box::new(prepared)))),
+    };
+    let stack = || match &prepared.tree {
+        rootfs::Tree::Directory(path) => Stack::of_directory(path),
+        _ => Stack::with_published(store.layers()?, prepared.content.as_ref().unwrap_or(&names), &published),
+    };
+    let mut image_key = String::with_capacity(80 + 23 * names.len());
+    image_key.push_str(&prepared.digest.to_string());
+    for name in &names {
+        image_key.push(' ');
+        image_key.push_str(name.as_str());
+    }
+    let skeleton = match request.load {
+        true => ensure_skeleton(store, &image_key, &wishes, request.ownership, stack),
+        false => foresee_skeleton(store, &image_key, &wishes, request.ownership, stack),
+    };
+    match skeleton {
+        Ok(skeleton) => Ok(Ready { prepared, user, names, published, skeleton }),
+        Err(error) => Err((error, Some(Box::new(prepared)))),
+    }
 }
 
 /// How the layers are unpacked goes with how ids are mapped.

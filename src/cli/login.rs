@@ -10,6 +10,7 @@ use super::exit::ExitCode;
 use super::output::talk;
 use super::progress::Display;
 use super::registries;
+use crate::image::{self, Reference};
 use crate::registry::{self, Settings, logout, registry_name};
 
 /// Log in to a registry; the password comes from the standard input
@@ -39,6 +40,10 @@ const MAX_PASSWORD: u64 = 64 << 10;
 
 pub fn login(args: &LoginArgs) -> ExitCode {
     let registry = registry_name(&args.registry);
+    if format!("{registry}/x").parse::<Reference>().map_or(true, |reference| reference.registry != registry) {
+        talk(&format!("hamper: {} is no registry's name\nhint: as in: hamper login registry.example.org:5000", escape(&args.registry)));
+        return ExitCode::from(2);
+    }
     let credentials = match ask(args) {
         Ok(credentials) => credentials,
         Err(words) => {
@@ -74,7 +79,7 @@ pub fn log_out(args: &LogoutArgs) -> ExitCode {
 }
 
 fn failed(error: &registry::Error) -> ExitCode {
-    talk(&format!("hamper: {}", escape(&registries::chain(error))));
+    talk(&format!("hamper: {}", escape(&image::chain(error))));
     if let Some(hint) = error.hint() {
         talk(&format!("hint: {}", escape(&hint)));
     }

@@ -1,7 +1,8 @@
 //! How far a pull is: a bar for each layer and one for the whole on a terminal, plain lines elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -22,6 +23,8 @@ const RATE: u8 = 10;
 pub struct Display {
     shown: OnceLock<Option<Bars>>,
     begun: Mutex<BTreeMap<Digest, Instant>>,
+    /// Published stores of which that was said.
+    unusable: Mutex<BTreeSet<PathBuf>>,
     /// Whether layers that need no network are worth a line.
     pub layers: bool,
 }
@@ -65,6 +68,11 @@ impl Display {
                 self.line(&format!("{}: {} entries, {}", escape(name), facts.entries, size(facts.bytes)));
             }
             Progress::Layer { .. } => {}
+            Progress::Unusable { store, error } => {
+                if self.unusable.lock().unwrap_or_else(PoisonError::into_inner).insert(store.to_path_buf()) {
+                    self.line(&format!("hamper: ignoring the store {}: {}", escape(&store.to_string_lossy()), escape(&error.chain())));
+                }
+            }
             Progress::End => self.clear(),
         }
     }

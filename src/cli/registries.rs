@@ -21,14 +21,3 @@ pub fn reach(display: &Arc<Display>) -> impl Fn(&Reference) -> Result<Arc<dyn Re
     let display = Arc::clone(display);
     move |reference| Ok(Arc::new(client(&display)?.repository(reference)))
 }
-
-/// An error and everything that caused it, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    words
-}

@@ -190,7 +190,9 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
             }
             let scratch = private.and_then(|private| private.scratch);
             let seccomp = filter.map(|(_, filter)| filter.program);
-            let made = Made { scratch, seccomp, secrets, terminal: invocation.terminal, pipes: ends };
+            let layers = std::mem::take(&mut image.published).into_iter();
+            let published = layers.map(|tree| (tree.name.as_str().to_owned(), tree.path, tree.fd)).collect();
+            let made = Made { scratch, seccomp, secrets, published, terminal: invocation.terminal, pipes: ends };
             Some(resources(&plan, profile, directories, &host, &image, made)?)
         }
     };
@@ -225,6 +227,7 @@ struct Made {
     scratch: Option<Scratch>,
     seccomp: Option<seccompiler::BpfProgram>,
     secrets: Vec<(String, Vec<u8>)>,
+    published: Vec<(String, PathBuf, OwnedFd)>,
     terminal: [bool; 3],
     pipes: [Option<OwnedFd>; 3],
 }
@@ -237,7 +240,7 @@ fn resources(
     image: &ImageFacts,
     made: Made,
 ) -> Result<Resources, CliError> {
-    let Made { scratch, seccomp, secrets, terminal, pipes } = made;
+    let Made { scratch, seccomp, secrets, published, terminal, pipes } = made;
     let layers = directories.data.join("layers");
     let ranges = host.ranges.filter(|_| profile.identity.map != MapMode::Single);
     let scratch_base = directories.data.join(if ranges.is_some() { "scratch-range" } else { "scratch" });
@@ -257,7 +260,7 @@ fn resources(
     if image.image.is_host() && !layers.exists() {
         make_directory(&layers)?;
     }
-    Ok(Resources { layers, scratch, masks, seccomp, secrets, terminal, pipes, umask: profile_umask(profile), fault: fault() })
+    Ok(Resources { layers, published, scratch, masks, seccomp, secrets, terminal, pipes, umask: profile_umask(profile), fault: fault() })
 }
 
 /// A payload may have closed its own home, `chmod 000 ~`: that is not for all the runs after it.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::mount::MsFlags;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat, openat2, symlinkat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, mknodat, openat, openat2, symlinkat, unlinkat};
 use rustix::io::{Errno, write};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
@@ -23,7 +23,7 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities, set_no_new_privs, set_thread_groups,
 };
 
-use super::lower::{BindSource, Lowered, Op};
+use super::lower::{BindSource, Lowered, Op, PublishedLower};
 use super::tree::{Kept, Missing, attach, clone_tree, clone_tree_at, mount_on, resolve, resolve_or_make, resolve_real, restrict};
 use super::wire::{Message, await_go_ahead, tell, tell_with};
 use super::{init, payload};
@@ -80,17 +80,19 @@ impl State<'_> {
             Op::SetHostname(name) => rustix::system::sethostname(name).and_then(|()| rustix::system::setdomainname(b"(none)")),
             Op::LoopbackUp => sys::loopback_up(),
             Op::PrivatePropagation => mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
-            Op::OverlayRoot { layers, marks, owner, options, target } => {
+            Op::OverlayRoot { layers, published, marks, owner, options, target } => {
                 // By its path: a descriptor from before the clone belongs to the mounts of the parent's namespace.
                 chdir(layers.as_c_str())?;
+                published.iter().try_for_each(reopen)?;
                 mount(c"overlay", target.as_c_str(), c"overlay", SAFE, options.as_c_str())?;
                 remove_marks(marks)?;
                 self.enter_root(target)?;
                 self.own_root(*owner)
             }
-            Op::LongOverlayRoot { layers, marks, owner, lower, upper, work, target } => {
+            Op::LongOverlayRoot { layers, published, marks, owner, lower, upper, work, target } => {
                 // By its path: a descriptor from before the clone belongs to the mounts of the parent's namespace.
                 chdir(layers.as_c_str())?;
+                published.iter().try_for_each(reopen)?;
                 mount_long_overlay(lower, upper, work, !marks.is_empty(), target)?;
                 remove_marks(marks)?;
                 self.enter_root(target)?;
@@ -489,6 +491,17 @@ fn remount_read_only(target: &CStr) -> Result<(), Errno> {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let none = None::<&CStr>;
     nix::mount::mount(none, target, none, flags, none).map_err(|errno| Errno::from_raw_os_error(errno as i32))
+}
+
+/// Opens a lower directory in this mount namespace, under the number that the options of the mount have.
+fn reopen(lower: &PublishedLower) -> Result<(), Errno> {
+    let own = openat(CWD, lower.path.as_c_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = fstat(&own)?;
+    // ESTALE: whoever owns it has put something else in its place.
+    if (stat.st_dev, stat.st_ino) != (lower.device, lower.inode) {
+        return Err(Errno::STALE);
+    }
+    sys::replace_descriptor(own, lower.fd.as_fd())
 }
 
 /// A file, and the directories that it was in; kernels differ in which of them they make.

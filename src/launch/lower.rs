@@ -2,7 +2,7 @@
 //! politely happens here, before clone.
 
 use std::ffi::{CString, NulError};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,8 @@ use crate::sys::{CStrArray, Extent, format_map};
 pub struct Resources {
     /// The store's `layers` directory.
     pub layers: PathBuf,
+    /// Those of the layers that are links to what somebody else owns: the name, where it is, and that itself.
+    pub published: Vec<(String, PathBuf, OwnedFd)>,
     /// The directory taken for this run, where the plan asks for one.
     pub scratch: Option<Scratch>,
     /// An empty file and an empty directory of mode 0000, for what is hidden.
@@ -64,6 +66,15 @@ pub(super) struct BindSource {
     pub missing: Missing,
 }
 
+/// A lower directory that somebody else owns. The child opens it anew, in its own mount namespace, and it must be what the parent has open.
+pub(super) struct PublishedLower {
+    pub path: CString,
+    pub device: u64,
+    pub inode: u64,
+    /// The parent's, whose number the child's takes; open until then, so that no other directory can get that inode.
+    pub fd: OwnedFd,
+}
+
 /// What init does, one entry a step.
 pub(super) enum Op {
     WriteMaps {
@@ -82,6 +93,7 @@ pub(super) enum Op {
     PrivatePropagation,
     OverlayRoot {
         layers: CString,
+        published: Vec<PublishedLower>,
         marks: Vec<CString>,
         owner: Option<(u32, u32)>,
         options: CString,
@@ -90,6 +102,7 @@ pub(super) enum Op {
     /// More layers than fit into one page of options.
     LongOverlayRoot {
         layers: CString,
+        published: Vec<PublishedLower>,
         /// Of a volatile overlay; none where it is not one.
         marks: Vec<CString>,
         owner: Option<(u32, u32)>,
@@ -473,7 +486,7 @@ fn landlock_rule(rule: &plan::LandlockRule) -> Result<LandlockRule, LowerError> 
     })
 }
 
-fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
+fn root_op(root: &Root, resources: &mut Resources) -> Result<Op, LowerError> {
     let Root::Overlay { lower, upper, owner } = root else {
         return Ok(Op::TmpfsRoot { target: c_path(&resources.layers)? });
     };
@@ -489,10 +502,15 @@ fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
         .iter()
         .rev()
         .map(|lower| match lower {
-            Lower::Layer(name) => name.clone(),
+            // By the descriptor that the child puts in the place of ours.
+            Lower::Layer(name) => match resources.published.iter().find(|(link, ..)| link == name) {
+                Some((_, _, fd)) => format!("/proc/self/fd/{}", fd.as_raw_fd()),
+                None => name.clone(),
+            },
             Lower::Directory(path) => escape(path),
         })
         .collect();
+    let published = std::mem::take(&mut resources.published).into_iter().map(published_lower).collect::<Result<_, _>>()?;
     // What is thrown away need not reach the disk: without "volatile" the kernel writes the whole file system back at each unmount.
     let volatile = if matches!(upper, Upper::Scratch) { ",volatile" } else { "" };
     let marks = match upper {
@@ -504,10 +522,18 @@ fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
     };
     let options = format!("userxattr{volatile},lowerdir={},upperdir={upper_base}/u,workdir={upper_base}/w", names.join(":"));
     if options.len() < OPTIONS_MAX {
-        return Ok(Op::OverlayRoot { layers, marks, owner: *owner, options: c_string(&options, "the layers")?, target: c_path(target)? });
+        return Ok(Op::OverlayRoot {
+            layers,
+            published,
+            marks,
+            owner: *owner,
+            options: c_string(&options, "the layers")?,
+            target: c_path(target)?,
+        });
     }
     Ok(Op::LongOverlayRoot {
         layers,
+        published,
         marks,
         owner: *owner,
         lower: names.iter().map(|name| c_string(name, "a layer")).collect::<Result<_, _>>()?,
@@ -515,6 +541,11 @@ fn root_op(root: &Root, resources: &Resources) -> Result<Op, LowerError> {
         work: c_string(&format!("{upper_base}/w"), "the work directory")?,
         target: c_path(target)?,
     })
+}
+
+fn published_lower((_, path, fd): (String, PathBuf, OwnedFd)) -> Result<PublishedLower, LowerError> {
+    let stat = rustix::fs::fstat(&fd).map_err(|source| LowerError::Open { path: path.clone(), source })?;
+    Ok(PublishedLower { path: c_path(&path)?, device: stat.st_dev, inode: stat.st_ino, fd })
 }
 
 /// By these the kernel marks the work directory of a volatile overlay as not to be used again after a crash, the innermost first. A slot is

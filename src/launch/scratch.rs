@@ -243,7 +243,7 @@ impl Slot {
         let target = trash.join(format!("{name}-{}", now.as_nanos()));
         match rename(&self.path, &target) {
             Err(Errno::NOENT) => {
-                make(CWD, &trash)?;
+                make_place(&trash)?;
                 rename(&self.path, &target)
             }
             result => result,
@@ -258,11 +258,20 @@ fn open_slot(base: &Path, path: &Path) -> Result<OwnedFd, Errno> {
     let open = || openat(CWD, path, SLOT, Mode::empty());
     match open() {
         Err(Errno::NOENT) => {
-            make(CWD, base)?;
+            make_place(base)?;
             make(CWD, path)?;
             open()
         }
         result => result,
+    }
+}
+
+/// Makes a directory of slots, or what a link in its place leads to: trees may be kept elsewhere, where something has cleaned up.
+fn make_place(path: &Path) -> Result<(), Errno> {
+    make(CWD, path)?;
+    match rustix::fs::readlinkat(CWD, path, Vec::new()) {
+        Ok(target) => make(CWD, target),
+        Err(_) => Ok(()),
     }
 }
 

@@ -15,7 +15,7 @@ use super::hosts::Endpoint;
 use super::http::{Answer, Call, Http};
 use super::settings::Settings;
 use super::wait::{back_off, retry_after};
-use crate::image::{self, Digest, MAX_MANIFEST, Reference, Remote, shown};
+use crate::image::{self, Digest, MAX_MANIFEST, Reference, Remote, chain, shown};
 
 /// What is taken for a manifest or an index, OCI's first.
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -181,16 +181,6 @@ impl Client {
         let registry = if registry.is_empty() { host.clone() } else { registry.to_owned() };
         Error::Status { host, step: step.to_owned(), status, told: told(&body), registry }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    words
 }
 
 /// Whether a failure may pass: a connection that breaks does, a certificate that is wrong does not.

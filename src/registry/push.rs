@@ -1,8 +1,6 @@
 //! The steps of the distribution spec that write: blobs, in pieces where they are large, then the documents that name them.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use ureq::http::Method;
 
@@ -95,23 +93,10 @@ impl Session<'_> {
 
     /// All blobs, the largest first.
     fn blobs(&self) -> Result<(), image::Error> {
-        let mut blobs: Vec<&Piece> = self.push.whole.blobs.iter().collect();
-        blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
-        let (next, stop, failure) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(None));
-        let work = || {
-            while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !stop.load(Ordering::Relaxed)) {
-                if let Err(error) = self.blob(blob) {
-                    stop.store(true, Ordering::Relaxed);
-                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 0..WORKERS.min(blobs.len()) {
-                scope.spawn(work);
-            }
-        });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        let blobs = &self.push.whole.blobs;
+        let mut order: Vec<usize> = (0..blobs.len()).collect();
+        order.sort_by_key(|index| std::cmp::Reverse(blobs[*index].size));
+        image::side_by_side(&order, WORKERS, || {}, |index| self.blob(&blobs[index])).map(drop)
     }
 
     fn blob(&self, blob: &Piece) -> Result<(), image::Error> {
@@ -136,6 +121,8 @@ impl Session<'_> {
             match self.upload(blob, begun, &step)? {
                 Ok(()) => return Ok(()),
                 Err(error) => {
+                    let host = self.endpoint.authority.clone();
+                    let error = Error::Lost { host, step: step.clone(), source: Box::new(error) };
                     tries += 1;
                     if tries > self.inner.client.settings.retries() {
                         return Err(error.into());

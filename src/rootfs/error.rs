@@ -56,6 +56,9 @@ pub enum Error {
     Thread(String),
     #[error("the image has no layers")]
     NoLayers,
+    /// Nobody has the image, and a published store that may have it could not be looked through.
+    #[error("not looked for in a published store ({stores})")]
+    NotShared { stores: String, source: Box<Error> },
     #[error("the store `{path}` {reason}")]
     Published { path: String, reason: &'static str },
     /// A published tree that is not what was published.
@@ -88,13 +91,7 @@ pub fn hint_of_errno(errno: rustix::io::Errno) -> Option<&'static str> {
 impl Error {
     /// The error and everything that caused it, on one line.
     pub fn chain(&self) -> String {
-        let mut words = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            words.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        words
+        image::chain(self)
     }
 
     /// What the caller can do about it, for the end of the message.
@@ -125,6 +122,8 @@ impl Error {
             }
             Self::InUse(_) => Some("end the runs of it first: pgrep -a hamper"),
             Self::Moved { .. } => Some("to take the new one: hamper lock; to stay with the old: name it by its digest, `NAME@sha256:…`"),
+            Self::NotShared { source, .. } => source.hint(),
+            Self::Store(store::Error::Trees { command, .. }) => Some(command),
             Self::Published { .. } => Some("look at HAMPER_STORES, and at `stores` in settings.toml"),
             Self::PublishedTree { .. } => Some("ask who publishes there to publish it anew; until then: HAMPER_STORES= hamper …"),
             Self::NoSuchImage { .. } => Some("hamper image ls"),
@@ -132,16 +131,26 @@ impl Error {
             Self::Read { source, .. } | Self::Decompress { source, .. } if remote(source).is_some() => remote(source)?.1,
             Self::Image(image::Error::Remote { hint, .. }) => hint.as_deref(),
             Self::BlobDigest { .. } | Self::DiffId { .. } => Some("the image is damaged or was tampered with: fetch it again"),
-            Self::Unpack { source, .. } if source.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) => {
+            Self::Unpack { act: "publish", source, .. } if is_full(source) => {
+                Some("free some space there, and publish again: layers that are whole stay")
+            }
+            Self::Store(store::Error::Io { source, .. }) | Self::Unpack { source, .. } if is_full(source) => {
                 Some("free some space, or set XDG_DATA_HOME to a larger file system")
             }
             Self::Compression { .. } => Some("the tool that made the image wrote a wrong media type: make it again"),
             Self::NoUser(_) | Self::NoGroup(_) | Self::BadUser { .. } => Some("set `identity.user` in the profile, by number if need be"),
             Self::Image(image::Error::NoPlatform { .. }) => Some("set `platform` in the profile"),
+            Self::Image(image::Error::BadReference { .. } | image::Error::BadDigest { .. }) => {
+                Some("write it as [REGISTRY/]NAME[:TAG][@sha256:DIGEST], without http://: docker.io/library/node:14")
+            }
             Self::Image(image::Error::Several { .. }) => Some("append `:TAG` or `@DIGEST` to the source"),
             _ => None,
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(rustix::io::Errno::from_io_error(error), Some(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT))
 }
 
 /// A registry's failure in a stream, with its words and its hint.

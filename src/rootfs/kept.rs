@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use super::layer::{announce, largest_first, workers};
 use super::prepare::{Request, check_lock};
 use super::record::{self, ImageRecord};
-use super::{Error, not_loaded};
+use super::{Error, Progress, Watch, not_loaded};
 use crate::image::{self, Algorithm, Blob, Digest, Hasher, Image, Layer, Reference, Remote};
 use crate::profile::{ImageSource, Pull};
 use crate::store::Store;
@@ -64,25 +65,42 @@ pub(super) fn has_moved(store: &Store, request: &Request<'_>) -> Result<bool, Er
     Ok(now.is_none_or(|now| now != known.index.unwrap_or(known.digest)))
 }
 
-/// Puts the blobs of layers into the store, where they are not there yet, and reads the layers from there.
+/// Puts the blobs of layers into the store, where they are not there yet, and reads the layers from there. They come side by side, as layers
+/// that are unpacked do.
 ///
 /// # Errors
 /// [`Error::BlobDigest`] for one that is not what its digest says; others of reading and writing.
-pub(super) fn keep_blobs(store: &Store, layers: &mut [Layer]) -> Result<(), Error> {
-    for layer in layers {
-        let expected = layer.digest.clone().or_else(|| layer.diff_id.clone());
-        let _lock = expected.as_ref().map(|digest| store.lock_layer(digest.hex())).transpose()?;
-        let found = match &expected {
-            Some(digest) => store.open_blob(digest)?.filter(|(_, size)| layer.size.is_none_or(|stated| stated == *size)),
-            None => None,
-        };
-        let (file, length) = match found {
-            Some(found) => found,
-            None => keep_blob(store, layer, expected.as_ref())?,
-        };
-        layer.blob = Blob::Range { file: Arc::new(file), offset: 0, length };
+pub(super) fn keep_blobs(store: &Store, layers: &mut [Layer], progress: Option<&Watch<'_>>) -> Result<(), Error> {
+    let mut coming = Vec::new();
+    for layer in layers.iter().filter(|layer| layer.blob.is_remote()) {
+        if kept_blob(store, layer, layer.digest.as_ref())?.is_none() {
+            coming.push(layer);
+        }
+    }
+    announce(progress, &coming);
+    let kept = image::side_by_side(&largest_first(layers), workers(layers), || {}, |index| keep_or_find(store, &layers[index]));
+    if let Some(progress) = progress.filter(|_| kept.is_err()) {
+        progress(Progress::End);
+    }
+    for (index, (file, length)) in kept? {
+        layers[index].blob = Blob::Range { file: Arc::new(file), offset: 0, length };
     }
     Ok(())
+}
+
+/// A layer's blob in the store, and its size.
+fn keep_or_find(store: &Store, layer: &Layer) -> Result<(File, u64), Error> {
+    let expected = layer.digest.as_ref().or(layer.diff_id.as_ref());
+    let _lock = expected.map(|digest| store.lock_layer(digest.hex())).transpose()?;
+    match kept_blob(store, layer, expected)? {
+        Some(found) => Ok(found),
+        None => keep_blob(store, layer, expected),
+    }
+}
+
+fn kept_blob(store: &Store, layer: &Layer, expected: Option<&Digest>) -> Result<Option<(File, u64)>, Error> {
+    let Some(digest) = expected else { return Ok(None) };
+    Ok(store.open_blob(digest)?.filter(|(_, size)| layer.size.is_none_or(|stated| stated == *size)))
 }
 
 /// One that has no digest in its source, as in Docker's archives, is kept as the tar that its diff ID means.

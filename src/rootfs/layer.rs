@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 use std::num::NonZero;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use rustix::fs::Mode;
@@ -14,9 +12,9 @@ use super::extract::Unpacker;
 use super::late::Late;
 use super::owner::{OwnerIds, OwnerLog, OwnerMap, You};
 use super::stream::{BUFFERS, TarStream, decompress};
-use super::{Error, Progress};
+use super::{Error, Progress, Watch};
 use crate::image::tar::Reader;
-use crate::image::{Algorithm, Digest, Layer};
+use crate::image::{self, Algorithm, Digest, Layer};
 use crate::store::{LayerName, PendingTree, Store, ThreadIds, TreeFacts};
 
 /// Layers that are unpacked at once. Each has two threads and about 2 MiB, 18 MiB where its zstd window is large.
@@ -39,73 +37,51 @@ pub(crate) struct Load<'a> {
     pub map: OwnerMap,
     /// The published store that the image is in.
     pub shared: Option<&'a std::path::Path>,
-    pub progress: Option<&'a (dyn Fn(Progress<'_>) + Sync)>,
+    pub progress: Option<&'a Watch<'a>>,
 }
 
 /// Loads `layers`; the result is in their order.
 pub(crate) fn load_all(load: &Load<'_>, layers: &[Layer]) -> Result<Vec<Loaded>, Error> {
-    let order = largest_first(layers);
-    announce(load, layers)?;
-    let results: Mutex<Vec<Option<Loaded>>> = Mutex::new(vec![None; layers.len()]);
-    let failure: Mutex<Option<Error>> = Mutex::new(None);
-    let (next, stop, bounds) = (AtomicUsize::new(0), AtomicBool::new(false), Bounds::default());
-    let work = || {
+    let mut coming = Vec::new();
+    // What is published is used where it lies.
+    for layer in layers.iter().filter(|layer| layer.blob.is_remote() && load.shared.is_none()) {
+        if layer.diff_id.as_ref().map(|diff_id| known(load, diff_id)).transpose()?.flatten().is_none() {
+            coming.push(layer);
+        }
+    }
+    announce(load.progress, &coming);
+    let bounds = Bounds::default();
+    let begin = || {
         // Modes of the image are set as files are made; the mask of the process is not for them, and is not ours to change.
         if nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).is_ok() {
             rustix::process::umask(Mode::empty());
         }
-        while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if stop.load(Ordering::Relaxed) {
-                return;
-            }
-            let layer = &layers[*index];
-            match load_one(load, layer, &bounds) {
-                Ok(loaded) => {
-                    if let Some(progress) = load.progress {
-                        progress(Progress::Layer { name: &layer.name, facts: &loaded.facts });
-                    }
-                    results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[*index] = Some(loaded);
-                }
-                Err(error) => {
-                    stop.store(true, Ordering::Relaxed);
-                    failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
-                }
-            }
-        }
     };
-    std::thread::scope(|scope| {
-        for _ in 0..workers(layers) {
-            scope.spawn(work);
+    let act = |index: usize| -> Result<Loaded, Error> {
+        let layer = &layers[index];
+        let loaded = load_one(load, layer, &bounds)?;
+        if let Some(progress) = load.progress {
+            progress(Progress::Layer { name: &layer.name, facts: &loaded.facts });
         }
-    });
+        Ok(loaded)
+    };
+    let loaded = image::side_by_side(&largest_first(layers), workers(layers), begin, act);
     if let Some(progress) = load.progress {
         progress(Progress::End);
     }
-    if let Some(error) = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-        return Err(error);
-    }
-    let results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let missing = |index: usize| Error::Thread(layers[index].name.clone());
-    results.into_iter().enumerate().map(|(index, loaded)| loaded.ok_or_else(|| missing(index))).collect()
+    let mut loaded = loaded?;
+    loaded.sort_by_key(|(index, _)| *index);
+    Ok(loaded.into_iter().map(|(_, loaded)| loaded).collect())
 }
 
 /// Says how much will come from a registry, if anything does.
-fn announce(load: &Load<'_>, layers: &[Layer]) -> Result<(), Error> {
-    let Some(progress) = load.progress else { return Ok(()) };
-    let (mut count, mut bytes) = (0, 0);
-    for layer in layers.iter().filter(|layer| layer.blob.is_remote()) {
-        if layer.diff_id.as_ref().map(|diff_id| known(load, diff_id)).transpose()?.flatten().is_none() {
-            count += 1;
-            bytes += layer.size.unwrap_or(0);
-        }
+pub(super) fn announce(progress: Option<&Watch<'_>>, coming: &[&Layer]) {
+    if let Some(progress) = progress.filter(|_| !coming.is_empty()) {
+        progress(Progress::Begin { layers: coming.len(), bytes: coming.iter().filter_map(|layer| layer.size).sum() });
     }
-    if count > 0 {
-        progress(Progress::Begin { layers: count, bytes });
-    }
-    Ok(())
 }
 
-fn workers(layers: &[Layer]) -> usize {
+pub(super) fn workers(layers: &[Layer]) -> usize {
     let processors = std::thread::available_parallelism().map_or(2, NonZero::get);
     // A network keeps a layer waiting where a disk does not.
     let useful = if layers.iter().any(|layer| layer.blob.is_remote()) { MAX_WORKERS } else { processors };
@@ -113,7 +89,7 @@ fn workers(layers: &[Layer]) -> usize {
 }
 
 /// The longest work first, so that no thread is left alone with it at the end. One layer may stand in an image twice.
-fn largest_first(layers: &[Layer]) -> Vec<usize> {
+pub(super) fn largest_first(layers: &[Layer]) -> Vec<usize> {
     let size = |layer: &Layer| layer.size.or_else(|| layer.blob.size(&layer.name).ok()).unwrap_or(0);
     let mut order: Vec<(usize, u64)> = layers.iter().enumerate().map(|(index, layer)| (index, size(layer))).collect();
     order.sort_by_key(|(_, size)| std::cmp::Reverse(*size));

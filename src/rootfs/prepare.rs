@@ -41,7 +41,7 @@ pub struct Request<'a> {
     /// How the repository of a reference is reached; absent: no registry is asked. Called where the store does not do, never for an image
     /// that is ready.
     pub registry: Option<&'a Registries<'a>>,
-    pub progress: Option<&'a (dyn Fn(Progress<'_>) + Sync)>,
+    pub progress: Option<&'a Watch<'a>>,
 }
 
 /// Directories of published stores, in the order in which they are looked through.
@@ -50,12 +50,17 @@ pub type Stores<'a> = dyn Fn() -> Result<Vec<PathBuf>, Error> + Sync + 'a;
 /// Reaches the repository of a reference.
 pub type Registries<'a> = dyn Fn(&Reference) -> Result<Arc<dyn Remote>, image::Error> + 'a;
 
+/// Hears of what happens in a load, from many threads.
+pub type Watch<'a> = dyn Fn(Progress<'_>) + Sync + 'a;
+
 /// What happened in a load, for whoever watches.
 pub enum Progress<'p> {
     /// So many layers, of so many bytes in all, are not in the store and come from a registry.
     Begin { layers: usize, bytes: u64 },
     /// A layer is in the store, new or from before.
     Layer { name: &'p str, facts: &'p TreeFacts },
+    /// A published store that could have had the image, and why it cannot be looked through.
+    Unusable { store: &'p Path, error: &'p Error },
     /// Nothing more comes.
     End,
 }
@@ -72,6 +77,9 @@ pub struct Prepared {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<LayerName>,
     pub user: ResolvedUser,
+    /// Those of the trees that are links to a published store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<LayerName>,
     /// Trees with the same content, where those of `tree` are not made yet.
     #[serde(skip)]
     pub content: Option<Vec<LayerName>>,
@@ -103,6 +111,28 @@ pub enum Tree {
 
 /// Makes the image of `request` ready: finds it, loads what the store does not have, resolves the user.
 pub fn prepare(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
+    find_or_load(store, request).map_err(|error| super::shared::explain(store, request, error))
+}
+
+/// Whether trees are gone that a record calls ready: a directory of trees elsewhere was emptied. Then the record is gone too, and the image
+/// can be prepared anew.
+///
+/// # Errors
+/// [`Error::Store`] where the store cannot be read.
+pub fn forget_torn(store: &Store, request: &Request<'_>, prepared: &Prepared) -> Result<bool, Error> {
+    let Tree::Layers { names } = &prepared.tree else { return Ok(false) };
+    for name in names {
+        if store.tree_facts(name)?.is_none() {
+            if let Some(key) = record::key(store, request)? {
+                record::forget(store, &key)?;
+            }
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn find_or_load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
     match request.source {
         ImageSource::Host => return of_directory(request, PathBuf::from("/"), Tree::Host, b"host"),
         ImageSource::Rootfs { path } => {
@@ -156,7 +186,17 @@ fn of_directory(request: &Request<'_>, path: PathBuf, tree: Tree, name: &[u8]) -
     let user = user::resolve(&stack, request.user.unwrap_or(&default))?;
     let config =
         ImageConfig { os: request.platform.os.clone(), architecture: request.platform.architecture.clone(), ..ImageConfig::default() };
-    Ok(Prepared { digest: Digest::of(name), config, tree, root: None, user, content: None, notes: Vec::new(), lease: None })
+    Ok(Prepared {
+        digest: Digest::of(name),
+        config,
+        tree,
+        root: None,
+        user,
+        published: Vec::new(),
+        content: None,
+        notes: Vec::new(),
+        lease: None,
+    })
 }
 
 /// The image of a source, with its documents; layers are read when they are needed.
@@ -233,7 +273,9 @@ impl Unpacked {
     fn prepared(self, digest: Digest, config: ImageConfig) -> Prepared {
         let Self { loaded, user } = self;
         let tree = Tree::Layers { names: names(&loaded) };
-        Prepared { digest, config, tree, root: root(&loaded), user, content: None, notes: Vec::new(), lease: None }
+        let published = loaded.iter().filter(|layer| layer.cover.is_some()).map(|layer| layer.name.clone());
+        let published = published.filter(|name| matches!(&tree, Tree::Layers { names } if names.contains(name))).collect();
+        Prepared { digest, config, tree, root: root(&loaded), user, published, content: None, notes: Vec::new(), lease: None }
     }
 }
 
@@ -250,7 +292,7 @@ fn load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
         return Err(Error::NoLayers);
     }
     if request.keep_blobs {
-        super::kept::keep_blobs(store, &mut image.layers)?;
+        super::kept::keep_blobs(store, &mut image.layers, request.progress)?;
     }
     let spec = spec(&image.config, request.user)?;
     let lock = early.map_or_else(|| store.begin_load(), Ok)?;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! hamper-store                       "1\n": what this is
+//! hamper-lock                        held by who publishes
 //! references/HASH.json               as in a store of one's own
 //! blobs/sha256/…                     manifests and configs
 //! layers/NAME, NAME.json             trees, and what is known about them, with the digest of the tree
@@ -12,28 +13,29 @@
 //! every file 0644 or 0755: it lies open on a shared file system, where a setuid bit or an open mode would be one for everybody there.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ring::digest::{Context, SHA256};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec};
 use rustix::io::Errno;
 
-use super::directory::{is_whiteout, mark_opaque};
+use super::Error;
+use super::directory::is_whiteout;
 use super::export::{copy_content, copy_xattrs};
-use super::record::{self, ImageRecord, ReferenceRecord};
-use super::{Error, manage};
+use super::record::{self, ReferenceRecord};
 use crate::image::{self, Digest, MAX_CONFIG, Reference, Remote};
 use crate::profile::Platform;
-use crate::store::{LayerName, Store, TreeFacts, to_json};
+use crate::store::{LayerName, Store, TreeFacts};
 
 /// What the file `hamper-store` says.
-const VERSION: &[u8] = b"1\n";
+pub(super) const VERSION: &[u8] = b"1\n";
 /// Directories in each other: each is open while what is in it is looked at.
-const MAX_DEPTH: usize = 400;
+pub(super) const MAX_DEPTH: usize = 400;
 /// Sidecars of one tree: a line for each entry that is not what most are.
 const MAX_SIDECAR: u64 = 64 << 20;
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 const OPAQUE: &str = "user.overlay.opaque";
 
 /// How a tree is named there.
@@ -43,8 +45,8 @@ pub(super) fn tree_name(diff_id: &Digest) -> LayerName {
 
 /// A published store that is read.
 pub(super) struct Published {
-    path: PathBuf,
-    directory: OwnedFd,
+    pub path: PathBuf,
+    pub directory: OwnedFd,
 }
 
 impl Published {
@@ -67,8 +69,8 @@ impl Published {
     }
 
     fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = match rustix::fs::openat(&self.directory, name, flags, Mode::empty()) {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = match self.open_inside(name, flags) {
             Ok(fd) => std::fs::File::from(fd),
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(open_failed(&self.path.join(name), errno)),
@@ -80,6 +82,11 @@ impl Published {
             return Err(open_failed(&self.path.join(name), Errno::FBIG));
         }
         Ok(Some(bytes))
+    }
+
+    /// Never by a link: one in the place of a directory would lead to what the reader has and the owner of the store has not.
+    fn open_inside(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        rustix::fs::openat2(&self.directory, name, flags | OFlags::CLOEXEC, Mode::empty(), INSIDE)
     }
 
     /// The image that a name stands for there.
@@ -102,13 +109,44 @@ impl Published {
     pub fn open_tree(&self, diff_id: &Digest) -> Result<Tree, Error> {
         let name = tree_name(diff_id);
         let path = format!("layers/{}", name.as_str());
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root =
-            rustix::fs::openat(&self.directory, &path, flags, Mode::empty()).map_err(|errno| open_failed(&self.path.join(&path), errno))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let root = self.open_inside(&path, flags).map_err(|errno| open_failed(&self.path.join(&path), errno))?;
         let modes = self.read(&format!("{path}.modes"), MAX_SIDECAR)?.unwrap_or_default();
         let owners = self.read(&format!("{path}.owners"), MAX_SIDECAR)?.unwrap_or_default();
         Ok(Tree { root, modes: parse_modes(&modes), owners, name: self.tree_path(diff_id).display().to_string() })
     }
+}
+
+/// A tree of a published store in the place where a start uses it.
+#[derive(Debug)]
+pub struct PublishedTree {
+    /// The link to it in the reader's store.
+    pub name: LayerName,
+    pub path: PathBuf,
+    /// It itself: by its path alone, its owner could put another directory, the reader's own, in its place.
+    pub fd: OwnedFd,
+}
+
+/// Opens trees to which this store has links.
+///
+/// # Errors
+/// [`Error::Published`] where a link stands in the place of one; [`Error::Open`].
+pub fn open_published(store: &Store, links: &[LayerName]) -> Result<Vec<PublishedTree>, Error> {
+    let mut opened = Vec::with_capacity(links.len());
+    for name in links {
+        let path = store.link_of(name)?;
+        let (place, file) = (path.ancestors().nth(2), path.file_name().and_then(|name| name.to_str()));
+        let (Some(place), Some(file)) = (place, file) else { return Err(open_failed(&path, Errno::INVAL)) };
+        let fd = match Published::open(place)?.open_inside(&format!("layers/{file}"), OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
+            Ok(fd) => fd,
+            Err(Errno::LOOP | Errno::XDEV | Errno::NOTDIR) => {
+                return Err(Error::Published { path: place.display().to_string(), reason: "has something else in the place of a layer" });
+            }
+            Err(errno) => return Err(open_failed(&path, errno)),
+        };
+        opened.push(PublishedTree { name: name.clone(), path, fd });
+    }
+    Ok(opened)
 }
 
 /// The documents of a published store, as a repository's; its layers are trees.
@@ -188,7 +226,7 @@ struct Look<'t> {
     buffer: Vec<u8>,
 }
 
-type Failed = (Vec<u8>, Errno);
+pub(super) type Failed = (Vec<u8>, Errno);
 
 impl Look<'_> {
     /// With its length before it, so that no two lists of parts make the same bytes.
@@ -275,214 +313,8 @@ impl Look<'_> {
     }
 }
 
-/// Writes an image of `store` into the directory `path`, which is made where it is missing: its documents, its trees as the single map has
-/// them, and what `names` stand for.
-///
-/// # Errors
-/// [`Error::Published`] for a directory that is something else; others of reading and writing.
-pub fn publish(store: &Store, image: &ImageRecord, platform: &Platform, names: &[Reference], path: &Path) -> Result<usize, Error> {
-    let _lock = store.begin_load()?;
-    let to = Writer::open(path)?;
-    // Modes of the image may keep even the owner out.
-    let made = super::namespace::as_owner(|| {
-        let mut made = 0;
-        for diff_id in &image.diff_ids {
-            let from = LayerName::new(diff_id, "single");
-            let facts = store.tree_facts(&from)?;
-            let facts = facts.ok_or_else(|| Error::NoSuchImage { wanted: format!("{} (layer {diff_id})", image.digest) })?;
-            made += usize::from(to.tree(store, diff_id, &from, facts)?);
-        }
-        Ok(made)
-    })?;
-    let blobs = [Some(&image.digest), image.config_digest.as_ref()];
-    for digest in blobs.into_iter().flatten() {
-        let bytes = store.blob(digest)?.ok_or_else(|| Error::NoSuchImage { wanted: digest.to_string() })?;
-        to.write(&format!("blobs/{}/{}", digest.algorithm().name(), digest.hex()), &bytes)?;
-    }
-    // What names lead to is there before they are.
-    rustix::fs::syncfs(&to.0.directory).map_err(|errno| open_failed(path, errno))?;
-    for name in names {
-        let index = manage::index_of(store, &name.to_string(), image)?;
-        let known = ReferenceRecord { reference: name.to_string(), digest: image.digest.clone(), index };
-        to.write(&record::reference_path(name, platform), &to_json(&known))?;
-    }
-    Ok(made)
-}
-
-struct Writer(Published);
-
-impl Writer {
-    fn open(path: &Path) -> Result<Self, Error> {
-        use std::os::unix::fs::DirBuilderExt;
-        let fresh = std::fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
-        if fresh {
-            let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
-            made.map_err(|source| Error::Open { path: path.display().to_string(), source })?;
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| open_failed(path, errno))?;
-            let writer = Self(Published { path: path.to_owned(), directory });
-            rustix::fs::fchmod(&writer.0.directory, Mode::from_raw_mode(0o755)).map_err(|errno| open_failed(path, errno))?;
-            for name in ["references", "blobs", "blobs/sha256", "blobs/sha512", "layers"] {
-                writer.make(name)?;
-            }
-            writer.write("hamper-store", VERSION)?;
-        }
-        Ok(Self(Published::open(path)?))
-    }
-
-    fn failed(&self, name: &str) -> impl Fn(Errno) -> Error {
-        let path = self.0.path.join(name);
-        move |errno| open_failed(&path, errno)
-    }
-
-    fn make(&self, name: &str) -> Result<(), Error> {
-        match rustix::fs::mkdirat(&self.0.directory, name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(self.failed(name)(errno)),
-        }
-        rustix::fs::chmodat(&self.0.directory, name, Mode::from_raw_mode(0o755), AtFlags::empty()).map_err(self.failed(name))
-    }
-
-    /// Beside, and renamed.
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        let failed = self.failed(name);
-        let temporary = format!("{name}.tmp-{}", std::process::id());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.0.directory, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(&failed)?;
-        let mut file = std::fs::File::from(file);
-        file.write_all(bytes).map_err(|source| Error::Open { path: self.0.path.join(name).display().to_string(), source })?;
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644)).map_err(&failed)?;
-        rustix::fs::renameat(&self.0.directory, &temporary, &self.0.directory, name).map_err(&failed)
-    }
-
-    /// Copies one tree; `false`: it is there already.
-    fn tree(&self, store: &Store, diff_id: &Digest, from: &LayerName, facts: TreeFacts) -> Result<bool, Error> {
-        if self.0.facts(diff_id)?.is_some() {
-            return Ok(false);
-        }
-        let name = format!("layers/{}", tree_name(diff_id).as_str());
-        let temporary = format!("{name}.tmp-{}", std::process::id());
-        let failed = self.failed(&name);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let source = rustix::fs::openat(store.layers()?, from.as_str(), flags, Mode::empty()).map_err(&failed)?;
-        rustix::fs::mkdirat(&self.0.directory, &temporary, Mode::RWXU).map_err(&failed)?;
-        let target = rustix::fs::openat(&self.0.directory, &temporary, flags, Mode::empty()).map_err(&failed)?;
-        let mut copy = Copy { modes: BTreeMap::new(), links: HashMap::new(), depth: 0 };
-        copy.directory(source.as_fd(), target.as_fd(), b"").map_err(|(entry, errno)| Error::Unpack {
-            layer: self.0.path.join(&name).display().to_string(),
-            entry: image::shown(&entry),
-            act: "publish",
-            source: errno.into(),
-        })?;
-        let owners = store.read_sidecar(from)?;
-        self.write(&format!("{name}.modes"), &write_modes(&copy.modes))?;
-        self.write(&format!("{name}.owners"), &owners)?;
-        match rustix::fs::renameat_with(&self.0.directory, &temporary, &self.0.directory, &name, RenameFlags::NOREPLACE) {
-            // What is there has no facts: a publication that was killed.
-            Err(Errno::EXIST) => {
-                crate::store::remove_tree(&self.0.directory, name.as_bytes()).map_err(&failed)?;
-                rustix::fs::renameat(&self.0.directory, &temporary, &self.0.directory, &name).map_err(&failed)?;
-            }
-            other => other.map_err(&failed)?,
-        }
-        let (digest, _) = self.0.open_tree(diff_id)?.look()?;
-        let facts = TreeFacts { owners: "published".into(), boot: None, tree: Some(digest), ..facts };
-        self.write(&format!("{name}.json"), &to_json(&facts))?;
-        Ok(true)
-    }
-}
-
-struct Copy {
-    modes: BTreeMap<Vec<u8>, u32>,
-    /// Files with several names, by device and inode: where the first was put.
-    links: HashMap<(u64, u64), (std::rc::Rc<OwnedFd>, Vec<u8>)>,
-    depth: usize,
-}
-
-impl Copy {
-    fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &[u8]) -> Result<(), Failed> {
-        let failed = |errno| (path.to_vec(), errno);
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return Err(failed(Errno::NAMETOOLONG));
-        }
-        let stat = rustix::fs::fstat(from).map_err(failed)?;
-        let target = std::rc::Rc::new(rustix::io::fcntl_dupfd_cloexec(to, 0).map_err(failed)?);
-        for name in names(from).map_err(failed)? {
-            let child = join(path, &name);
-            self.one(from, &target, &child, &name)
-                .map_err(|(inner, errno)| (if inner.is_empty() { child.clone() } else { inner }, errno))?;
-        }
-        if is_opaque(from) {
-            mark_opaque(to).map_err(failed)?;
-        }
-        copy_xattrs(from, to).map_err(failed)?;
-        self.mode(path, &stat, 0o755);
-        rustix::fs::fchmod(to, Mode::from_raw_mode(0o755)).map_err(failed)?;
-        rustix::fs::futimens(to, &times(&stat)).map_err(failed)?;
-        self.depth -= 1;
-        Ok(())
-    }
-
-    fn mode(&mut self, path: &[u8], stat: &Stat, published: u32) {
-        let mode = stat.st_mode & 0o7777;
-        if mode != published {
-            self.modes.insert(path.to_vec(), mode);
-        }
-    }
-
-    fn one(&mut self, from: BorrowedFd<'_>, to: &std::rc::Rc<OwnedFd>, path: &[u8], name: &[u8]) -> Result<(), Failed> {
-        let here = |errno| (path.to_vec(), errno);
-        let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW).map_err(here)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let source = rustix::fs::openat(from, name, flags, Mode::empty()).map_err(here)?;
-                rustix::fs::mkdirat(to, name, Mode::RWXU).map_err(here)?;
-                let target = rustix::fs::openat(to, name, flags, Mode::empty()).map_err(here)?;
-                self.directory(source.as_fd(), target.as_fd(), path)
-            }
-            FileType::RegularFile => self.file(from, to, path, name, &stat).map_err(here),
-            FileType::Symlink => {
-                let target = rustix::fs::readlinkat(from, name, Vec::new()).map_err(here)?;
-                rustix::fs::symlinkat(target.as_c_str(), to, name).map_err(here)?;
-                rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW).map_err(here)
-            }
-            FileType::Fifo => {
-                rustix::fs::mknodat(to, name, FileType::Fifo, Mode::from_raw_mode(0o644), 0).map_err(here)?;
-                rustix::fs::chmodat(to, name, Mode::from_raw_mode(0o644), AtFlags::empty()).map_err(here)?;
-                self.mode(path, &stat, 0o644);
-                rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW).map_err(here)
-            }
-            _ if is_whiteout(&stat) => rustix::fs::mknodat(to, name, FileType::CharacterDevice, Mode::empty(), 0).map_err(here),
-            _ => Err(here(Errno::NOTSUP)),
-        }
-    }
-
-    fn file(&mut self, from: BorrowedFd<'_>, to: &std::rc::Rc<OwnedFd>, path: &[u8], name: &[u8], stat: &Stat) -> Result<(), Errno> {
-        let published = if stat.st_mode & 0o111 != 0 { 0o755 } else { 0o644 };
-        self.mode(path, stat, published);
-        let key = (stat.st_dev, stat.st_ino);
-        if let Some((directory, first)) = self.links.get(&key) {
-            return rustix::fs::linkat(directory, first.as_slice(), to, name, AtFlags::empty());
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let source = rustix::fs::openat(from, name, flags, Mode::empty())?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let target = rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR)?;
-        copy_content(&source, &target, u64::try_from(stat.st_size).unwrap_or(0))?;
-        copy_xattrs(&source, &target)?;
-        rustix::fs::fchmod(&target, Mode::from_raw_mode(published))?;
-        rustix::fs::futimens(&target, &times(stat))?;
-        if stat.st_nlink > 1 {
-            self.links.insert(key, (std::rc::Rc::clone(to), name.to_vec()));
-        }
-        Ok(())
-    }
-}
-
 /// Names in a directory, sorted.
-fn names(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+pub(super) fn names(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
         let name = entry?.file_name().to_bytes().to_vec();
@@ -494,27 +326,17 @@ fn names(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     Ok(names)
 }
 
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }
 
-fn is_opaque(directory: BorrowedFd<'_>) -> bool {
+pub(super) fn is_opaque(directory: BorrowedFd<'_>) -> bool {
     let mut value = [0; 2];
     matches!(rustix::fs::fgetxattr(directory, OPAQUE, &mut value[..]), Ok(1)) && value[0] == b'y'
 }
 
-fn times(stat: &Stat) -> Timestamps {
-    let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) };
-    Timestamps { last_access: time, last_modification: time }
-}
-
-fn open_failed(path: &Path, errno: Errno) -> Error {
+pub(super) fn open_failed(path: &Path, errno: Errno) -> Error {
     Error::Open { path: path.display().to_string(), source: errno.into() }
-}
-
-/// One line `MODE PATH` for each, in octal, the path escaped as in the sidecar of owners.
-fn write_modes(modes: &BTreeMap<Vec<u8>, u32>) -> Vec<u8> {
-    modes.iter().flat_map(|(path, mode)| format!("{mode:o} {}\n", path.escape_ascii()).into_bytes()).collect()
 }
 
 fn parse_modes(bytes: &[u8]) -> BTreeMap<Vec<u8>, u32> {
@@ -556,8 +378,7 @@ fn hex(bytes: &[u8]) -> String {
 /// Copies a file that only its owner may read in the image to where only its reader has it.
 pub(super) fn copy_out(tree: &Tree, entry: &Entry, to: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS | rustix::fs::ResolveFlags::NO_MAGICLINKS;
-    let from = rustix::fs::openat2(&tree.root, entry.path.as_slice(), flags, Mode::empty(), resolve)?;
+    let from = rustix::fs::openat2(&tree.root, entry.path.as_slice(), flags, Mode::empty(), INSIDE)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(to, entry.path.as_slice(), flags, Mode::RUSR | Mode::WUSR)?;
     let size = u64::try_from(rustix::fs::fstat(&from)?.st_size).unwrap_or(0);
@@ -567,6 +388,7 @@ pub(super) fn copy_out(tree: &Tree, entry: &Entry, to: BorrowedFd<'_>) -> Result
 
 #[cfg(test)]
 mod tests {
+    use super::super::publish::write_modes;
     use super::*;
 
     #[test]

@@ -224,6 +224,10 @@ pub(crate) fn any_body(bytes: &[u8]) -> Option<&[u8]> {
     rest.get(usize::try_from(u64::from_le_bytes(*length)).ok()?..)
 }
 
+pub(crate) fn forget(store: &Store, key: &[u8]) -> Result<bool, Error> {
+    Ok(store.unlink(&name(key))?)
+}
+
 pub(crate) fn write(store: &Store, key: &[u8], prepared: &Prepared) -> Result<(), Error> {
     let body = to_json(prepared);
     let bytes = [MAGIC, &(key.len() as u64).to_le_bytes(), key, &body].concat();

@@ -14,20 +14,52 @@ use super::layer::{Load, Loaded};
 use super::owner::OwnerMap;
 use super::prepare::{Request, check_lock};
 use super::published::{Documents, Published, Tree, copy_out};
-use super::{Error, kept, record};
+use super::{Error, Progress, kept, record};
 use crate::image::{self, Digest, Image, Reference};
 use crate::profile::{ImageSource, Pull};
 use crate::store::{LayerName, PendingTree, Store, ThreadIds, TreeFacts};
 
-/// The first published store that has the name, and what it stands for there.
+/// The first published store that has the name, and what it stands for there. One that cannot be used is told of, and passed over.
 pub(super) fn find(request: &Request<'_>, reference: &Reference) -> Result<Option<(PathBuf, Digest)>, Error> {
-    let Some(stores) = request.stores.filter(|_| request.pull != Pull::Always) else { return Ok(None) };
+    let (found, unusable) = look_through(request, reference)?;
+    if let Some(progress) = request.progress {
+        unusable.iter().for_each(|(store, error)| progress(Progress::Unusable { store, error }));
+    }
+    Ok(found)
+}
+
+type LookedThrough = (Option<(PathBuf, Digest)>, Vec<(PathBuf, Error)>);
+
+fn look_through(request: &Request<'_>, reference: &Reference) -> Result<LookedThrough, Error> {
+    let mut unusable = Vec::new();
+    let Some(stores) = request.stores.filter(|_| request.pull != Pull::Always) else { return Ok((None, unusable)) };
     for path in stores()? {
-        if let Some(digest) = Published::open(&path)?.digest(reference, request.platform)? {
-            return Ok(Some((path, digest)));
+        match Published::open(&path).and_then(|store| store.digest(reference, request.platform)) {
+            Ok(Some(digest)) => return Ok((Some((path, digest)), unusable)),
+            Ok(None) => {}
+            Err(error) => unusable.push((path, error)),
         }
     }
-    Ok(None)
+    Ok((None, unusable))
+}
+
+/// Why an image could not be had, with the stores that may have it and could not be used.
+pub(super) fn explain(store: &Store, request: &Request<'_>, error: Error) -> Error {
+    let ImageSource::Registry(text) = request.source else { return error };
+    if !matches!(error, Error::NotPulled { .. } | Error::Image(image::Error::Remote { .. })) {
+        return error;
+    }
+    let Ok(reference) = text.parse::<Reference>() else { return error };
+    if !matches!(record::read_reference(store, &reference, request.platform), Ok(None)) {
+        return error;
+    }
+    match look_through(request, &reference) {
+        Ok((None, unusable)) if !unusable.is_empty() => {
+            let stores = unusable.iter().map(|(_, error)| error.chain()).collect::<Vec<_>>().join("; ");
+            Error::NotShared { stores, source: Box::new(error) }
+        }
+        _ => error,
+    }
 }
 
 /// As [`find`], where this store does not know the name itself.

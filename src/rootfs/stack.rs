@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::Error;
 use super::directory::is_whiteout;
+use super::published::PublishedTree;
 use crate::image::shown;
 use crate::store::LayerName;
 
@@ -44,15 +45,21 @@ impl Found {
 impl Stack {
     /// Of layers below the directory `layers`, lowest first.
     pub fn of_layers(layers: impl AsFd, names: &[LayerName]) -> Result<Self, Error> {
+        Self::with_published(layers, names, &[])
+    }
+
+    /// As [`Self::of_layers`], with those that were opened already.
+    pub fn with_published(layers: impl AsFd, names: &[LayerName], published: &[PublishedTree]) -> Result<Self, Error> {
         let open = |name: &LayerName| {
-            rustix::fs::openat(
-                layers.as_fd(),
-                name.as_str(),
-                // A published layer is a link of ours.
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .map_err(|errno| Error::Open { path: format!("layer {}", name.as_str()), source: errno.into() })
+            let opened = match published.iter().find(|tree| tree.name == *name) {
+                Some(tree) => rustix::io::fcntl_dupfd_cloexec(&tree.fd, 0),
+                None => {
+                    // A published layer is a link of ours.
+                    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                    rustix::fs::openat(layers.as_fd(), name.as_str(), flags, Mode::empty())
+                }
+            };
+            opened.map_err(|errno| Error::Open { path: format!("layer {}", name.as_str()), source: errno.into() })
         };
         Ok(Self { layers: names.iter().rev().map(open).collect::<Result<_, _>>()? })
     }

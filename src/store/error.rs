@@ -12,6 +12,8 @@ pub enum Error {
     Io { act: &'static str, path: PathBuf, source: io::Error },
     #[error("the store `{}` belongs to user id {owner}", path.display())]
     NotOurs { path: PathBuf, owner: u32 },
+    #[error("cannot make `{}`, to which the link `trees` of the store leads", path.display())]
+    Trees { path: PathBuf, command: String, source: io::Error },
     #[error("record `{}` cannot be read", path.display())]
     Record { path: PathBuf, source: serde_json::Error },
     #[error("image {0} is in use by a running sandbox")]

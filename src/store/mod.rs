@@ -46,7 +46,7 @@ const ELSEWHERE: &str = "trees";
 /// What overlayfs mounts and writes to, and what is renamed from and to there.
 const TREES: [&str; 4] = ["layers", "scratch", "scratch-range", "trash"];
 /// Files that are written beside and not yet renamed; leftovers when nobody loads.
-const TEMPORARY: &str = ".tmp-";
+pub(crate) const TEMPORARY: &str = ".tmp-";
 
 /// A user's store.
 pub struct Store {
@@ -119,7 +119,22 @@ impl Store {
             return Err(failed(ELSEWHERE)(Errno::INVAL));
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let place = rustix::fs::openat(&self.directory, ELSEWHERE, flags, Mode::empty()).map_err(failed(ELSEWHERE))?;
+        let open = || rustix::fs::openat(&self.directory, ELSEWHERE, flags, Mode::empty());
+        let place = match open() {
+            // Something that cleans up was there. Where the directory around it is gone as well, it may be a disk that is not mounted.
+            Err(Errno::NOENT) => {
+                match rustix::fs::mkdir(target.as_str(), Mode::RWXU) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(errno) => {
+                        let command = format!("mkdir -p -m 700 '{}'", target.replace('\'', "'\\''"));
+                        return Err(Error::Trees { path: target.into(), command, source: errno.into() });
+                    }
+                }
+                open()
+            }
+            result => result,
+        }
+        .map_err(failed(ELSEWHERE))?;
         let stat = rustix::fs::fstat(&place).map_err(failed(ELSEWHERE))?;
         if stat.st_uid != rustix::process::geteuid().as_raw() {
             return Err(Error::NotOurs { path: PathBuf::from(target), owner: stat.st_uid });
@@ -367,7 +382,7 @@ fn create_private(path: &Path) -> Result<(), Error> {
 }
 
 /// A name that no other process and no other thread of this one uses now.
-fn temporary_name() -> String {
+pub(crate) fn temporary_name() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);

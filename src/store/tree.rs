@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 
 use ring::digest::{Context, SHA256};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
@@ -132,6 +133,13 @@ impl Store {
             Err(errno) => return Err(failed(errno)),
         }
         self.put_facts(name, facts)
+    }
+
+    /// Where the link that [`Self::link_tree`] has made leads.
+    pub(crate) fn link_of(&self, name: &LayerName) -> Result<std::path::PathBuf, Error> {
+        let path = format!("layers/{}", name.as_str());
+        let target = rustix::fs::readlinkat(self.directory(), &path, Vec::new()).map_err(|errno| self.error("read", &path, errno))?;
+        Ok(std::ffi::OsString::from_vec(target.into_bytes()).into())
     }
 
     /// Begins a tree under a temporary name. `owner`: the ids that its files are made with, inside a user namespace.

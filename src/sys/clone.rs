@@ -222,6 +222,15 @@ pub fn keep_open(fd: OwnedFd) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(fd.into_raw_fd()) }
 }
 
+/// Puts a descriptor in the place of another, under the number of that; close-on-exec.
+///
+/// # Errors
+/// The errno of dup3(2).
+pub fn replace_descriptor(fd: OwnedFd, place: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: plain descriptor numbers, both open: whoever owns the second goes on owning one that is open.
+    if unsafe { libc::dup3(fd.as_raw_fd(), place.as_raw_fd(), libc::O_CLOEXEC) } < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
 /// Signals every process that this one may signal but itself; in a pid namespace, everything in it but its init (kill(2), pid -1). In a
 /// Landlock domain that scopes signals: everything in that domain.
 pub fn kill_all(signal: Signal) -> Result<(), Errno> {

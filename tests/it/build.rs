@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::require;
 use crate::support::pty::Pty;
-use crate::support::{TestEnv, has_image, images, sources, subuid, user_name};
+use crate::support::{TestEnv, has_image, images, peer, shared, sources, subuid, user_name};
 
 /// A project of `tests/projects`, and what builds it.
 struct Project {
@@ -199,11 +199,6 @@ fn both_maps_give_the_same_bytes() {
     }
 }
 
-/// Where the users of one run of the tests leave what the others compare.
-fn shared() -> Option<PathBuf> {
-    std::env::var_os("HAMPER_TEST_SHARED").map(PathBuf::from)
-}
-
 #[test]
 fn what_one_user_builds_is_left_for_the_other() {
     require!(has_image("build-base"), "the test images");
@@ -227,7 +222,7 @@ fn what_one_user_builds_is_left_for_the_other() {
 #[test]
 fn two_users_build_the_same_bytes() {
     require!(has_image("build-base"), "the test images");
-    let peer = std::env::var_os("HAMPER_TEST_PEER");
+    let peer = peer();
     require!(shared().is_some() && peer.is_some(), "a second user to compare with, which tests/run has where it is root");
     let (shared, peer) = (shared().expect("shared"), peer.expect("peer"));
     for project in [C, NODE] {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::faulty::{Asked, Faulty, Reply};
@@ -151,6 +153,61 @@ fn tokens_are_had_from_the_token_server() {
     write(docker_config(&env), &json!({ "auths": { registry.host(): { "identitytoken": "identity/token" } } }).to_string());
     pull(&env, &registry.reference()).code(0);
     assert!(tokens.asked().iter().all(|one| one.method == "POST"));
+}
+
+/// A token as distribution's `spec/auth/jwt.md` has it, signed by the key in `tls`, for what the scope asks.
+fn signed(tls: &Path, scope: &str) -> String {
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let certificate = fs::read_to_string(tls.join("cert.pem")).expect("certificate");
+    let der: String = certificate.lines().filter(|line| !line.starts_with("-----")).collect();
+    let header = json!({ "typ": "JWT", "alg": "RS256", "x5c": [der] });
+    let mut parts = scope.split(':');
+    let (kind, name, actions) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
+    let access: Vec<Value> =
+        name.map(|name| json!({ "type": kind, "name": name, "actions": actions.split(',').collect::<Vec<_>>() })).into_iter().collect();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("time").as_secs();
+    let claims =
+        json!({ "iss": "test", "sub": "jane", "aud": "reg", "exp": now + 60, "nbf": now - 60, "iat": now, "jti": "1", "access": access });
+    let text = format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
+    let input = tls.join(format!("token-{}", crate::support::unique()));
+    fs::write(&input, &text).expect("token");
+    let out = std::process::Command::new("openssl").args(["dgst", "-sha256", "-sign"]).arg(tls.join("key.pem")).arg(&input).output();
+    format!("{text}.{}", encode(&out.expect("openssl").stdout))
+}
+
+#[test]
+fn debians_registry_takes_what_the_token_server_gives() {
+    require!(program().is_some(), "docker-registry");
+    let env = TestEnv::alone();
+    let tls = certificates(&env);
+    let key = tls.clone();
+    let tokens = Faulty::serve_content(super::faulty::Content::new(), move |asked: &Asked, _| {
+        let scope = asked.path.split("scope=").nth(1).unwrap_or_default().split('&').next().unwrap_or_default();
+        let scope = scope.replace("%3A", ":").replace("%2C", ",").replace("%2F", "/");
+        // Anybody may read what is public.
+        let known = asked.header("authorization") == Some("Basic amFuZTpwdw==");
+        Some(match known || scope == "repository:public:pull" {
+            true => Reply::new(200, json!({ "token": signed(&key, &scope) }).to_string()),
+            false => Reply::new(401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}"#),
+        })
+    });
+    let token = format!("realm: http://{}/token, service: reg, issuer: test, rootcertbundle: {}/ca.pem", tokens.host(), tls.display());
+    let server = Server::start_with(&env, "", &format!("auth: {{token: {{{token}}}}}\n"));
+    let push = |name: &str| env.hamper(["image", "--map", "single", "push", "b:1", &server.reference(name)]).output().any();
+    env.hamper(["image", "--map", "single", "load", &layout("busybox"), "--name", "b:1"]).output().code(0);
+    push("public:v1").code(1).told(&[&tokens.host(), "cannot get a token", "status 401", "who are you", "hamper login"]);
+    let login = |password: &str| env.hamper(["login", &server.host(), "-u", "jane"]).stdin(password).output().any();
+    login("wrong").code(1).told(&["status 401"]);
+    login("pw").code(0);
+    let digest = push("public:v1").code(0).stdout;
+    assert_eq!(push("team/own:v1").code(0).stdout, digest);
+    assert!(tokens.asked().iter().any(|one| one.path.contains("scope=repository%3Apublic%3Apull%2Cpush")), "{:?}", tokens.asked());
+    let stranger = TestEnv::alone();
+    assert_eq!(pull(&stranger, &server.reference("public:v1")).code(0).stdout, digest);
+    pull(&stranger, &server.reference("team/own:v1")).code(1).told(&[&tokens.host(), "status 401", "hamper login"]);
+    let jane = TestEnv::alone();
+    write(docker_config(&jane), &fs::read_to_string(docker_config(&env)).expect("file"));
+    assert_eq!(pull(&jane, &server.reference("team/own:v1")).code(0).stdout, digest);
 }
 
 #[test]
@@ -312,6 +369,29 @@ fn mirrors_are_asked_first() {
     );
     pull(&env, &registry.reference()).code(0);
     assert!(!empty.asked().is_empty() && !registry.asked().is_empty());
+}
+
+/// What is no name is told as that, with the form of one, and nobody is asked.
+#[test]
+fn names_that_are_none_are_told_with_the_form_of_one() {
+    let env = TestEnv::alone();
+    let digest = "x@sha256:12";
+    for reference in ["x:", "X", "x:tag:tag", digest, "x@y", "http://localhost/x", "localhost:99999/x", "", "a//b", "x y", "x/../y"] {
+        pull(&env, reference).code(1).told(&["`", "hint: ", "[REGISTRY/]NAME[:TAG]"]);
+    }
+    for registry in ["http://x y/", "localhost:99999", "a/b", "", "x@y"] {
+        let seen = env.hamper(["login", registry, "-u", "jane"]).stdin("pw").output().code(2);
+        let _ = seen.told(&["is no registry's name", "hint: "]);
+    }
+    // Files and variables that are none, before anybody is asked.
+    let by = |name: &str, value: &str, words: &[&str]| {
+        let _ = env.hamper(["image", "pull", "registry.invalid/x"]).env(name, value).output().code(1).told(words);
+    };
+    by("SSL_CERT_FILE", "/nowhere/ca.pem", &["/nowhere/ca.pem", "No such file", "hint: "]);
+    by("HTTPS_PROXY", "::", &["proxy", "hint: "]);
+    write(docker_config(&env), r#"{"credHelpers": {"localhost:1": "is-not-there"}}"#);
+    let seen = env.hamper(["logout", "localhost:1"]).output().code(1);
+    let _ = seen.told(&["docker-credential-is-not-there", "hint: try it: "]);
 }
 
 #[test]

@@ -344,7 +344,7 @@ fn a_full_disk_is_told_and_what_has_come_stays() {
     // Room for the smallest layers only; then for all.
     let script = "mount -t tmpfs -o size=280m none \"$1\" || exit 77; head -c 240M /dev/zero >\"$1/ballast\"; \
                   \"$2\" image --store \"$1/s\" --map single pull \"$3\"; echo \"ended $?\"; find \"$1/s/layers\" -name '.tmp-*' | wc -l; \
-                  rm \"$1/ballast\"; \"$2\" image --store \"$1/s\" --map single pull \"$3\"";
+                  \"$2\" image --store \"$1/k\" --map single pull --keep-blobs \"$3\" >/dev/null; rm -rf \"$1/k\"; rm \"$1/ballast\"; \"$2\" image --store \"$1/s\" --map single pull \"$3\"";
     let mount = env.directory("small");
     let seen = env
         .program(
@@ -355,6 +355,7 @@ fn a_full_disk_is_told_and_what_has_come_stays() {
         .any();
     require!(seen.status.code() != Some(77), "tmpfs in a user namespace");
     let seen = seen.code(0).told(&["No space left on device", "hint: free some space"]);
+    assert_eq!(seen.stderr.matches("hint: free some space").count(), 2, "layers, and blobs that are kept: {}", seen.stderr);
     let lines: Vec<&str> = seen.stdout.lines().collect();
     assert_eq!((lines[0], lines[1].trim()), ("ended 1", "0"), "{lines:?}");
     assert!(lines[2].starts_with("sha256:"), "{lines:?}");

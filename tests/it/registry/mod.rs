@@ -1,10 +1,12 @@
 //! Images from registries: Debian's `docker-registry` on loopback, and a small one of the tests' own that misbehaves on demand.
 
 mod auth;
+mod cutting;
 mod faults;
 mod faulty;
 mod lock;
 mod progress;
+mod publish;
 mod published;
 mod pull;
 mod push;

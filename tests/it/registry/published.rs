@@ -1,14 +1,14 @@
 //! Published stores: many read what one has written, nothing is copied, nothing is taken unseen.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::{kept, layout};
 use crate::require;
-use crate::support::{Hamper, Seen, TestEnv, has_image, maps, subuid};
+use crate::support::{Hamper, Seen, TestEnv, has_image, maps, peer, shared, subuid, user_name};
 
 fn hamper(env: &TestEnv, arguments: &[&str]) -> Seen {
     env.hamper([&["image", "--map", "single"], arguments].concat()).output().any()
@@ -23,6 +23,12 @@ fn publish(env: &TestEnv, image: &str) -> PathBuf {
     hamper(env, &["load", &layout(image), "--name", NAME]).code(0);
     hamper(env, &["publish", &directory.display().to_string(), NAME]).code(0).told(&["HAMPER_STORES="]);
     directory
+}
+
+/// The tree of an image with one layer.
+fn tree(directory: &Path) -> PathBuf {
+    let mut paths = fs::read_dir(directory.join("layers")).expect("layers").flatten().map(|entry| entry.path());
+    paths.find(|path| path.is_dir()).expect("a tree")
 }
 
 /// Runs a command where the ids of the range are, and the caller is root.
@@ -114,6 +120,48 @@ fn forty_users_start_at_once() {
     take_back(&admin, &directory);
 }
 
+/// As the user who is called first, where there are two.
+#[test]
+fn what_one_user_publishes_is_left_for_others() {
+    require!(has_image("debian"), "the test images");
+    let Some(shared) = shared() else { return };
+    let (admin, directory) = (TestEnv::alone(), shared.join(user_name()).join("published"));
+    fs::create_dir_all(directory.parent().expect("parent")).expect("directory");
+    hamper(&admin, &["load", &layout("debian"), "--name", NAME]).code(0);
+    hamper(&admin, &["publish", &directory.display().to_string(), NAME]).code(0);
+    // Who publishes reads it as all others do.
+    let _ = sh(&TestEnv::alone(), &directory, "single", "exit 4").code(4);
+}
+
+#[test]
+fn two_users_run_one_published_image() {
+    require!(has_image("debian"), "the test images");
+    require!(shared().is_some() && peer().is_some(), "a second user who publishes, which tests/run has where it is root");
+    let directory = shared().expect("shared").join(peer().expect("peer")).join("published");
+    let owner = fs::metadata(&directory).expect("published").uid();
+    assert!(owner != crate::support::uid() && owner != 0, "{owner}");
+    let state = || {
+        let out = TestEnv::alone().program("find", [&*directory.display().to_string(), "-printf", "%p %U %m %C@ %s\n"]).output().ok();
+        assert!(out.lines().count() > 1000);
+        out
+    };
+    let before = state();
+    for map in maps() {
+        let (env, control) = (TestEnv::alone(), TestEnv::alone());
+        let script = "cat /etc/debian_version /etc/shadow; stat -c '%a %n' / /tmp /etc/shadow; ls -a /root /usr | md5sum; rm /usr/bin/env; echo x >/usr/y";
+        let out = sh(&env, &directory, map, script).code(0).stdout;
+        let own = control.run(&layout("debian")).map(map).args(["--entrypoint", ""]).payload(["sh", "-c", script]).output().ok();
+        assert_eq!(out, own, "{map}");
+        assert!(kept(&env, "layers").iter().any(|name| env.store().join("layers").join(name).is_symlink()));
+        // The second is warm, and the payload is still the caller: what it writes into the project is.
+        let _ = sh(&env, &directory, map, "test -e /usr/bin/env && ! test -e /usr/y && echo x >made").code(0);
+        assert_eq!(fs::metadata(env.project().join("made")).expect("made").uid(), crate::support::uid());
+        // The one file of another's that it may not have is out of reach, not only for the payload.
+        assert!(fs::write(directory.join("references/x"), "").is_err());
+    }
+    assert_eq!(state(), before, "nothing of it was touched");
+}
+
 #[test]
 fn layers_lie_over_each_other_as_ever() {
     require!(subuid().is_some() && has_image("whiteouts"), "a range of ids and the test images");
@@ -137,12 +185,7 @@ fn each_tree_is_verified_before_it_is_used() {
     let directory = publish(&admin, "busybox");
     let (early, late) = (TestEnv::alone(), TestEnv::alone());
     sh(&early, &directory, "single", "exit 4").code(4);
-    let tree = fs::read_dir(directory.join("layers"))
-        .expect("layers")
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.is_dir())
-        .expect("a tree");
+    let tree = tree(&directory);
     let file = tree.join("bin/busybox");
     let mut bytes = fs::read(&file).expect("file");
     let times = fs::metadata(&file).expect("file").modified().expect("time");
@@ -172,6 +215,68 @@ fn each_tree_is_verified_before_it_is_used() {
         sh(&TestEnv::alone(), &directory, "single", "exit 4").code(125);
         fs::write(&blob, text).expect("document");
     }
+}
+
+/// The owner of a store may put a link in the place of what was verified: it would lead to what the reader has, and the owner has not.
+#[test]
+fn a_tree_that_becomes_a_link_shows_nothing_of_the_readers() {
+    let (admin, env) = (TestEnv::alone(), TestEnv::alone());
+    let directory = publish(&admin, "busybox");
+    // What is closed to everybody else, with a program in it that would run.
+    let own = env.directory("own");
+    env.program("cp", ["-a", &format!("{}/.", tree(&directory).display()), &own.display().to_string()]).output().code(0);
+    fs::write(own.join("key"), "secret").expect("file");
+    let attempt = |env: &TestEnv| sh(env, &directory, "single", "cat /key; exit 4");
+    // The control: a directory of the reader's is seen where the reader says so.
+    let rootfs = format!("rootfs:{}", own.display());
+    let control = env.hamper(["run", "--image", &rootfs]).args(["--entrypoint", ""]).payload(["sh", "-c", "cat /key"]).output();
+    assert_eq!(control.ok(), "secret");
+    attempt(&env).code(4);
+    let refused = |env: &TestEnv| {
+        let seen = attempt(env).code(125).told(&["in the place of a layer", "hint: "]);
+        assert!(!seen.stdout.contains("secret"));
+    };
+    let path = tree(&directory);
+    let aside = directory.join("aside");
+    fs::rename(&path, &aside).expect("rename");
+    std::os::unix::fs::symlink(&own, &path).expect("link");
+    refused(&env);
+    // The directory around it, with all of its names, as well; and one who comes for the first time.
+    fs::remove_file(&path).expect("link");
+    fs::rename(&aside, &path).expect("rename");
+    attempt(&env).code(4);
+    let (layers, other) = (directory.join("layers"), env.directory("other"));
+    fs::rename(&layers, &aside).expect("rename");
+    env.program("cp", ["-a", &format!("{}/.", aside.display()), &other.display().to_string()]).output().code(0);
+    fs::write(other.join(path.file_name().expect("name")).join("key"), "secret").expect("file");
+    std::os::unix::fs::symlink(&other, &layers).expect("link");
+    refused(&env);
+    let first = attempt(&TestEnv::alone()).code(125);
+    assert!(!first.stdout.contains("secret"), "{}", first.stdout);
+    fs::remove_file(&layers).expect("link");
+    fs::rename(&aside, &layers).expect("rename");
+    attempt(&env).code(4);
+    // Nor by being fast: whatever is there at each moment, the payload has what was published or does not start.
+    let (stop, path) = (std::sync::atomic::AtomicBool::new(false), tree(&directory));
+    let swap = || {
+        let link = directory.join("link");
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            fs::rename(&path, directory.join("aside")).expect("rename");
+            std::os::unix::fs::symlink(&own, &link).and_then(|()| fs::rename(&link, &path)).expect("link");
+            fs::remove_file(&path).expect("link");
+            fs::rename(directory.join("aside"), &path).expect("rename");
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(swap);
+        let seen: Vec<_> = (0..60).map(|_| attempt(&env)).collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for one in seen {
+            assert!(!one.stdout.contains("secret"), "{}", one.stderr);
+            assert!(matches!(one.status.code(), Some(4 | 125)), "{:?} {}", one.status, one.stderr);
+        }
+    });
+    attempt(&env).code(4);
 }
 
 #[test]
@@ -209,6 +314,41 @@ fn what_is_published_anew_is_seen_at_once() {
         .probe("exit 4")
         .code(125)
         .told(&["not in the store"]);
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_told_of_once_and_the_next_one_asked() {
+    let (admin, env) = (TestEnv::alone(), TestEnv::alone());
+    let directory = publish(&admin, "busybox");
+    let (empty, closed) = (env.directory("empty"), env.directory("closed"));
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o0)).expect("mode");
+    let bad = format!("/nowhere/at/all:{}:{}", closed.display(), empty.display());
+    let list = format!("{bad}:{}", directory.display());
+    let run = |env: &TestEnv, image: &str, list: &str, more: &[&str]| {
+        let call = env.run(image).env("HAMPER_STORES", list).map("single").args(["--entrypoint", ""]).args(more.iter().copied());
+        call.payload(["sh", "-c", "exit 4"]).output().any()
+    };
+    let words = ["ignoring the store /nowhere/at/all: ", "No such file", "Permission denied", "is no published store"];
+    // The first run and a warm one, which looks there as well.
+    for _ in 0..2 {
+        let seen = run(&env, NAME, &list, &["--offline"]).code(4).told(&words);
+        assert_eq!(seen.stderr.matches("ignoring the store").count(), 3, "{}", seen.stderr);
+        assert!(!seen.stderr.contains("fetching"), "nothing comes from anywhere: {}", seen.stderr);
+    }
+    // What stands behind the one that has the image is not looked at.
+    let _ = run(&env, NAME, &format!("{}:{bad}", directory.display()), &["--offline"]).code(4).silent();
+    // A registry is asked as ever.
+    let (registry, other) = (super::faulty::Faulty::serve("busybox", |_, _| None), TestEnv::alone());
+    let _ = run(&other, &registry.reference(), &bad, &[]).code(4).told(&words);
+    // What one's own store knows is not looked for anywhere.
+    let _ = run(&other, &registry.reference(), &bad, &[]).code(4).silent();
+    // Found nowhere, the failure names them as well.
+    for (more, word) in [(&["--offline"][..], "is not in the store"), (&[], "localhost:1: cannot fetch manifest 1")] {
+        let seen = run(&other, NAME, &bad, more).code(125).told(&[word, "hint: "]);
+        let last = seen.stderr.lines().find(|line| line.contains(word) && !line.contains("again in")).expect("the failure");
+        assert!(last.contains("not looked for in a published store") && words[1..].iter().all(|word| last.contains(word)), "{last}");
+    }
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("mode");
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Pull and run, from Debian's `docker-registry`.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::Value;
 
 use super::faulty::Faulty;
 use super::layers;
 use super::server::{Server, program};
 use crate::require;
-use crate::support::{TestEnv, has_image, images, maps};
+use crate::support::{TestEnv, has_image, images, maps, within};
 
 fn pull(env: &TestEnv, map: &str, reference: &str) -> String {
     env.hamper(["image", "--map", map, "pull", reference]).output().ok().trim().to_owned()
@@ -183,6 +185,35 @@ fn node_runs_from_gzip_and_zstd() {
         let reference = server.reference(&format!("{image}:v1"));
         assert_eq!(pull(&env, "auto", &reference), digest);
         assert_eq!(env.run(&reference).args(["--entrypoint", ""]).payload(["node", "-p", "6*7"]).output().ok().trim(), "42");
+    }
+}
+
+#[test]
+fn layers_come_side_by_side_whether_their_blobs_are_kept_or_not() {
+    require!(has_image("layers8"), "the test images");
+    for more in [&[][..], &["--keep-blobs"]] {
+        let content = super::faulty::content("layers8");
+        let again = content.clone();
+        let coming = AtomicUsize::new(0);
+        // No layer comes before two are asked for: one after the other, they would never.
+        let registry = Faulty::serve_content(content, move |asked, _| {
+            let is_layer = asked.is_blob() && again[&asked.path].1.starts_with(&[0x1f, 0x8b]);
+            if is_layer {
+                coming.fetch_add(1, Ordering::Relaxed);
+                if !within(10.0, || coming.load(Ordering::Relaxed) > 1) {
+                    return Some(super::faulty::Reply::new(404, ""));
+                }
+            }
+            None
+        });
+        let env = TestEnv::alone();
+        let seen = env.hamper(["image", "--map", "single", "pull"]).args(more.iter().copied()).args([&*registry.reference()]);
+        seen.output().code(0).told(&["fetching 8 layers"]);
+        assert_eq!(registry.asked().iter().filter(|one| one.is_blob()).count(), 9, "config and layers, once each");
+        assert_eq!(super::kept(&env, "blobs/sha256").len(), if more.is_empty() { 2 } else { 10 });
+        let again = env.hamper(["image", "--map", "single", "pull"]).args(more.iter().copied()).args([&*registry.reference()]);
+        assert!(!again.output().code(0).stderr.contains("fetching"));
+        assert_eq!(registry.asked().iter().filter(|one| one.is_blob()).count(), 9);
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hamper::image::Digest;
 use serde_json::Value;
 
+use super::cutting::{Cutting, Direction};
 use super::faulty::{Asked, Content, Faulty, Reply, content, largest};
 use super::server::{Server, program};
 use super::{Podman, layout, skopeo};
@@ -74,6 +75,37 @@ fn podman_pulls_what_was_pushed() {
     let podman = |arguments: &[&str]| podman.output(arguments).ok();
     podman(&["pull", "-q", "--tls-verify=false", &there]);
     assert_eq!(podman(&["image", "inspect", "--format", "{{.Digest}}", &there]).trim(), pushed);
+}
+
+/// In both compressions: podman pushes, hamper pulls and pushes on, another podman and skopeo pull that.
+#[test]
+fn what_podman_pushed_goes_through_hamper_to_podman() {
+    require!(program().is_some(), "docker-registry");
+    for format in ["gzip", "zstd"] {
+        // Each with a memory of its own for what it has compressed before.
+        let env = TestEnv::alone();
+        let (first, second) = (Server::start(&env), Server::start(&env));
+        let archive = env.root().join("a.tar").display().to_string();
+        skopeo(&env, ["copy", "-q", &layout("busybox"), &format!("docker-archive:{archive}:localhost/tool:1")]);
+        let podman = Podman::new(&env);
+        podman.output(&["load", "-q", "-i", &archive]).ok();
+        let file = env.root().join(format).display().to_string();
+        let (there, onwards) = (first.reference(&format!("b:{format}")), second.reference(&format!("b:{format}")));
+        let push = ["push", "-q", "--tls-verify=false", "--format", "oci", "--compression-format", format, "--digestfile", &file];
+        podman.output(&[&push[..], &["localhost/tool:1", &format!("docker://{there}")]].concat()).ok();
+        let wanted = fs::read_to_string(&file).expect("digest");
+        assert!(raw(&env, &first, &format!("b:{format}")).contains(format), "{format}");
+        let own = TestEnv::alone();
+        assert_eq!(digest(hamper(&own, &["pull", &there])), wanted.trim());
+        own.run(&there).map("single").args(["--offline"]).probe("exit 4").code(4);
+        assert_eq!(digest(hamper(&own, &["push", &there, &onwards])), wanted.trim());
+        assert_eq!(raw(&env, &second, &format!("b:{format}")), raw(&env, &first, &format!("b:{format}")), "byte for byte");
+        let other = Podman::new(&env);
+        other.output(&["pull", "-q", "--tls-verify=false", &onwards]).ok();
+        assert_eq!(other.output(&["image", "inspect", "--format", "{{.Digest}}", &onwards]).ok().trim(), wanted.trim());
+        let copy = format!("oci:{}:x", env.directory(&format!("copy-{format}")).display());
+        skopeo(&env, ["copy", "-q", "--preserve-digests", "--src-tls-verify=false", &format!("docker://{onwards}"), &copy]);
+    }
 }
 
 #[test]
@@ -318,6 +350,43 @@ fn an_upload_that_is_lost_is_begun_again_and_one_that_stays_lost_ends() {
     let (taken, seen) = push_through(|_, _| Some(Reply::new(403, r#"{"errors":[{"code":"DENIED","message":"no leave"}]}"#)));
     seen.code(1).told(&["cannot push blob", "status 403", "DENIED: no leave", "hamper login"]);
     assert_eq!(taken.lock().expect("taken").patches, 1, "a refusal is not tried again");
+}
+
+/// Debian's registry keeps an offset in the address of an upload, signed, so that nobody can go on inside a piece: it drops the upload when
+/// asked how much it has. Then that blob is sent again, and no other.
+#[test]
+fn a_registry_that_drops_what_was_cut_gets_that_blob_again_and_no_other() {
+    require!(program().is_some() && has_image("node14"), "docker-registry and the test images");
+    let env = TestEnv::alone();
+    let loaded = digest(hamper(&env, &["load", &layout("node14"), "--name", "n:1"]));
+    let blobs = layers_of(&loaded) + 1;
+    for (direction, at) in [(Direction::To, 20 << 20), (Direction::To, (12 << 20) + 17), (Direction::From, 300)] {
+        let server = Server::start(&env);
+        let network = Cutting::before(server.port(), move |cuts| (cuts < 2).then_some((direction, at)));
+        let seen = hamper(&env, &["push", "n:1", &network.reference("n:1")]);
+        assert_eq!(digest(seen), loaded);
+        assert_eq!(network.cuts(), 2);
+        assert_eq!(server.digest(&env, "n:1"), loaded);
+        // Each blob that was begun again, once more; each that is there, closed once.
+        let (begun, closed) = (server.called("POST", "/blobs/uploads/"), server.called("PUT", "/blobs/uploads/"));
+        assert!(begun <= blobs + 2 && closed <= blobs + 2, "{begun} {closed}, of {blobs} blobs");
+        let copy = format!("oci:{}:x", env.directory(&format!("copy{at}")).display());
+        skopeo(&env, ["copy", "-q", "--src-tls-verify=false", &format!("docker://{}", server.reference("n:1")), &copy]);
+    }
+    // A network that never carries a whole blob ends it, and says what stays.
+    fs::create_dir_all(env.config().join("hamper")).expect("directory");
+    fs::write(env.config().join("hamper/registries.toml"), "retries = 2\n").expect("settings");
+    let server = Server::start(&env);
+    let network = Cutting::before(server.port(), |_| Some((Direction::To, 20 << 20)));
+    let seen = hamper(&env, &["push", "n:1", &network.reference("n:1")]);
+    seen.code(1).told(&["has dropped the upload", "again in", "hint: look at the network, and push again"]);
+    assert!(network.cuts() <= 3 * 2 * blobs, "{}", network.cuts());
+    assert_eq!(server.called("PUT", "/manifests/"), 0);
+}
+
+fn layers_of(digest: &str) -> usize {
+    let manifest: Value = serde_json::from_str(&document("node14", digest)).expect("manifest");
+    manifest["layers"].as_array().expect("layers").len()
 }
 
 #[test]

@@ -59,6 +59,10 @@ impl Server {
         format!("{}/{name}", self.host())
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Pushes a test image by skopeo; its digest there.
     pub fn fill(&self, env: &TestEnv, image: &str, name: &str) -> String {
         let target = format!("docker://127.0.0.1:{}/{name}", self.port);

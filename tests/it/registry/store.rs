@@ -1,5 +1,7 @@
 //! What is done with images of the store: names, history, room, archives, removal by age.
 
+use std::os::unix::fs::DirBuilderExt;
+
 use serde_json::Value;
 
 use super::{Podman, kept, layers, layout, skopeo};
@@ -244,4 +246,45 @@ fn trees_are_kept_elsewhere_where_the_stores_file_system_does_not_do() {
     assert!(after.contains("\n0\n0\nended 0\n"), "{after}\n{}", out.stderr);
     assert!(after.contains(&format!("its trees in {}", trees.display())), "{after}");
     assert!(after.contains(&format!("{}/layers\nlayers\nscratch\nscratch-range\ntrash\n", trees.display())), "{after}");
+}
+
+#[test]
+fn trees_that_are_gone_from_elsewhere_are_made_again() {
+    let env = TestEnv::alone();
+    let around = env.directory("around");
+    let trees = around.join("trees");
+    std::fs::create_dir(&trees).expect("directory");
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(env.store()).expect("store");
+    std::os::unix::fs::symlink(&trees, env.store().join("trees")).expect("link");
+    let source = layout("busybox");
+    let run = |more: &[&str]| env.run(&source).map("single").args(more.iter().copied()).probe("exit 4").any();
+    // The kernel closes some of an overlay's directories.
+    let remove = |path: &std::path::Path| {
+        env.program("sh", ["-c", "chmod -R u+rwX \"$1\"; rm -rf \"$1\"", "sh", &path.display().to_string()]).output().code(0);
+    };
+    run(&[]).code(4);
+    assert!(trees.join("layers").is_dir() && env.store().join("layers").is_symlink());
+    // All of it, or some of what is in it; each time a start finds it, and the next one is warm.
+    for gone in ["", "layers", "scratch", "trash", "scratch-range"] {
+        remove(&trees.join(gone));
+        run(&[]).code(4).silent();
+        assert!(trees.join("layers").is_dir(), "{gone}");
+        run(&[]).code(4).silent();
+    }
+    // What makes nothing says what would.
+    let plan = || env.hamper(["plan", "--image", &source, "--set", "identity.map=single"]).output().any();
+    plan().code(0);
+    remove(&trees);
+    plan().code(1).told(&["is not loaded yet", "hint: hamper image load"]);
+    assert!(!trees.exists());
+    hamper(&env, &["load", &source]).code(0);
+    plan().code(0);
+    run(&[]).code(4);
+    // Where what is around it is gone too, it may be a disk that is not mounted: that is for its user to say, by the line that is told.
+    remove(&around);
+    let seen = run(&[]).code(125).told(&["the link `trees`", "hint: mkdir -p -m 700 "]);
+    assert!(!around.exists());
+    let line = seen.stderr.lines().find_map(|line| line.strip_prefix("hint: ")).expect("a hint");
+    env.program("sh", ["-c", line]).output().code(0);
+    run(&[]).code(4);
 }

@@ -71,6 +71,16 @@ pub fn base() -> PathBuf {
     .clone()
 }
 
+/// Where the users of one run of the tests leave what the others look at.
+pub fn shared() -> Option<PathBuf> {
+    std::env::var_os("HAMPER_TEST_SHARED").map(PathBuf::from)
+}
+
+/// The user who has left something there before this one runs: where `tests/run` is root.
+pub fn peer() -> Option<std::ffi::OsString> {
+    std::env::var_os("HAMPER_TEST_PEER")
+}
+
 pub fn uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
