@@ -48,6 +48,11 @@ pub fn vm_kernel() -> Option<String> {
     std::env::var("HAMPER_TEST_VM_KERNEL").ok()
 }
 
+/// Whether there are user namespaces: everywhere but on the one host that is there to have none.
+pub fn has_namespaces() -> bool {
+    vm_variant().as_deref() != Some("no-userns")
+}
+
 /// Version of this kernel's Landlock; 0 where there is none.
 pub fn landlock_abi() -> u32 {
     static ABI: OnceLock<u32> = OnceLock::new();
