@@ -116,7 +116,12 @@ impl CliError {
         let hint = match self {
             Self::Told { hint, .. } => return hint.clone(),
             Self::Profile(crate::profile::OpenError::Find(error)) => return error.hint(),
-            Self::Rootfs { source } => return source.hint().map(str::to_owned),
+            Self::Rootfs { source } => {
+                // Where nobody can have a user namespace, no other map helps.
+                let of_namespaces = matches!(source, rootfs::Error::Namespace { .. } | rootfs::Error::Maps(_));
+                let why = of_namespaces.then(host::namespaces_blocked).flatten();
+                return why.map(|why| blocked(&why)).or_else(|| source.hint().map(str::to_owned));
+            }
             Self::Host(host::HostError::NoHome) => "export HOME=/path/to/your/home",
             Self::Host(host::HostError::RaisedPrivileges) => "remove the bits: chmod ug-s hamper; setcap -r hamper",
             Self::Plan(PlanError::NoCommand) => "give one: hamper run PROFILE -- COMMAND",

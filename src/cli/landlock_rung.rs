@@ -102,10 +102,44 @@ pub fn explain(plan: &mut Plan, explanation: &Explanation) {
 
 /// Why there is no plan on this rung, for a caller who did not ask for it.
 pub fn refused(error: CliError, explanation: &Explanation) -> CliError {
-    let CliError::Plan(PlanError::NeedsNamespaces { key, why, remedy }) = error else { return error };
+    let sentence = &explanation.sentence;
+    let (words, hint) = match error {
+        CliError::Plan(PlanError::NeedsNamespaces { key, why, remedy }) => (
+            format!("{key} cannot be had: {sentence}, and Landlock alone cannot give it: {why}"),
+            format!("{remedy}; or, to have namespaces:"),
+        ),
+        // A kernel that is too old for the rung: namespaces are what its user can have, not another Landlock.
+        CliError::Plan(PlanError::Required { what: "Landlock", got }) => {
+            (format!("{sentence}; without namespaces Landlock is required, but {got}"), "to have namespaces:".to_owned())
+        }
+        other => return other,
+    };
     let lines = explanation.remedy.iter().map(|line| format!("\n      {line}"));
-    CliError::Told {
-        words: format!("{key} cannot be had: {}, and Landlock alone cannot give it: {why}", explanation.sentence),
-        hint: Some(format!("{remedy}; or, to have namespaces:{}", lines.collect::<String>())),
+    CliError::Told { words, hint: Some(hint + &lines.collect::<String>()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Blocker;
+
+    #[test]
+    fn who_has_no_namespaces_is_told_how_to_have_them() {
+        let explanation = Explanation { blocker: Blocker::Unknown, sentence: "refused".into(), remedy: vec!["one".into(), "two".into()] };
+        let told = |error| match refused(CliError::Plan(error), &explanation) {
+            CliError::Told { words, hint } => format!("{words}\n{}", hint.unwrap_or_default()),
+            other => other.to_string(),
+        };
+        let key = PlanError::NeedsNamespaces { key: "mounts", why: "so", remedy: "none" };
+        assert_eq!(
+            told(key),
+            "mounts cannot be had: refused, and Landlock alone cannot give it: so\nnone; or, to have namespaces:\n      one\n      two"
+        );
+        let required = |what| PlanError::Required { what, got: "it is old".into() };
+        assert_eq!(
+            told(required("Landlock")),
+            "refused; without namespaces Landlock is required, but it is old\nto have namespaces:\n      one\n      two"
+        );
+        assert_eq!(told(required("protect")), "protect is required, but it is old");
     }
 }

@@ -11,7 +11,7 @@ use super::child::{State, is_hung_up};
 use super::descendants::{end_descendants, end_domain};
 use super::payload::{self, Failure};
 use super::wire::{Message, tell};
-use crate::sys::{self, exit_now};
+use crate::sys::{self, Taken, exit_now};
 
 /// Milliseconds after which a payload is taken to last.
 const SETTLE: u32 = 250;
@@ -57,15 +57,18 @@ fn serve(init: &Init, stack: &mut [std::mem::MaybeUninit<u8>]) -> ! {
     // A payload that lasts has an init that is as small as can be.
     let mut settled = false;
     loop {
-        let signal = if settled { sys::await_signal_idle() } else { sys::await_signal(Some(SETTLE)) };
-        match signal {
-            Some(Signal::CHILD) => reap(init),
+        let taken = if settled { sys::await_signal_idle() } else { sys::await_signal(Some(SETTLE)) };
+        match taken {
+            Some(Taken { signal: Signal::CHILD, .. }) => reap(init),
             // With a pid namespace the kernel ends init together with its parent.
             Some(_) if !init.has_namespaces && is_hung_up(init.socket) => {
                 end_all(init);
                 exit_now(0)
             }
-            Some(signal) => forward(signal, init.payload),
+            // What has a number here is the payload's: it could have a signal passed on that it may not send itself. Landlock drops such
+            // signals too, but from ABI 6 on only.
+            Some(taken) if init.has_namespaces && !taken.from_outside => {}
+            Some(taken) => forward(taken.signal, init.payload),
             None if settled => {}
             None => {
                 settled = true;

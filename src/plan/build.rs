@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::landlock::{MINIMUM_ABI, Writable, rules};
+use super::landlock::{MINIMUM_ABI, SCOPES, Writable, rules};
 use super::landlock_rung;
 use super::limits::{self, Chosen};
 use super::locked::unlocked;
@@ -216,16 +216,24 @@ fn choose_landlock(request: &Request<'_>, plan: &mut Plan) -> Result<Option<u32>
             Ok(None)
         };
     }
-    let got = match request.host.landlock {
+    // A network of its own keeps them away without Landlock.
+    let reaches_sockets = request.profile.network.mode == NetworkMode::Host;
+    let domain = "a Landlock domain";
+    let (abi, asked, got) = match request.host.landlock {
+        Ok(abi @ MINIMUM_ABI..SCOPES) if reaches_sockets => (
+            Some(abi),
+            "no abstract sockets of the host",
+            format!("this kernel has Landlock ABI {abi}, which does not scope abstract sockets"),
+        ),
         Ok(abi) if abi >= MINIMUM_ABI => return Ok(Some(abi)),
-        Ok(abi) => format!("this kernel has Landlock ABI {abi}, which forbids renames between directories"),
-        Err(errno) => format!("this kernel has no Landlock ({errno})"),
+        Ok(abi) => (None, domain, format!("this kernel has Landlock ABI {abi}, which forbids renames between directories")),
+        Err(errno) => (None, domain, format!("this kernel has no Landlock ({errno})")),
     };
     if required {
         return Err(PlanError::Required { what: "landlock", got });
     }
-    plan.degraded.push(Degraded { what: "landlock", asked: "a Landlock domain".into(), got });
-    Ok(None)
+    plan.degraded.push(Degraded { what: "landlock", asked: asked.into(), got });
+    Ok(abi)
 }
 
 /// The sources that a start opens, in the order in which it does.

@@ -7,6 +7,9 @@ use super::LandlockRule;
 /// ABI 1 forbids renames across directories altogether, which breaks real programs: below 2 Landlock counts as absent.
 pub const MINIMUM_ABI: u32 = 2;
 
+/// From this ABI on signals and abstract sockets stay inside.
+pub const SCOPES: u32 = 6;
+
 /// The newest ABI of which all rights are known to be harmless here.
 const NEWEST_ABI: u32 = 7;
 
@@ -15,9 +18,9 @@ pub fn handled_access(abi: u32) -> BitFlags<AccessFs> {
     AccessFs::from_all(known(abi))
 }
 
-/// Abstract sockets and signals stay inside, where the kernel can see to that (ABI 6).
+/// Abstract sockets and signals stay inside, where the kernel can see to that.
 pub fn scoped(abi: u32) -> BitFlags<Scope> {
-    if abi >= 6 { Scope::AbstractUnixSocket | Scope::Signal } else { BitFlags::EMPTY }
+    if abi >= SCOPES { Scope::AbstractUnixSocket | Scope::Signal } else { BitFlags::EMPTY }
 }
 
 /// Bind and connect of TCP, where the kernel can see to that (ABI 4).

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ::landlock::{AccessFs, BitFlags, make_bitflags};
 
 use super::build::{last_steps, refuse_what_is_missing, sources};
-use super::landlock::{file_rights, handled_access};
+use super::landlock::{SCOPES, file_rights, handled_access};
 use super::payload::workdir;
 use super::{Degraded, LandlockRule, Node, Plan, PlanError, Request, Step, Tree, laws};
 use crate::host::{Host, Source};
@@ -17,9 +17,6 @@ use crate::profile::{ImageSource, LandlockMode, MapMode, NetworkMode, Preset, Pr
 
 /// Before ABI 3 truncate(2) empties every file of the caller, wherever it lies: here nothing else would stand in the way.
 pub const RUNG_MINIMUM_ABI: u32 = 3;
-
-/// From this ABI on signals and abstract sockets stay inside.
-const SCOPES: u32 = 6;
 
 /// From this ABI on bind and connect of TCP are refused.
 const TCP: u32 = 4;
@@ -328,7 +325,11 @@ mod tests {
 
     /// The plan of a profile of image `host` with these lines, on a kernel with this ABI.
     fn plan(lines: &str, landlock: Result<u32, rustix::io::Errno>) -> Result<Plan, PlanError> {
-        let text = format!("image = \"host\"\nisolation = \"landlock\"\n{lines}");
+        plan_with("landlock", lines, landlock)
+    }
+
+    fn plan_with(isolation: &str, lines: &str, landlock: Result<u32, rustix::io::Errno>) -> Result<Plan, PlanError> {
+        let text = format!("image = \"host\"\nisolation = \"{isolation}\"\n{lines}");
         let vars = Vars { home: Path::new("/home/u"), env: &|_| None, project: Some(Path::new("/p")) };
         let profile = local_text("x.toml", &text, Path::new("/p"), &[]).finish(&vars).expect("valid");
         let user = User { uid: 1000, gid: 1000, groups: Vec::new(), home: "/state/home".into() };
@@ -353,7 +354,7 @@ mod tests {
             shown: Vec::new(),
             worktree: None,
         };
-        build(&Request {
+        super::super::build(&Request {
             profile: &profile,
             host: &Host { uid: 1000, gid: 1000, landlock, ranges: None, kernel: (6, 18) },
             image: &image,
@@ -410,6 +411,26 @@ mod tests {
         }
         let no_tcp = |abi, lines| plan(lines, Ok(abi)).expect("a plan").steps.contains(&Step::CreateLandlock { abi, no_tcp: true });
         assert!(no_tcp(4, "") && !no_tcp(3, "") && !no_tcp(7, "[network]\nmode = \"host\""));
+    }
+
+    #[test]
+    fn abstract_sockets_within_reach_are_told_or_refused() {
+        let host = "[network]\nmode = \"host\"\n";
+        let degraded = |lines: &str, abi| {
+            let plan = plan_with("namespaces", lines, Ok(abi)).expect("a plan");
+            let asked = plan.degraded.into_iter().filter(|one| one.what == "landlock").map(|one| one.asked).collect::<Vec<_>>();
+            (asked, plan.steps.iter().any(|step| matches!(step, Step::EnterLandlock { .. })))
+        };
+        assert_eq!(degraded(host, 6), (vec![], true));
+        assert_eq!(degraded("", 5), (vec![], true));
+        assert_eq!(degraded(host, 5), (vec!["no abstract sockets of the host".to_owned()], true));
+        assert_eq!(degraded(host, 2), (vec!["no abstract sockets of the host".to_owned()], true));
+        assert_eq!(degraded(host, 1), (vec!["a Landlock domain".to_owned()], false));
+        assert_eq!(degraded(&format!("{host}[security]\nlandlock = \"off\""), 5), (vec![], false));
+        for required in [format!("require = [\"landlock\"]\n{host}"), format!("{host}[security]\nlandlock = \"required\"")] {
+            assert!(matches!(plan_with("namespaces", &required, Ok(5)), Err(PlanError::Required { what: "landlock", .. })), "{required}");
+            assert!(plan_with("namespaces", &required, Ok(6)).is_ok(), "{required}");
+        }
     }
 
     #[test]

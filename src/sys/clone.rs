@@ -173,23 +173,46 @@ pub fn block_signals() {
     }
 }
 
+/// A blocked signal that has been taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub signal: Signal,
+    /// Sent by the kernel, or by a process that does not exist in this one's pid namespace.
+    pub from_outside: bool,
+}
+
+impl Taken {
+    /// `None` for a signal without a name.
+    pub(super) fn new(signal: i32, info: &libc::siginfo_t) -> Option<Self> {
+        // Only the kernel gives these two codes to what is sent to another process; the number in a queued signal is whatever its sender
+        // wrote there (rt_sigqueueinfo(2)). A sender of a namespace above has the number 0 (pid_namespaces(7)).
+        let from_outside = match info.si_code {
+            // SAFETY: with this code the kernel has filled in the sender's number.
+            libc::SI_USER => unsafe { info.si_pid() == 0 },
+            code => code == libc::SI_KERNEL,
+        };
+        Signal::from_named_raw(signal).map(|signal| Self { signal, from_outside })
+    }
+}
+
 /// Takes the next of the blocked signals; `None` when none has come in `milliseconds`.
 ///
 /// # References
 /// sigtimedwait(2), sigwaitinfo(2)
-pub fn await_signal(milliseconds: Option<u32>) -> Option<Signal> {
+pub fn await_signal(milliseconds: Option<u32>) -> Option<Taken> {
     let timeout =
         milliseconds.map(|count| libc::timespec { tv_sec: i64::from(count / 1000), tv_nsec: libc::c_long::from(count % 1000) * 1_000_000 });
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     loop {
-        // SAFETY: the set is filled before it is used; a null info pointer is allowed, and a null timeout means to wait for ever.
-        let signal = unsafe {
+        // SAFETY: the set is filled before it is used, a siginfo_t of zeroes is one, and a null timeout means to wait for ever.
+        let (signal, info) = unsafe {
             let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+            let mut info = std::mem::zeroed::<libc::siginfo_t>();
             libc::sigfillset(set.as_mut_ptr());
-            libc::sigtimedwait(set.as_ptr(), std::ptr::null_mut(), timeout)
+            (libc::sigtimedwait(set.as_ptr(), &mut info, timeout), info)
         };
-        match Signal::from_named_raw(signal) {
-            Some(signal) => return Some(signal),
+        match Taken::new(signal, &info) {
+            Some(taken) => return Some(taken),
             None if signal < 0 && last_errno() == Errno::AGAIN => return None,
             None => {}
         }

@@ -4,10 +4,9 @@ use std::os::raw::c_long;
 
 use rustix::event::PollFd;
 use rustix::io::Errno;
-use rustix::process::Signal;
 use rustix::time::Timespec;
 
-use super::clone::last_errno;
+use super::clone::{Taken, last_errno};
 
 /// The program's own code and constants, which the page cache has anyway.
 ///
@@ -76,18 +75,18 @@ pub fn poll_idle(fds: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> Result<(
 }
 
 /// Takes the next of the blocked signals, as [`await_signal`](super::await_signal), in a long wait.
-pub fn await_signal_idle() -> Option<Signal> {
-    // SAFETY: the set is filled before it is used.
-    let set = unsafe {
+pub fn await_signal_idle() -> Option<Taken> {
+    // SAFETY: the set is filled before it is used, and a siginfo_t of zeroes is one.
+    let (set, mut info) = unsafe {
         let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigfillset(set.as_mut_ptr());
-        set.assume_init()
+        (set.assume_init(), std::mem::zeroed::<libc::siginfo_t>())
     };
-    let arguments = [std::ptr::from_ref(&set) as usize, 0, 0, 8, 0];
-    // SAFETY: rt_sigtimedwait with a signal set of the kernel's 8 bytes, which is where every C library keeps its first 64 signals, and
-    // null pointers for information and timeout.
+    let arguments = [std::ptr::from_ref(&set) as usize, std::ptr::from_mut(&mut info) as usize, 0, 8, 0];
+    // SAFETY: rt_sigtimedwait with a signal set of the kernel's 8 bytes, which is where every C library keeps its first 64 signals, a
+    // siginfo_t that the kernel fills, and a null pointer for the timeout.
     let result = unsafe { give_back_and(&Code::find(), libc::SYS_rt_sigtimedwait, arguments) };
-    i32::try_from(result).ok().and_then(Signal::from_named_raw)
+    i32::try_from(result).ok().and_then(|signal| Taken::new(signal, &info))
 }
 
 /// Gives the code back and makes one system call, touching little code of its own in between.

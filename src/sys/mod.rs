@@ -15,7 +15,7 @@ mod tty;
 
 pub use alloc::Bump;
 pub use clone::{
-    Clone3, Forked, await_signal, block_signals, clone3, exit_now, keep_only, keep_open, kill_all, payload_stack, release,
+    Clone3, Forked, Taken, await_signal, block_signals, clone3, exit_now, keep_only, keep_open, kill_all, payload_stack, release,
     replace_descriptor, reset_signals, single_threaded, spawn_sharing_memory,
 };
 pub use confine::{

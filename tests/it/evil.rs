@@ -5,18 +5,17 @@ mod cases;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::support::tree::{assert_same, names, tree};
-use crate::support::{TestEnv, maps, sources};
+use crate::support::{TestEnv, maps, seconds, sources};
 
 /// Longest time that one of them may take. An entry costs a build without optimization some fifty microseconds, and a bomb of entries is
 /// let through to half a million, on a machine that does other things as well.
-const TIME: Duration = Duration::from_secs(20);
-const BOMB_TIME: Duration = Duration::from_secs(240);
+const TIME: u32 = 20;
+const BOMB_TIME: u32 = 240;
 /// Peak memory in KiB.
 const MEMORY: u64 = 64 << 10;
 
@@ -72,7 +71,7 @@ fn judge(env: &TestEnv, directory: &Path, case: &Case) -> Vec<String> {
     let mut faults = Vec::new();
     // A store of its own: what one image has brought, another one need not bring, and is not judged for.
     let data = env.directory(&format!("data-{}", case.name));
-    let limit = if case.name.starts_with("bomb") { BOMB_TIME } else { TIME };
+    let limit = seconds(if case.name.starts_with("bomb") { BOMB_TIME } else { TIME });
     let out = env.hamper(["image", "load", &case.source]).env("XDG_DATA_HOME", &data).directory(directory).limit(limit).measured().any();
     if out.peak() > MEMORY {
         faults.push(format!("{} KiB of memory", out.peak()));
@@ -116,7 +115,7 @@ fn look(env: &TestEnv, directory: &Path, data: &Path, case: &Case, expected: &BT
     let call =
         env.hamper(["run", "--image", &case.source]).map(map).with_probe().directory(directory).args(["--entrypoint", "", "-w", "/"]);
     let call = call.set("project.mode=none").set("identity.home=none").env("XDG_DATA_HOME", data);
-    let out = call.payload(words.iter().map(String::as_str)).limit(TIME).output().any();
+    let out = call.payload(words.iter().map(String::as_str)).limit(seconds(TIME)).output().any();
     // What can be loaded and not be started: nobody may enter the root, its owner neither; passwd would need a line more.
     let told = [("root-closed", "Permission denied"), ("passwd-fifo-number", "is not a regular file")];
     if told.iter().any(|(name, words)| case.name == *name && out.status.code() == Some(125) && out.stderr.contains(words)) {
@@ -187,7 +186,8 @@ fn a_hostile_image_never_reaches_the_payload() {
     let (directory, cases) = generate(&env);
     // One in eight, by the way that people take: run.
     for case in cases.iter().filter(|case| case.refused.is_some() && !case.name.starts_with("bomb")).step_by(8) {
-        let out = env.hamper(["run", "--image", &case.source]).with_probe().directory(&directory).limit(TIME).probe("exit 0").any();
+        let out =
+            env.hamper(["run", "--image", &case.source]).with_probe().directory(&directory).limit(seconds(TIME)).probe("exit 0").any();
         assert_eq!(out.status.code(), Some(125), "{}: {} {}", case.name, out.stdout, out.stderr);
         for word in case.refused.iter().flatten() {
             assert!(out.stderr.contains(word), "{}: {word:?} is not in {}", case.name, out.stderr);
@@ -211,7 +211,7 @@ fn hostile_profiles_are_refused_by_place_and_key() {
             arguments.extend(["--set".into(), set.clone()]);
         }
         let call = env.hamper(arguments.iter().map(String::as_str)).directory(&place).env("HOME", place.join("home"));
-        let call = call.env("XDG_CONFIG_HOME", place.join("home/.config")).env("LC_TRICK", "a\u{7}b").limit(TIME);
+        let call = call.env("XDG_CONFIG_HOME", place.join("home/.config")).env("LC_TRICK", "a\u{7}b").limit(seconds(TIME));
         let out = call.payload(["true"]).measured().any();
         let told = out.stderr.replace(&*place.to_string_lossy(), "DIR");
         if out.status.code() != Some(125) {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::rich::rich;
 use crate::support::tree::{is_recycled, names};
-use crate::support::{TestEnv, maps, within};
+use crate::support::{TestEnv, has_rung, maps, within};
 
 const EIO: i32 = 5;
 const ENOENT: i32 = 2;
@@ -71,6 +71,9 @@ fn a_failure_under_the_host_image() {
 #[test]
 fn a_failure_without_namespaces() {
     let env = TestEnv::alone();
+    if !has_rung(&env) {
+        return;
+    }
     env.profile("image = \"host\"\nisolation = \"landlock\"\n[limits]\nulimits = { nofile = 256 }\n");
     let call = || env.hamper(["run"]).payload(["true"]);
     call().output().code(0);

@@ -11,6 +11,7 @@ mod doctor;
 mod evil;
 mod failures;
 mod guarantees;
+mod hosts;
 mod image;
 mod node;
 mod nosub;

@@ -1,7 +1,7 @@
 //! `hamper run`: exit codes, the command that is run, environment, directory, and what can be mounted.
 
 use crate::require;
-use crate::support::{TestEnv, has_image, maps};
+use crate::support::{TestEnv, has_image, maps, seconds};
 
 #[test]
 fn the_embedded_default_needs_nothing() {
@@ -31,7 +31,7 @@ fn a_signal_that_ends_the_payload_is_128_and_its_number() {
 fn the_time_limit_is_124() {
     let env = TestEnv::new();
     let out = env.run("busybox").set("limits.time=1s").set("lifecycle.stop_timeout=1s").probe("sleep 60").code(124).told(&["time limit"]);
-    assert!(out.took.as_secs_f64() < 5.0, "{:?}", out.took);
+    assert!(out.took < seconds(5), "{:?}", out.took);
     env.run("busybox").set("limits.time=60s").probe("exit 3").code(3).silent();
 }
 
@@ -45,7 +45,7 @@ fn the_time_limit_holds_against_a_payload_that_ignores_the_stop_signal() {
         .sh("trap '' TERM; while :; do sleep 1; done")
         .code(124)
         .told(&["time limit"]);
-    assert!(out.took.as_secs_f64() < 6.0, "{:?}", out.took);
+    assert!(out.took < seconds(6), "{:?}", out.took);
 }
 
 #[test]

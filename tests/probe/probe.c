@@ -900,7 +900,7 @@ static const char usage[] =
 	"  truncate PATH | chmod MODE PATH | chown UID GID PATH | mknod PATH KIND MAJOR MINOR | mount SOURCE TARGET TYPE FLAGS\n"
 	"  umount PATH | chroot PATH | mkdir PATH | setuid UID | fill PATH BYTES | exec PATH [ARG...]\n"
 	"  stdin | attributes PATH | snake LEAD SECONDS MARK | listener FLAGS | fchmod MODE PATH FLAGS | pair stream|seqpacket|dgram NAME | chains N | daemon FILE\n"
-	"  connect ADDRESS PORT | reconnect ADDRESS PORT | unix NAME | reunix PATH | bind PORT | ptrace PID | kill PID SIGNAL | memory PATH\n"
+	"  connect ADDRESS PORT | reconnect ADDRESS PORT | unix NAME | reunix PATH | bind PORT | ptrace PID | kill PID SIGNAL | queue PID SIGNAL | memory PATH\n"
 	"  setrlimit RESOURCE VALUE | getrlimit RESOURCE | umask | session\n"
 	"  signal | sleep SECONDS | exit CODE | raise SIGNAL | orphan | spawn N | walk [EXCLUDE...]\n";
 
@@ -1103,6 +1103,11 @@ static void run(int argc, char **argv)
 	} else if (IS("kill")) {
 		NEED(2);
 		tell(argv[0], kill(number(argv[0]), number(argv[1])));
+	} else if (IS("queue")) {
+		NEED(2);
+		/* The sender's number that init would see of a process outside. */
+		siginfo_t info = {.si_code = SI_QUEUE};
+		tell(argv[0], syscall(SYS_rt_sigqueueinfo, number(argv[0]), number(argv[1]), &info));
 	} else if (IS("memory")) {
 		NEED(1);
 		read_memory(argv[0]);

@@ -1,7 +1,7 @@
 //! When a run is over nothing of it is left: no process, no mount, no directory.
 
 use crate::support::tree::{is_recycled, names};
-use crate::support::{TestEnv, maps, within};
+use crate::support::{TestEnv, maps, seconds, within};
 
 fn mounts() -> usize {
     std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo").lines().count()
@@ -28,7 +28,7 @@ fn many_runs_leave_nothing() {
             "i=0; while [ $i -lt {} ]; do i=$((i+1)); if [ $((i % 10)) = 0 ]; then {loud} -- sh -c '{script}'; else {quiet} -- /bin/true; fi || exit 9; done",
             runs / maps().len()
         );
-        env.program("sh", ["-c", &loop_]).limit(std::time::Duration::from_secs(300)).measured().code(0).left_nothing();
+        env.program("sh", ["-c", &loop_]).limit(seconds(300)).measured().code(0).left_nothing();
         let left = || -> Vec<_> { everything().into_iter().filter(|path| !known.contains(path) && !is_recycled(path)).collect() };
         assert!(within(10.0, || left().is_empty()), "{map}: {:?}", left());
     }

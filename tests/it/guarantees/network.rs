@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
-use crate::support::{TestEnv, maps, unique};
+use crate::support::{TestEnv, landlock_abi, maps, unique};
 
 #[test]
 fn there_is_only_a_loopback() {
@@ -54,9 +54,31 @@ fn landlock_is_there_and_abstract_sockets_of_the_host_are_out_of_reach() {
         let control =
             env.run("busybox").map(map).args(["--network", "host"]).set("security.landlock=off").probe(&format!("unix @{name}")).code(0);
         assert_eq!(control.value(&format!("unix @{name}:")), "ok", "the control");
-        // Landlock's scope shuts them even where the network is the host's.
-        let out = env.run("busybox").map(map).args(["--network", "host"]).probe(&format!("unix @{name}")).code(0);
-        assert_eq!(out.value(&format!("unix @{name}:")), "EPERM");
+        // Landlock's scope shuts them even where the network is the host's, or the report says that it cannot.
+        let report = env.root().join("report.json").display().to_string();
+        let host = || env.run("busybox").map(map).args(["--network", "host", "--report", &report]);
+        let out = host().probe(&format!("unix @{name}")).code(0);
+        let scoped = landlock_abi() >= 6;
+        assert_eq!(out.value(&format!("unix @{name}:")), if scoped { "EPERM" } else { "ok" });
+        let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&report).expect("report")).expect("JSON");
+        let told = report["degraded"].as_array().expect("a list").iter().any(|one| {
+            one["what"] == "landlock"
+                && one["asked"] == "no abstract sockets of the host"
+                && one["got"].to_string().contains("does not scope")
+        });
+        assert_eq!(told, !scoped, "{report}");
+        for required in ["require=[\"landlock\"]", "security.landlock=required"] {
+            let out = host().set(required).probe("exit 3");
+            if scoped {
+                out.code(3);
+            } else {
+                out.code(125).told(&[
+                    "landlock is required, but this kernel has Landlock ABI",
+                    "does not scope abstract sockets",
+                    "hint: hamper doctor",
+                ]);
+            }
+        }
     }
 }
 

@@ -44,6 +44,27 @@ fn init_cannot_be_killed_traced_or_read() {
     assert!(out.stdout.contains(": EPERM"), "{}", out.stdout);
 }
 
+/// Landlock keeps such signals back as well, on newer kernels: here it is off.
+#[test]
+fn init_passes_no_signal_of_the_payload_on() {
+    let env = TestEnv::new();
+    for map in maps() {
+        let run = || env.run("busybox").map(map).set("security.landlock=off");
+        // Right at the start, and when init has gone to rest.
+        for pause in ["0", "0.6"] {
+            let script = format!("sleep {pause}; /probe kill 1 15 -- kill 1 10 -- kill 1 2 -- queue 1 15 -- queue 1 1; sleep 0.4; exit 7");
+            let out = run().sh(&script).code(7);
+            assert!(["kill", "queue"].iter().all(|verb| out.answers(verb).iter().all(|(_, result)| result == "ok")), "{}", out.stdout);
+            // The control: init passes on what comes from outside.
+            let script = format!("sleep {pause}; echo ready; exec sleep 60");
+            let mut child = run().args(["--entrypoint", ""]).payload(["sh", "-c", &script]).spawn();
+            child.await_line("ready");
+            child.signal(rustix::process::Signal::TERM);
+            child.output().code(143);
+        }
+    }
+}
+
 #[test]
 fn init_reaps_orphans_and_ends_with_the_payload() {
     let env = TestEnv::new();

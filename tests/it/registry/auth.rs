@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,7 +13,7 @@ use super::faulty::{Asked, Faulty, Reply};
 use super::server::{Server, program};
 use super::{layout, skopeo};
 use crate::require;
-use crate::support::{Seen, TestEnv};
+use crate::support::{Seen, TestEnv, seconds};
 
 fn pull(env: &TestEnv, reference: &str) -> Seen {
     env.hamper(["image", "--map", "single", "pull", reference]).output().any()
@@ -332,7 +331,7 @@ fn helpers_that_fail_are_told_or_passed_over() {
         // Named for this registry, it matters.
         write(docker_config(&env), &json!({ "credHelpers": { &host: "bad" } }).to_string());
         let seen = call().code(1);
-        assert!(seen.took < Duration::from_secs(20));
+        assert!(seen.took < seconds(20));
         let _ = seen.told(&["docker-credential-bad", word]);
         // The one for all may not be meant.
         let auths = json!({ &host: { "auth": "amFuZTpwdw==" } }).to_string();

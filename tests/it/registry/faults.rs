@@ -8,7 +8,7 @@ use super::faulty::{Faulty, Reply, content, largest, right};
 use super::server::{Server, program};
 use super::{kept, layers};
 use crate::require;
-use crate::support::{TestEnv, has_image};
+use crate::support::{TestEnv, has_image, seconds};
 
 fn pull(env: &TestEnv, reference: &str) -> crate::support::Seen {
     env.hamper(["image", "--map", "single", "pull", reference]).output().any()
@@ -98,7 +98,7 @@ fn who_asks_for_too_much_patience_is_told_and_not_waited_for() {
     let registry = Faulty::serve("busybox", |_, _| Some(Reply::new(429, "").header("retry-after", "3600")));
     let env = TestEnv::alone();
     let seen = pull(&env, &registry.reference()).code(1);
-    assert!(seen.took < Duration::from_secs(10));
+    assert!(seen.took < seconds(10));
     let _ = seen.told(&[&registry.host(), "fetch manifest v1", "429", "3600", "hint: "]);
 }
 
@@ -111,7 +111,7 @@ fn failures_that_stay_end_with_host_step_status_and_hint() {
         let body = format!(r#"{{"errors":[{{"code":"{word}","message":"no"}}]}}"#);
         let registry = Faulty::serve("busybox", move |_, _| Some(Reply::new(status, body.clone())));
         let seen = pull(&env, &registry.reference()).code(1);
-        assert!(seen.took < Duration::from_secs(10));
+        assert!(seen.took < seconds(10));
         let seen = seen.told(&[&registry.host(), "cannot fetch manifest v1", &format!("status {status}"), word]);
         assert!(status == 418 || seen.stderr.contains("hint: "), "{}", seen.stderr);
     }
@@ -149,7 +149,7 @@ fn what_has_another_digest_or_size_than_was_asked_for_is_refused() {
                 None => registry.reference(),
             };
             let seen = pull(&env, &reference).code(1);
-            assert!(seen.took < Duration::from_secs(30), "{:?}", seen.took);
+            assert!(seen.took < seconds(30), "{:?}", seen.took);
             assert_eq!((layers(&env), kept(&env, "images").len(), kept(&env, "references").len()), (0, 0, 0), "{path}: {}", seen.stderr);
         }
     }
@@ -206,14 +206,14 @@ fn a_sender_that_stalls_or_drips_is_given_up() {
             (asked.path == wanted && before == 0).then(|| Reply { drip: Some(wait), ..right(asked, &whole) })
         });
         let seen = pull(&env, &registry.reference()).code(0);
-        assert!(seen.took < Duration::from_secs(15), "{:?}", seen.took);
+        assert!(seen.took < seconds(15), "{:?}", seen.took);
         env.hamper(["image", "--map", "single", "prune", "--all"]).output().code(0);
         // Always.
         let (whole, wanted) = (content("busybox"), path.clone());
         let registry =
             Faulty::serve("busybox", move |asked, _| (asked.path == wanted).then(|| Reply { drip: Some(wait), ..right(asked, &whole) }));
         let seen = pull(&env, &registry.reference()).code(1).told(&[&registry.host(), "cannot fetch layer", "gave up after", "hint: "]);
-        assert!(seen.took < Duration::from_secs(20), "{:?}", seen.took);
+        assert!(seen.took < seconds(20), "{:?}", seen.took);
         assert_eq!(layers(&env), 0);
     }
 }

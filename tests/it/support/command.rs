@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{image, probe};
 
 /// No test waits longer for the end of a program.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: u32 = 120;
 
 /// A call of the binary, in the making.
 #[must_use]
@@ -42,7 +42,16 @@ impl Hamper {
     pub fn new(program: PathBuf, root: PathBuf) -> Self {
         let mut command = Command::new(&program);
         command.env_clear();
-        Self { command, root, program, arguments: Vec::new(), payload: None, stdin: Vec::new(), limit: LIMIT, measured: None }
+        Self {
+            command,
+            root,
+            program,
+            arguments: Vec::new(),
+            payload: None,
+            stdin: Vec::new(),
+            limit: super::seconds(LIMIT),
+            measured: None,
+        }
     }
 
     pub fn args<'a>(mut self, arguments: impl IntoIterator<Item = &'a str>) -> Self {
@@ -52,6 +61,17 @@ impl Hamper {
 
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// What the caller's own session is known by, where there is one: the tests have a runtime directory of their own.
+    pub fn in_session(mut self) -> Self {
+        for name in ["XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"] {
+            match std::env::var_os(name) {
+                Some(value) => self.command.env(name, value),
+                None => self.command.env_remove(name),
+            };
+        }
         self
     }
 

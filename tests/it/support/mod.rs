@@ -29,6 +29,58 @@ pub fn must_run() -> bool {
     std::env::var_os("HAMPER_TESTS_MUST_RUN").is_some_and(|value| value == "1")
 }
 
+/// By how much limits of time are multiplied, on a machine that is emulated for instance.
+pub fn slow() -> u32 {
+    std::env::var("HAMPER_TEST_SLOW").ok().and_then(|text| text.parse().ok()).unwrap_or(1).max(1)
+}
+
+/// A limit of time, as long as this machine needs.
+pub fn seconds(count: u32) -> std::time::Duration {
+    std::time::Duration::from_secs(u64::from(count)) * slow()
+}
+
+/// The host that `tests/vm` has booted, and the version of its kernel.
+pub fn vm_variant() -> Option<String> {
+    std::env::var("HAMPER_TEST_VM_VARIANT").ok()
+}
+
+pub fn vm_kernel() -> Option<String> {
+    std::env::var("HAMPER_TEST_VM_KERNEL").ok()
+}
+
+/// Whether there are user namespaces: everywhere but on the one host that is there to have none.
+pub fn has_namespaces() -> bool {
+    vm_variant().as_deref() != Some("no-userns")
+}
+
+/// Version of this kernel's Landlock; 0 where there is none.
+pub fn landlock_abi() -> u32 {
+    static ABI: OnceLock<u32> = OnceLock::new();
+    *ABI.get_or_init(|| {
+        let out = Command::new(probe()).arg("landlock").output().expect("the probe");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        text.lines().find_map(|line| line.strip_prefix("landlock abi: ")?.parse().ok()).unwrap_or(0)
+    })
+}
+
+/// Whether there is the rung without namespaces here. Where Landlock is too old for it, a run on it is refused, which is looked at.
+#[track_caller]
+pub fn has_rung(env: &TestEnv) -> bool {
+    let abi = landlock_abi();
+    if abi < 3 {
+        let words = format!("Landlock is required, but this kernel has ABI {abi}, and only 3 keeps files outside from being emptied");
+        let refused = env.hamper(["run", "--image", "host"]).set("isolation=landlock").payload(["touch", "ran"]).output();
+        refused.code(125).told(&[&words]);
+        assert!(!env.project().join("ran").exists());
+    }
+    abi >= 3
+}
+
+/// Those of the two kinds of isolation that are there.
+pub fn isolations(env: &TestEnv) -> Vec<&'static str> {
+    if has_rung(env) { vec!["isolation=namespaces", "isolation=landlock"] } else { vec!["isolation=namespaces"] }
+}
+
 /// The sources: this file's package.
 pub fn sources() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -148,14 +200,14 @@ pub fn unique() -> String {
     format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Waits until something is so, for at most as many seconds.
+/// Waits until something is so, for at most as many seconds, or as a slow machine needs for it.
 pub fn within(seconds: f64, mut what: impl FnMut() -> bool) -> bool {
     let begin = std::time::Instant::now();
     loop {
         if what() {
             return true;
         }
-        if begin.elapsed().as_secs_f64() > seconds {
+        if begin.elapsed().as_secs_f64() > seconds * f64::from(slow()) {
             return false;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));

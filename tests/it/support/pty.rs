@@ -11,7 +11,7 @@ use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
 use super::TestEnv;
 
 /// Longest wait for something to be shown.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: u32 = 20;
 
 pub struct Pty {
     master: OwnedFd,
@@ -92,7 +92,7 @@ impl Pty {
                 self.read += at + text.len();
                 return seen;
             }
-            assert!(begin.elapsed() < LIMIT, "{text:?} was not shown; what was: {:?}", self.shown);
+            assert!(begin.elapsed() < super::seconds(LIMIT), "{text:?} was not shown; what was: {:?}", self.shown);
             self.pump(Duration::from_millis(50));
         }
     }
@@ -107,7 +107,7 @@ impl Pty {
                 while self.pump(Duration::from_millis(20)) {}
                 return status;
             }
-            assert!(begin.elapsed() < LIMIT, "it did not end; shown: {:?}", self.shown);
+            assert!(begin.elapsed() < super::seconds(LIMIT), "it did not end; shown: {:?}", self.shown);
         }
     }
 

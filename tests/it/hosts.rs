@@ -1,0 +1,209 @@
+//! What hamper does, says and answers with on each host that `tests/vm` can be: one test a variant, over at once on any other host.
+
+use serde_json::Value;
+
+use crate::support::{Hamper, Seen, TestEnv, landlock_abi, uid, user_name, vm_kernel, vm_variant};
+
+/// A host, as doctor sees it.
+struct Host {
+    env: TestEnv,
+    code: i32,
+    report: Value,
+    human: String,
+}
+
+/// This host, where it is that one.
+fn host(variant: &str) -> Option<Host> {
+    if vm_variant().as_deref() != Some(variant) {
+        return None;
+    }
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    assert!(release.starts_with(&vm_kernel().expect("a kernel")), "{release}");
+    let env = TestEnv::new();
+    let out = env.hamper(["doctor", "--json"]).in_session().output().any().silent();
+    let report = serde_json::from_str(&out.stdout).expect("JSON");
+    let code = out.status.code().expect("an exit code");
+    let human = env.hamper(["doctor"]).in_session().output().code(code).silent().stdout;
+    Some(Host { env, code, report, human })
+}
+
+impl Host {
+    fn finding(&self, check: &str) -> &Value {
+        let list = self.report["findings"].as_array().expect("a list");
+        list.iter().find(|one| one["check"] == check).unwrap_or_else(|| panic!("no {check} in {list:?}"))
+    }
+
+    /// One check: its state, words of what was seen, and those of the remedy. People are shown the same.
+    #[track_caller]
+    fn found(&self, check: &str, state: &str, seen: &[&str], remedy: &[&str]) {
+        let finding = self.finding(check);
+        assert_eq!(finding["state"], state, "{finding}");
+        let text = finding["seen"].as_str().expect("words");
+        assert!(seen.iter().all(|word| text.contains(word)), "{seen:?}: {finding}");
+        let lines = finding["remedy"].to_string();
+        assert!(remedy.iter().all(|word| lines.contains(word)), "{remedy:?}: {finding}");
+        assert!(self.human.lines().any(|line| line.starts_with(state) && line.contains(check) && line.contains(text)), "{}", self.human);
+    }
+
+    /// Everything but these is well; Landlock is as old as the kernel.
+    #[track_caller]
+    fn well_but(&self, checks: &[&str]) {
+        let list = self.report["findings"].as_array().expect("a list");
+        let names = list.iter().filter(|one| one["state"] != "ok").map(|one| one["check"].as_str().expect("a name"));
+        let others: Vec<&str> = names.filter(|name| !checks.contains(name) && *name != "landlock").collect();
+        assert!(others.is_empty(), "{others:?}: {}", self.human);
+        let old = landlock_abi() < 6;
+        assert_eq!(self.finding("landlock")["state"], if old { "degraded" } else { "ok" });
+    }
+
+    /// A start works with namespaces, and says nothing.
+    #[track_caller]
+    fn starts(&self) -> Value {
+        assert_eq!((self.code, &self.report["can_start"]), (0, &Value::Bool(true)), "{}", self.human);
+        assert!(self.human.contains("hamper run works here, with "), "{}", self.human);
+        let inside = self.run("busybox").probe("session").code(0).silent();
+        assert!(inside.stdout.contains("pid 2 parent 1 "), "{}", inside.stdout);
+        let path = self.env.root().join("report.json").display().to_string();
+        self.run("host").args(["--report", &path]).probe("session").code(0).silent();
+        serde_json::from_str(&std::fs::read_to_string(&path).expect("report")).expect("JSON")
+    }
+
+    fn run(&self, image: &str) -> Hamper {
+        self.env.run(image).in_session()
+    }
+}
+
+const NO_LIMITS: &str = "not enforced";
+
+#[test]
+fn default() {
+    let Some(host) = host("default") else { return };
+    assert_eq!(host.starts()["degraded"], serde_json::json!([]));
+    host.well_but(&["cgroup"]);
+    host.found(
+        "cgroup",
+        "degraded",
+        &["the user manager can make one", "with cpu memory pids, without cpuset io"],
+        &["Delegate=cpu cpuset io memory pids"],
+    );
+    host.found("user_manager", "ok", &["/systemd/private answers"], &[]);
+}
+
+#[test]
+fn full_delegation() {
+    let Some(host) = host("full-delegation") else { return };
+    assert_eq!(host.starts()["degraded"], serde_json::json!([]));
+    host.well_but(&[]);
+    host.found("cgroup", "ok", &["with cpu cpuset io memory pids"], &[]);
+}
+
+#[test]
+fn no_delegation() {
+    let Some(host) = host("no-delegation") else { return };
+    host.starts();
+    host.well_but(&["cgroup"]);
+    host.found("cgroup", "degraded", &["with no controller"], &["Delegate=cpu cpuset io memory pids"]);
+    assert!(host.finding("cgroup")["instead"].as_str().is_some_and(|words| words.contains(NO_LIMITS)));
+}
+
+#[test]
+fn no_session() {
+    let Some(host) = host("no-session") else { return };
+    assert!(std::env::var_os("XDG_RUNTIME_DIR").is_none());
+    host.starts();
+    host.well_but(&["cgroup", "user_manager"]);
+    host.found("cgroup", "missing", &["is not ours (EACCES)", "there is no user manager"], &["see user_manager"]);
+    let socket = format!("/run/user/{}/", uid());
+    host.found("user_manager", "missing", &[&socket, "ENOENT"], &[&format!("sudo loginctl enable-linger {}", user_name())]);
+}
+
+#[test]
+fn no_session_environment() {
+    let Some(host) = host("no-session-environment") else { return };
+    assert!(std::env::var_os("XDG_RUNTIME_DIR").is_none());
+    host.starts();
+    host.well_but(&["cgroup"]);
+    host.found("user_manager", "ok", &["answers; XDG_RUNTIME_DIR is unset, hamper looks there by itself"], &[]);
+    host.found("cgroup", "degraded", &["the user manager can make one", "with cpu memory pids"], &[]);
+}
+
+#[test]
+fn no_user_bus() {
+    let Some(host) = host("no-user-bus") else { return };
+    assert!(!std::path::Path::new(&format!("/run/user/{}/bus", uid())).exists());
+    host.starts();
+    host.well_but(&["cgroup"]);
+    host.found("user_manager", "ok", &["/systemd/private answers"], &[]);
+}
+
+#[test]
+fn cgroup_v1() {
+    let Some(host) = host("cgroup-v1") else { return };
+    host.starts();
+    host.well_but(&["cgroup", "user_manager"]);
+    host.found("cgroup", "missing", &["hybrid", "none of the controllers"], &["systemd.unified_cgroup_hierarchy=1"]);
+    host.found("user_manager", "degraded", &["answers, but its limits enforce nothing without cgroup version 2"], &[]);
+}
+
+/// The single map is what there is: said in the report, and no start that asks for more.
+#[track_caller]
+fn single_map(host: &Host) -> Seen {
+    let report = host.starts();
+    let degraded = &report["degraded"][0];
+    assert_eq!((&degraded["what"], &degraded["got"]), (&Value::from("subuid"), &Value::from("your own id alone")), "{report}");
+    host.well_but(&["cgroup", "subuid"]);
+    assert!(host.finding("subuid")["instead"].as_str().is_some_and(|words| words.starts_with("the single map")));
+    host.run("busybox").map("range").probe("exit 0").code(125).told(&["identity.map = \"range\" is required, but this user has no range"])
+}
+
+#[test]
+fn no_subuid() {
+    let Some(host) = host("no-subuid") else { return };
+    single_map(&host).told(&["newuidmap"]);
+    let name = user_name();
+    host.found("subuid", "missing", &[&format!("/etc/subuid and /etc/subgid have no range for {name}")], &["usermod --add-subuids", &name]);
+}
+
+#[test]
+fn no_newuidmap() {
+    let Some(host) = host("no-newuidmap") else { return };
+    single_map(&host).told(&["newuidmap is not installed"]);
+    host.found("subuid", "missing", &["a range is there, /usr/bin/newuidmap is not (ENOENT)"], &["sudo apt install uidmap"]);
+}
+
+#[test]
+fn no_userns() {
+    let Some(host) = host("no-userns") else { return };
+    assert_eq!((host.code, &host.report["can_start"]), (1, &Value::Bool(false)), "{}", host.human);
+    assert!(host.human.contains("hamper run cannot start here."), "{}", host.human);
+    host.found("user_namespaces", "missing", &["user.max_user_namespaces", "ENOSPC"], &["sysctl", "user.max_user_namespaces"]);
+    let finding = host.finding("user_namespaces");
+    assert_eq!((&finding["cause"], &finding["errno"]), (&Value::from("max_namespaces_zero"), &Value::from("ENOSPC")), "{finding}");
+    host.run("busybox").probe("exit 0").code(125).told(&["user.max_user_namespaces", "hint:"]);
+    // The lower rung, for image host: where Landlock is new enough, and only then.
+    let rung = host.env.hamper(["run", "--image", "host"]).in_session().payload(["sh", "-c", "exit 7"]).output();
+    if landlock_abi() < 3 {
+        let words = [
+            "user.max_user_namespaces is 0; without namespaces Landlock is required, but this kernel has ABI 2",
+            "hint: to have namespaces:",
+        ];
+        rung.code(125).told(&words).told(&["sysctl"]);
+    } else {
+        rung.code(7).told(&["user.max_user_namespaces is 0", "held by Landlock and seccomp alone"]);
+    }
+}
+
+#[test]
+fn tmpfs_home() {
+    let Some(host) = host("tmpfs-home") else { return };
+    host.starts();
+    // There is little room in memory for a store.
+    if landlock_abi() >= 6 {
+        host.well_but(&["cgroup", "store"]);
+        return;
+    }
+    // Before Linux 6.6 a file system in memory has no user attributes, by which an overlay hides a directory that was there before.
+    host.well_but(&["cgroup", "store", "overlay"]);
+    let seen = ["(tmpfs)", "removing a lower directory failed (EIO)", "user extended attributes: EOPNOTSUPP"];
+    host.found("overlay", "degraded", &seen, &[]);
+}
