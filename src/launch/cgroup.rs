@@ -84,9 +84,11 @@ impl Cgroup {
                 step_aside(&base, &format!("{PREFIX}parent-{}", getpid().as_raw_nonzero()), directory)?;
                 (base, Some(Home { enabled: enabling(&controllers, '-') }))
             }
-            Place::Manager { mount, socket, bus } => (scope(mount, socket, *bus)?, None),
+            Place::Manager { mount, socket, bus } => (scope(mount, socket, *bus, &controllers)?, None),
         };
-        enable(&base, &controllers);
+        if !matches!(place, Place::Manager { .. }) {
+            enable(&base, &controllers);
+        }
         if !matches!(place, Place::Own { .. }) {
             sweep(&base);
         }
@@ -260,16 +262,18 @@ fn step_aside(base: &OwnedFd, name: &str, path: &Path) -> Result<(), CgroupError
 }
 
 /// The scope of the user's service manager, divided.
-fn scope(mount: &Path, socket: &Path, bus: bool) -> Result<OwnedFd, CgroupError> {
+fn scope(mount: &Path, socket: &Path, bus: bool, controllers: &[Controller]) -> Result<OwnedFd, CgroupError> {
     let place = || {
         let own = own_cgroup()?;
         let (before, after) = own.split_once(&format!("/{UNIT}"))?;
         matches!(after, "" | "/parents").then(|| mount.join(format!("{before}/{UNIT}").trim_start_matches('/')))
     };
-    scope::enter(socket, bus, || place().is_some())?;
+    let turn = scope::enter(socket, bus, || place().is_some())?;
     let path = place().ok_or(CgroupError::Nowhere)?;
     let base = open(&path)?;
     step_aside(&base, PARENTS, &path)?;
+    enable(&base, controllers);
+    drop(turn);
     Ok(base)
 }
 

@@ -3,6 +3,7 @@
 //! The encoding is the library's; the connection is ours. The library's own waits in a runtime with threads, and takes no answer from the
 //! manager's private socket, whose sender has no name of the bus's kind.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -22,7 +23,8 @@ pub const PARENTS: &str = "parents";
 /// How long the manager may take, for each answer and in all.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const PAUSE: Duration = Duration::from_millis(2);
+/// The longest pause between two questions.
+const PAUSE: Duration = Duration::from_millis(32);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ScopeError {
@@ -37,16 +39,24 @@ pub enum ScopeError {
 /// Has this process moved into [`UNIT`], which is started where there is none; `arrived` says whether it is there.
 ///
 /// The caller's own session is not the caller's to move processes out of, so the manager does it, for each run: the scope is one, not the
-/// call.
+/// call. What is returned keeps this user's other runs from asking until the scope has been divided.
 ///
 /// # Errors
 /// [`ScopeError`]; the process may have been moved all the same.
 ///
 /// # References
 /// org.freedesktop.systemd1(5) `StartTransientUnit`, `AttachProcessesToUnit`; systemd.resource-control(5) `Delegate=`
-pub fn enter(socket: &Path, is_bus: bool, mut arrived: impl FnMut() -> bool) -> Result<(), ScopeError> {
-    let started = Instant::now();
+pub fn enter(socket: &Path, is_bus: bool, mut arrived: impl FnMut() -> bool) -> Result<Option<File>, ScopeError> {
     let failed = |source| ScopeError::Connection { socket: socket.display().to_string(), source };
+    // One of this user's runs at a time: many that ask at once only keep the manager from answering any. Nobody else can open it.
+    let turn = socket.parent().map(File::open).transpose().map_err(failed)?;
+    turn.as_ref().map_or(Ok(()), File::lock).map_err(failed)?;
+    let started = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    let mut wait = || {
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(PAUSE);
+    };
     let mut manager = Manager::connect(socket, is_bus).map_err(failed)?;
     loop {
         match manager.attach().map_err(failed)? {
@@ -63,15 +73,15 @@ pub fn enter(socket: &Path, is_bus: bool, mut arrived: impl FnMut() -> bool) -> 
             Answer::Error(..) if started.elapsed() < Duration::from_secs(2) => {}
             Answer::Error(name, words) => return Err(ScopeError::Refused { call: "AttachProcessesToUnit", name, words }),
         }
-        std::thread::sleep(PAUSE);
+        wait();
     }
     while !arrived() {
         if started.elapsed() > PATIENCE {
             return Err(ScopeError::NotMoved);
         }
-        std::thread::sleep(PAUSE);
+        wait();
     }
-    Ok(())
+    Ok(turn)
 }
 
 /// Whether an error is one of the manager's own.

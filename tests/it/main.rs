@@ -13,6 +13,7 @@ mod failures;
 mod guarantees;
 mod hosts;
 mod image;
+mod limits;
 mod node;
 mod nosub;
 mod peers;

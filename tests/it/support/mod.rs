@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-pub use command::{Hamper, Output, Seen};
+pub use command::{Child, Hamper, Output, Seen};
 pub use environment::TestEnv;
 
 /// Ends the test early where this machine cannot run it; fails it where every test must run.

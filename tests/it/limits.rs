@@ -1,0 +1,366 @@
+//! Limits. The first tests hold on every host: a limit is there, or it is told of. Those below `delegated` need a host that has delegated a
+//! cgroup, which is one of the hosts of `tests/vm`.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+
+use crate::support::{Hamper, TestEnv, vm_variant};
+
+/// One test at a time: they look at all cgroups of ours that there are, and at shares of the machine's processors.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Every limit, with the kernel's file and what it is to hold.
+const ALL: [(&str, &str, &str); 7] = [
+    ("limits.memory=64M", "memory.max", "67108864"),
+    ("limits.swap=0", "memory.swap.max", "0"),
+    ("limits.pids=20", "pids.max", "21"),
+    ("limits.cpus=0.5", "cpu.max", "50000 100000"),
+    ("limits.cpu_weight=50", "cpu.weight", "50"),
+    ("limits.cpuset=\"0\"", "cpuset.cpus", "0"),
+    ("limits.io_weight=50", "io.weight", "50"),
+];
+
+fn limited(env: &TestEnv) -> Hamper {
+    ALL.iter().fold(env.run("busybox").in_session(), |run, (set, ..)| run.set(set))
+}
+
+/// The files that this host's cgroups hold, as far as they are known: `None` where the host is none of `tests/vm`.
+fn held_here() -> Option<&'static [&'static str]> {
+    const USUAL: &[&str] = &["memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight"];
+    match vm_variant()?.as_str() {
+        "full-delegation" => Some(&["memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight", "cpuset.cpus", "io.weight"]),
+        "no-delegation" | "no-session" | "cgroup-v1" => Some(&[]),
+        _ => Some(USUAL),
+    }
+}
+
+/// What a report says of limits: by file, what was got.
+fn got(report: &Value) -> BTreeMap<String, Option<String>> {
+    let list = report["protections"].as_array().expect("protections");
+    let limits = list.iter().find(|one| one["name"] == "limits").expect("limits");
+    let got = limits["got"].as_object().expect("an object");
+    got.iter().map(|(file, one)| (file.clone(), one["got"].as_str().map(str::to_owned))).collect()
+}
+
+fn report(env: &TestEnv, run: Hamper, script: &str) -> (crate::support::Seen, Value) {
+    let path = env.root().join("report.json").display().to_string();
+    let seen = run.args(["--report", &path]).sh(script).any();
+    let text = std::fs::read_to_string(&path).expect("report");
+    (seen, serde_json::from_str(&text).expect("JSON"))
+}
+
+#[test]
+fn each_limit_is_there_or_told_of() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let (seen, report) = report(&env, limited(&env), "for f in /sys/fs/cgroup/*.*; do echo ${f##*/}: $(cat $f 2>&1); done");
+    let seen = seen.code(0);
+    let got = got(&report);
+    let plan = env.hamper(["plan", "--json"]).in_session();
+    let plan = ALL.iter().fold(plan.image("busybox"), |plan, (set, ..)| plan.set(set)).output().ok();
+    for (_, file, value) in ALL {
+        let line = format!("{file} = {value}: ");
+        match &got[file] {
+            Some(text) => {
+                assert_eq!(text.strip_prefix("default ").unwrap_or(text), value, "{file}");
+                let inside = seen.stdout.lines().find_map(|line| line.strip_prefix(&format!("{file}: ")));
+                assert_eq!(inside, Some(text.as_str()), "{file} as the payload sees it: {}", seen.stdout);
+                assert!(!seen.stderr.contains(&line), "{}", seen.stderr);
+            }
+            None => {
+                assert!(seen.stderr.contains(&line), "{file} is not told of: {}", seen.stderr);
+                let degraded = report["degraded"].as_array().expect("a list");
+                assert!(degraded.iter().any(|one| one["asked"] == format!("{file} = {value}")), "{degraded:?}");
+            }
+        }
+        assert_eq!(plan.contains(&format!("\"file\": \"{file}\"")), got[file].is_some(), "{file}: {plan}");
+    }
+    if let Some(held) = held_here() {
+        let here: Vec<&str> = ALL.iter().map(|(_, file, _)| *file).filter(|file| got[*file].is_some()).collect();
+        assert_eq!(here, held);
+    }
+    // Who does not do without is not started.
+    let missing = got.values().any(Option::is_none);
+    for strict in ["limits.on_missing=error", "require=[\"cgroup\"]"] {
+        let seen = limited(&env).set(strict).sh("echo ran").any();
+        if missing {
+            let seen = seen.code(125).told(&["hamper doctor"]);
+            assert_eq!(seen.stdout, "", "{strict}");
+        } else {
+            assert_eq!(seen.code(0).silent().stdout, "ran\n", "{strict}");
+        }
+    }
+}
+
+#[test]
+fn limits_that_are_not_asked_for_cost_and_say_nothing() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let seen = env.run("busybox").in_session().sh("cat /proc/self/cgroup").code(0).silent();
+    assert!(!seen.stdout.contains("hamper"), "{}", seen.stdout);
+    let plan = env.hamper(["plan"]).in_session().image("busybox").output().ok();
+    assert!(!plan.contains("make a cgroup"), "{plan}");
+}
+
+/// Whether a file of the kernel holds here.
+fn holds(env: &TestEnv, set: &str, file: &str) -> bool {
+    let (_, report) = report(env, env.run("busybox").in_session().set(set), "true");
+    got(&report)[file].is_some()
+}
+
+#[test]
+fn memory_ends_at_its_limit() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let hog = "dd if=/dev/zero of=/dev/null bs=200M count=1";
+    env.run("busybox").in_session().sh(hog).code(0);
+    let seen = env.run("busybox").in_session().set("limits.memory=64M").set("limits.swap=0").sh(hog).any();
+    if holds(&env, "limits.memory=64M", "memory.max") {
+        seen.code(137).told(&["hamper: memory limit 64 MiB reached; killed by the kernel"]);
+    } else {
+        // Each process by itself.
+        assert_ne!(seen.status.code(), Some(0), "{}", seen.stderr);
+        env.run("busybox").in_session().set("limits.memory=64M").probe("getrlimit 2").code(0).line("rlimit 2 67108864 67108864");
+        // What the profile says of it is not overruled.
+        let own = env.run("busybox").in_session().set("limits.memory=64M").set("limits.ulimits={ data = 1073741824 }");
+        own.probe("getrlimit 2").code(0).line("rlimit 2 1073741824 1073741824");
+    }
+}
+
+#[test]
+fn processes_end_at_their_limit() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    // Forty that are there at the same time; the shell counts them.
+    let bomb = "for i in $(seq 40); do sleep 30 & done; jobs | wc -l; kill $(jobs -p); wait";
+    let count = |seen: &crate::support::Seen| seen.stdout.trim().parse::<usize>().unwrap_or(0);
+    let free = env.run("busybox").in_session().sh(bomb).any();
+    assert_eq!(count(&free), 40, "{}", free.stderr);
+    let bound = env.run("busybox").in_session().set("limits.pids=20").sh(bomb).any();
+    assert!(count(&bound) < 20, "{}", bound.stdout);
+    assert!(bound.stderr.contains("fork"), "{}", bound.stderr);
+}
+
+#[test]
+fn processors_are_as_many_as_were_asked_for() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let seen = env.run("busybox").in_session().set("limits.cpuset=\"0\"").sh("grep Cpus_allowed_list /proc/self/status").code(0);
+    assert_eq!(seen.stdout.split_whitespace().last(), Some("0"), "{}", seen.stdout);
+    let seen = env.run("busybox").in_session().set("limits.cpuset=\"4000\"").sh("echo ran").code(0);
+    assert!(seen.stderr.contains("cpuset.cpus = 4000: "), "{}", seen.stderr);
+}
+
+mod delegated {
+    use std::process::Command;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::support::{Child, slow, within};
+
+    /// On a host that delegates what these tests need.
+    fn here() -> Option<MutexGuard<'static, ()>> {
+        let variant = vm_variant()?;
+        matches!(variant.as_str(), "default" | "full-delegation" | "no-session-environment" | "no-user-bus").then(alone)
+    }
+
+    fn run(env: &TestEnv) -> Hamper {
+        env.run("busybox").in_session().limit(Duration::from_secs(60))
+    }
+
+    /// Starts a script that says when it runs.
+    fn begun(run: Hamper, script: &str) -> Child {
+        let script = format!("echo begun; {script}");
+        let mut child = run.args(["--entrypoint", ""]).payload(["sh", "-c", &script]).spawn();
+        child.await_line("begun");
+        child
+    }
+
+    /// The cgroups of ours that there are.
+    fn ours() -> Vec<String> {
+        let found = Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-name", "hamper*"]).output().expect("find");
+        String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned).collect()
+    }
+
+    /// A shell's function: the CPU time of the sandbox until now, in microseconds, and the clock's hundredths.
+    const USED: &str = "used() { while read k v; do [ $k = usage_usec ] && u=$v; done < /sys/fs/cgroup/cpu.stat; read t r < /proc/uptime; }
+        spin() { read b r < /proc/uptime; b=${b%.*}; while read e r < /proc/uptime; [ $((${e%.*} - b)) -lt $1 ]; do :; done; }";
+
+    #[test]
+    fn a_hog_dies_and_nothing_else_does() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::new();
+        let other = begun(run(&env).set("limits.memory=64M"), "read line; echo $line");
+        run(&env).set("limits.memory=64M").set("limits.swap=0").sh("dd if=/dev/zero of=/dev/null bs=200M count=1").code(137);
+        let mut other = other;
+        use std::io::Write;
+        other.child.stdin.take().expect("stdin").write_all(b"alive\n").expect("write");
+        assert_eq!(other.output().ok().trim(), "alive");
+        assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+    }
+
+    #[test]
+    fn a_share_of_a_processor_is_that_share() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::new();
+        let script = format!("{USED}\nspin 1; used; a=$u; s=$t; spin 12; used; echo $a $u $s $t");
+        let start = |cpus: &str| begun(run(&env).set(&format!("limits.cpus={cpus}")), &script);
+        let (half, quarter) = (start("0.5"), start("0.25"));
+        for (child, asked) in [(half, 0.5), (quarter, 0.25)] {
+            let out = child.output().ok();
+            let numbers: Vec<f64> = out.split_whitespace().map(|word| word.parse().expect("a number")).collect();
+            let share = (numbers[1] - numbers[0]) / 1e6 / (numbers[3] - numbers[2]);
+            assert!((share / asked - 1.0).abs() < 0.1, "{share} for {asked}: {out}");
+        }
+    }
+
+    #[test]
+    fn weights_divide_what_is_there() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::new();
+        // Both want all processors for all of the time that is measured.
+        let go = env.project().join("go");
+        let wait = format!("while [ ! -e {} ]; do sleep 1; done", go.display());
+        let script = format!("{USED}\n{wait}; for i in 1 2; do (spin 22) & done; sleep 3; used; a=$u; sleep 15; used; echo $a $u; wait");
+        let start = |weight: u32| begun(run(&env).set(&format!("limits.cpu_weight={weight}")), &script);
+        let (light, heavy) = (start(100), start(300));
+        std::fs::write(&go, "").expect("go");
+        let used = |child: Child| {
+            let out = child.output().ok();
+            let numbers: Vec<f64> = out.split_whitespace().map(|word| word.parse().expect("a number")).collect();
+            numbers[1] - numbers[0]
+        };
+        let (light, heavy) = (used(light), used(heavy));
+        let ratio = heavy / light;
+        assert!((ratio / 3.0 - 1.0).abs() < 0.15, "{heavy} / {light} = {ratio}");
+    }
+
+    #[test]
+    fn who_is_killed_leaves_nothing() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::new();
+        let child = begun(run(&env).set("limits.memory=64M"), "sleep 1000");
+        assert!(ours().iter().any(|path| path.ends_with(&format!("/hamper-{}", child.pid()))), "{:?}", ours());
+        child.signal(rustix::process::Signal::KILL);
+        assert!(within(5.0 / f64::from(slow()), || ours().is_empty()), "{:?}", ours());
+        assert_eq!(child.output().any().status.code(), None);
+    }
+
+    #[test]
+    fn a_hundred_at_once_have_their_limits_and_leave_nothing() {
+        let Some(_alone) = here() else { return };
+        if vm_variant().as_deref() != Some("default") {
+            return;
+        }
+        let env = TestEnv::new();
+        let mut children: Vec<(u32, Child)> = Vec::new();
+        for number in 1..=100 {
+            let memory = format!("limits.memory={}M", 32 + number);
+            let run = run(&env).set(&memory).set(&format!("limits.pids={number}")).limit(Duration::from_secs(120));
+            let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max; echo begun; read line";
+            children.push((number, run.args(["--entrypoint", ""]).payload(["sh", "-c", script]).spawn()));
+        }
+        for (number, child) in &mut children {
+            for wanted in [((32 + u64::from(*number)) << 20).to_string(), (*number + 1).to_string(), "begun".into()] {
+                assert_eq!(child.await_line("\n").trim(), wanted, "sandbox {number}");
+            }
+        }
+        assert_eq!(ours().iter().filter(|path| path.contains("hamper.scope/hamper-")).count(), 100);
+        // One scope for all of them.
+        assert_eq!(ours().iter().filter(|path| path.ends_with(".scope")).count(), 1);
+        for (_, mut child) in children {
+            drop(child.child.stdin.take());
+            child.output().any();
+        }
+        assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+    }
+
+    /// As the other user of the host, in a session of his own.
+    fn as_eve(script: &str) -> std::process::Output {
+        Command::new("/run/tests/as").args(["eve", "sh", "-c", script]).output().expect("eve's session")
+    }
+
+    #[test]
+    fn another_user_neither_sees_nor_touches_it() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::alone();
+        let child = begun(run(&env).set("limits.memory=64M"), "sleep 1000");
+        let own = ours().into_iter().find(|path| path.ends_with(&format!("/hamper-{}", child.pid()))).expect("a cgroup");
+        let pids = std::fs::read_to_string(format!("{own}/cgroup.procs")).expect("processes");
+        let pid = pids.lines().next().expect("a process").to_owned();
+        let attempts = [
+            format!("echo max > {own}/memory.max"),
+            format!("echo 1 > {own}/cgroup.kill"),
+            format!("mkdir {own}/x"),
+            format!("echo $$ > {own}/cgroup.procs"),
+            format!("kill -0 {pid}"),
+            format!("ls {}", env.store().display()),
+            "ls /run/user/$(id -u dev)/".to_owned(),
+        ];
+        for attempt in &attempts {
+            let out = as_eve(attempt);
+            assert!(!out.status.success(), "{attempt}: {}", String::from_utf8_lossy(&out.stderr));
+        }
+        // The control: whose it is can do that.
+        for attempt in [&attempts[0], &attempts[4], &attempts[5], &attempts[2]] {
+            let out = Command::new("sh").args(["-c", attempt]).output().expect("sh");
+            assert!(out.status.success(), "{attempt}: {}", String::from_utf8_lossy(&out.stderr));
+        }
+        std::fs::remove_dir(format!("{own}/x")).expect("the control's cgroup");
+        child.signal(rustix::process::Signal::TERM);
+        child.output().any();
+        assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+    }
+
+    /// Runs a script in a unit of the system's manager whose cgroup is delegated to this user.
+    fn in_unit(env: &TestEnv, script: &str) -> String {
+        let user = format!("--uid={}", rustix::process::getuid().as_raw());
+        let home = format!("--setenv=HOME={}", env.home().display());
+        let data = format!("--setenv=XDG_DATA_HOME={}", env.store().display());
+        let directory = format!("-pWorkingDirectory={}", env.project().display());
+        let unit = ["-n", "systemd-run", "-q", "--pipe", "--wait", "-pDelegate=yes", &user, &home, &data, &directory];
+        let out = Command::new("sudo").args(unit).args(["bash", "-c", script]).output().expect("a unit");
+        let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(out.status.success(), "{text}");
+        text
+    }
+
+    #[test]
+    fn a_cgroup_that_is_delegated_is_taken_without_asking_anybody() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::new();
+        env.run("busybox").sh("true").code(0);
+        let hamper = crate::support::hamper().display().to_string();
+        let image = crate::support::image("busybox");
+        let words = format!("--image {image} --entrypoint '' --set limits.memory=64M");
+        // Alone in it: it steps aside, and is back in the end, with nothing left.
+        let alone = in_unit(&env, &format!("exec {hamper} run {words} -- cat /sys/fs/cgroup/memory.max"));
+        assert_eq!(alone.trim(), "67108864");
+        let plan = in_unit(&env, &format!("exec {hamper} plan {words} -- true"));
+        assert!(plan.contains("make a cgroup in our own, /sys/fs/cgroup/system.slice/"), "{plan}");
+        // Others stand below, and nobody in it.
+        let aside = "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); mkdir $C/shell; echo $BASHPID > $C/shell/cgroup.procs";
+        let beside = in_unit(&env, &format!("{aside}; {hamper} run {words} -- cat /sys/fs/cgroup/memory.max && ls -d $C/*/"));
+        let lines: Vec<&str> = beside.lines().collect();
+        assert_eq!(lines.first(), Some(&"67108864"), "{beside}");
+        assert!(lines.len() == 2 && lines[1].ends_with("/shell/"), "{beside}");
+        // Others stand in it: they are not moved, and it is not divided.
+        let plan = in_unit(&env, &format!("{hamper} plan {words} -- true; true"));
+        assert!(!plan.contains("our own") && !plan.contains("make a cgroup in /sys"), "{plan}");
+        // A unit that its manager keeps for itself is left to it.
+        let words: Vec<&str> = words.split(' ').map(|word| word.trim_matches('\'')).collect();
+        let kept = env
+            .program("systemd-run", ["--user", "--scope", "-q", &hamper, "plan"])
+            .in_session()
+            .args(words)
+            .args(["--", "true"])
+            .output()
+            .ok();
+        assert!(!kept.contains("our own"), "{kept}");
+    }
+}
