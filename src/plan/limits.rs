@@ -75,7 +75,9 @@ pub fn choose(request: &Request<'_>, plan: &mut Plan) -> Result<Chosen, PlanErro
             got: format!("{why}{instead}"),
         });
     }
-    chosen.cgroup = delegation.place.as_ref().ok().map(|place| (place.clone(), can));
+    // One without a limit is for who requires that there is one.
+    let wanted = required || !can.is_empty();
+    chosen.cgroup = delegation.place.as_ref().ok().filter(|_| wanted).map(|place| (place.clone(), can));
     Ok(chosen)
 }
 

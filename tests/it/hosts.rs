@@ -83,7 +83,7 @@ fn default() {
     host.found(
         "cgroup",
         "degraded",
-        &["the user manager can make one", "with cpu memory pids, without cpuset io"],
+        &["cgroups are made in the scope hamper.scope of the service manager at /run/user/", "with cpu memory pids, without cpuset io"],
         &["Delegate=cpu cpuset io memory pids"],
     );
     host.found("user_manager", "ok", &["/systemd/private answers"], &[]);
@@ -112,7 +112,7 @@ fn no_session() {
     assert!(std::env::var_os("XDG_RUNTIME_DIR").is_none());
     host.starts();
     host.well_but(&["cgroup", "user_manager"]);
-    host.found("cgroup", "missing", &["is not ours (EACCES)", "there is no user manager"], &["see user_manager"]);
+    host.found("cgroup", "missing", &["is not delegated to you, and no service manager answers at /run/user/"], &["see user_manager"]);
     let socket = format!("/run/user/{}/", uid());
     host.found("user_manager", "missing", &[&socket, "ENOENT"], &[&format!("sudo loginctl enable-linger {}", user_name())]);
 }
@@ -124,7 +124,12 @@ fn no_session_environment() {
     host.starts();
     host.well_but(&["cgroup"]);
     host.found("user_manager", "ok", &["answers; XDG_RUNTIME_DIR is unset, hamper looks there by itself"], &[]);
-    host.found("cgroup", "degraded", &["the user manager can make one", "with cpu memory pids"], &[]);
+    host.found(
+        "cgroup",
+        "degraded",
+        &["cgroups are made in the scope hamper.scope of the service manager at /run/user/", "with cpu memory pids"],
+        &[],
+    );
 }
 
 #[test]
