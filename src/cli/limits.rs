@@ -1,6 +1,7 @@
 //! The cgroup of a run, from the plan's step to its end: what could not be had stops the run or is said, each limit by itself.
 
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use super::error::CliError;
 use super::output::talk;
@@ -10,11 +11,15 @@ use crate::profile::{Profile, Requirement};
 use crate::report::Limits;
 use crate::supervise::{End, Got, Outcome, Usage};
 
+/// From here on a run is in no hurry to end.
+const LASTING: Duration = Duration::from_millis(250);
+
 /// A run that has a cgroup of its own, or was to have one.
 pub struct Limited {
     cgroup: Option<Cgroup>,
     got: Vec<Got>,
     memory: Option<u64>,
+    started: Instant,
     pub missing: Vec<Degraded>,
 }
 
@@ -30,26 +35,22 @@ pub fn make(steps: &[Step], profile: &Profile) -> Result<Option<Limited>, CliErr
         return Ok(None);
     };
     let strict = profile.limits.missing_is_error || profile.require.contains(&Requirement::Cgroup);
-    let memory = profile.limits.memory;
+    let (memory, started) = (profile.limits.memory, Instant::now());
     let made = match Cgroup::make(place, settings) {
         Ok((cgroup, got)) => {
-            Limited { cgroup: Some(cgroup), memory, missing: got.iter().filter(|got| !got.held).map(missed).collect(), got }
+            Limited { cgroup: Some(cgroup), memory, started, missing: got.iter().filter(|got| !got.held).map(missed).collect(), got }
         }
         Err(error) if strict => return Err(error.into()),
         Err(error) => {
             let why = CliError::from(error).chain();
-            let missing = settings.iter().filter(|setting| is_limit(setting)).map(|setting| degraded(setting, why.clone())).collect();
-            Limited { cgroup: None, memory, missing, got: Vec::new() }
+            let missing = settings.iter().filter(|setting| setting.is_limit()).map(|setting| degraded(setting, why.clone())).collect();
+            Limited { cgroup: None, memory, started, missing, got: Vec::new() }
         }
     };
     match made.missing.first() {
         Some(first) if strict => Err(PlanError::Limit { limit: first.asked.clone(), why: first.got.clone() }.into()),
         _ => Ok(Some(made)),
     }
-}
-
-fn is_limit(setting: &Setting) -> bool {
-    setting.file != "memory.oom.group"
 }
 
 fn missed(got: &Got) -> Degraded {
@@ -72,12 +73,15 @@ impl Limited {
 
     /// Reads what was used, where that is to be told, gives the end its true name, and removes the cgroup.
     pub fn end(self, outcome: &mut Outcome, tell: bool) -> Limits {
-        let Self { cgroup, got, memory, missing: _ } = self;
+        let Self { cgroup, got, memory, started, missing: _ } = self;
         let Some(cgroup) = cgroup else { return Limits { got, usage: Usage::default() } };
         let killed = matches!(outcome.end, End::Lost | End::Signaled(9));
         let usage = if tell || killed { cgroup.usage() } else { Usage::default() };
         if let (true, Some(limit), Some(1..)) = (killed, memory, usage.memory_oom_kills) {
             outcome.end = End::MemoryLimit(limit);
+        }
+        if started.elapsed() > LASTING {
+            cgroup.sweep();
         }
         if let Err(errno) = cgroup.remove() {
             talk(&format!("hamper: ignoring: cannot remove the sandbox's cgroup: {errno}"));

@@ -9,6 +9,7 @@ use rustix::process::getpid;
 use serde::Serialize;
 
 use super::probe::errno_name;
+use crate::sys;
 
 /// Where systemd and everybody else mounts cgroups.
 pub(super) const MOUNT: &str = "/sys/fs/cgroup";
@@ -124,15 +125,19 @@ impl Delegation {
 }
 
 fn find() -> Result<(Place, Vec<Controller>), String> {
+    let own = own_cgroup().ok_or("this process stands in no cgroup of version 2")?;
+    // Outside of the namespace's own root nothing is ours.
+    let inside = !own.starts_with("/..") && !own.ends_with(" (deleted)");
+    let below = |mount: &'static Path| direct(mount, &mount.join(own.trim_start_matches('/'))).filter(|_| inside);
+    // Where version 1 is mounted, there is no such file at this place.
+    if let Some(found) = below(Path::new(MOUNT)) {
+        return Ok(found);
+    }
     let hierarchy = Hierarchy::find();
     let Some(mount) = hierarchy.mount() else {
         return Err("this host has no cgroup version 2".into());
     };
-    let own = own_cgroup().ok_or("this process stands in no cgroup of version 2")?;
-    let directory = mount.join(own.trim_start_matches('/'));
-    // Outside of the namespace's own root nothing is ours.
-    let inside = !own.starts_with("/..") && !own.ends_with(" (deleted)");
-    if inside && let Some(found) = direct(mount, &directory) {
+    if let Some(found) = below(mount).filter(|_| hierarchy == Hierarchy::Hybrid) {
         return Ok(found);
     }
     if hierarchy != Hierarchy::Unified {
@@ -176,8 +181,8 @@ fn is_delegated(mount: &Path, directory: &Path) -> bool {
     match directory.ancestors().find(managed) {
         // Not the manager's own cgroup, which is delegated to it and not to us.
         Some(manager) => below.by_ref().take_while(|path| *path != manager).any(says_delegated),
-        // The root of a container's hierarchy is nobody's unit; any other cgroup that is ours is so by somebody's will.
-        None => directory == mount || directory.metadata().is_ok_and(|metadata| metadata.st_uid() == rustix::process::getuid().as_raw()),
+        // What an ordinary user can write is so by somebody's will, and so is what root finds at the root of its container.
+        None => directory == mount || sys::ids_at_start().uid != 0 || says_delegated(directory),
     }
 }
 
@@ -213,9 +218,9 @@ pub fn own_cgroup() -> Option<String> {
 
 /// A small file of the kernel, which gives it in one piece; what is longer counts as not there.
 fn read(path: &Path) -> Option<String> {
-    let fd = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let fd = sys::keep_open(openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?);
     let mut bytes = [0; 4096];
-    let length = rustix::io::read(&fd, &mut bytes).ok().filter(|length| *length < bytes.len())?;
+    let length = rustix::io::read(fd, &mut bytes).ok().filter(|length| *length < bytes.len())?;
     std::str::from_utf8(bytes.get(..length)?).ok().map(str::to_owned)
 }
 

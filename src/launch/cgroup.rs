@@ -64,6 +64,9 @@ struct Home {
     enabled: String,
 }
 
+/// Names that are tried.
+const MOST_NAMES: u32 = 16;
+
 /// Prefix of the names of sandboxes' cgroups; the rest is of no meaning.
 const PREFIX: &str = "hamper-";
 
@@ -89,16 +92,18 @@ impl Cgroup {
         if !matches!(place, Place::Manager { .. }) {
             enable(&base, &controllers);
         }
-        if !matches!(place, Place::Own { .. }) {
-            sweep(&base);
+        let mut name = format!("{PREFIX}{}", getpid().as_raw_nonzero());
+        let mut made = mkdirat(&base, &name, Mode::from_raw_mode(0o755));
+        for again in 1..MOST_NAMES {
+            if made != Err(Errno::EXIST) {
+                break;
+            }
+            // Of a killed run whose number has come round again, with its limits; or of a run whose numbers are of another namespace.
+            name = format!("{PREFIX}{}-{again}", getpid().as_raw_nonzero());
+            made = mkdirat(&base, &name, Mode::from_raw_mode(0o755));
         }
-        let name = format!("{PREFIX}{}", getpid().as_raw_nonzero());
         let failed = |act, source| CgroupError::Act { act, path: PathBuf::from(&name), source };
-        match mkdirat(&base, &name, Mode::from_raw_mode(0o755)) {
-            // Of a killed run whose number has come round again.
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(failed("make the cgroup", errno)),
-        }
+        made.map_err(|errno| failed("make the cgroup", errno))?;
         let directory = openat(&base, &name, DIRECTORY, Mode::empty()).map_err(|errno| failed("open the cgroup", errno))?;
         let cgroup = Self { base, name, directory, home, removed: false };
         let got = settings.iter().map(|setting| cgroup.set(setting)).collect();
@@ -152,12 +157,20 @@ impl Cgroup {
         String::from_utf8(text.get(..length)?.to_vec()).ok()
     }
 
+    /// Removes what killed runs have left beside it; for a run that has lasted, since it takes a look at all that is there.
+    pub fn sweep(&self) {
+        sweep(&self.base);
+    }
+
     /// Ends what is in it and removes it.
     ///
     /// # Errors
     /// Those of rmdir(2): `EBUSY` where a process is on its way out for longer than [`PATIENCE`].
     pub fn remove(mut self) -> Result<(), Errno> {
-        self.take_away()
+        let removed = self.take_away();
+        // The process ends now, and the kernel closes what is open faster than we do.
+        std::mem::forget(self);
+        removed
     }
 
     fn take_away(&mut self) -> Result<(), Errno> {
@@ -202,6 +215,9 @@ fn set(directory: BorrowedFd<'_>, setting: &Setting) -> Result<String, Errno> {
     // A handful, which the end of the process closes.
     let fd = keep_open(openat(directory, setting.file, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
     write(fd, setting.value.as_bytes())?;
+    if !setting.is_limit() {
+        return Ok(setting.value.clone());
+    }
     let mut text = [0; 4096];
     let length = pread(fd, &mut text, 0)?;
     Ok(String::from_utf8_lossy(text.get(..length).unwrap_or_default()).trim_end().to_owned())
@@ -284,7 +300,8 @@ fn sweep(base: &OwnedFd) {
     let Ok(directory) = Dir::read_from(base) else { return };
     for entry in directory.flatten().take(MOST) {
         let name = entry.file_name().to_bytes();
-        let Some(number) = name.strip_prefix(PREFIX.as_bytes()).and_then(|number| std::str::from_utf8(number).ok()?.parse::<i32>().ok())
+        let Some(number) =
+            name.strip_prefix(PREFIX.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok()?.split('-').next()?.parse::<i32>().ok())
         else {
             continue;
         };

@@ -14,6 +14,13 @@ pub struct Setting {
     pub value: String,
 }
 
+impl Setting {
+    /// Whether it is one of the limits that were asked for, and not what goes with one.
+    pub fn is_limit(&self) -> bool {
+        self.file != "memory.oom.group"
+    }
+}
+
 /// Microseconds over which `cpu.max` is measured.
 const PERIOD: u64 = 100_000;
 
@@ -63,7 +70,7 @@ pub fn choose(request: &Request<'_>, plan: &mut Plan) -> Result<Chosen, PlanErro
         return Err(PlanError::Required { what: "cgroup", got: why.clone() });
     }
     let mut chosen = Chosen::default();
-    for setting in cannot.iter().filter(|setting| setting.file != "memory.oom.group") {
+    for setting in cannot.iter().filter(|setting| setting.is_limit()) {
         let why = why(delegation, setting.controller);
         if required || profile.limits.missing_is_error {
             return Err(PlanError::Limit { limit: format!("{} = {}", setting.file, setting.value), why });
