@@ -1,5 +1,6 @@
 //! `hamper lock`: writes down which image the profile's name stands for, and holds runs to it.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -181,10 +182,19 @@ fn changes(before: Option<&LockedImage>, now: &LockedImage) -> Vec<String> {
 /// Beside, and renamed.
 fn write(directory: &Path, lock: &Lock) -> Result<(), CliError> {
     let text = lock.text().map_err(|error| CliError::Told { words: format!("cannot write {LOCK_NAME}: {error}"), hint: None })?;
-    let (path, beside) = (directory.join(LOCK_NAME), directory.join(format!(".{LOCK_NAME}.{}", std::process::id())));
-    std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &path)).map_err(|source| CliError::Io {
-        act: "write",
-        path,
-        source,
-    })
+    let path = directory.join(LOCK_NAME);
+    write_beside(directory, &path, text.as_bytes()).map_err(|source| CliError::Io { act: "write", path, source })
+}
+
+/// A payload may have put links there under names that it could foresee: only a file that is made here and now is written to.
+fn write_beside(directory: &Path, path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+    let beside = directory.join(format!(".{LOCK_NAME}.{}.{now}", std::process::id()));
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&beside)?;
+    let done = file.write_all(text).and_then(|()| std::fs::rename(&beside, path));
+    if done.is_err() {
+        // Ignoring: the first failure is told.
+        let _ = std::fs::remove_file(&beside);
+    }
+    done
 }

@@ -1,8 +1,12 @@
 //! `hamper login` and `hamper logout`: a user's password for a registry.
 
 use std::io::{IsTerminal, Read};
+use std::os::fd::BorrowedFd;
 
 use clap::Args;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use super::error::escape;
@@ -126,8 +130,39 @@ fn unseen<T>(act: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     let before = tcgetattr(terminal).map_err(failed)?;
     let mut quiet = before.clone();
     quiet.local_modes.remove(LocalModes::ECHO);
+    let signals = Ends::block()?;
     tcsetattr(terminal, OptionalActions::Flush, &quiet).map_err(failed)?;
-    let result = act();
+    let typed = signals.none_before(terminal);
+    let result = if typed { act() } else { Err("interrupted".into()) };
     tcsetattr(terminal, OptionalActions::Flush, &before).map_err(failed)?;
+    // One that has come ends this process now, and leaves the terminal as it was.
+    signals.let_through();
     result
+}
+
+/// The signals by which somebody ends a prompt, held back while the terminal is not as it was.
+struct Ends {
+    set: SigSet,
+    fd: SignalFd,
+}
+
+impl Ends {
+    fn block() -> Result<Self, String> {
+        let failed = |errno: nix::errno::Errno| format!("cannot hold signals back: {errno}");
+        let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
+        set.thread_block().map_err(failed)?;
+        Ok(Self { fd: SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC).map_err(failed)?, set })
+    }
+
+    /// Waits for a line or a signal; whether the line came first.
+    fn none_before(&self, terminal: BorrowedFd<'_>) -> bool {
+        let mut list = [PollFd::new(&terminal, PollFlags::IN), PollFd::new(&self.fd, PollFlags::IN)];
+        while poll(&mut list, None) == Err(rustix::io::Errno::INTR) {}
+        !list[1].revents().contains(PollFlags::IN)
+    }
+
+    fn let_through(&self) {
+        // Ignoring: held back, they end it a little later.
+        let _ = self.set.thread_unblock();
+    }
 }

@@ -45,6 +45,13 @@ impl Digest {
         hasher.finish()
     }
 
+    /// Whether it is the digest of these bytes.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        let mut hasher = Hasher::new(self.algorithm());
+        hasher.update(bytes);
+        hasher.finish() == *self
+    }
+
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }

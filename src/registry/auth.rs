@@ -153,7 +153,9 @@ impl Client {
             "" => format!("get a token of {}", endpoint.registry),
             scope => format!("get a token for {scope} of {}", endpoint.registry),
         };
-        let secure = realm.starts_with("https://") || realm.starts_with("http://") && (endpoint.plain || is_loopback(&host));
+        // A registry on loopback may be spoken to in plain by itself; that says nothing of another host.
+        let plain = is_loopback(&host) || endpoint.plain && !is_loopback(&endpoint.authority);
+        let secure = realm.starts_with("https://") || realm.starts_with("http://") && plain;
         if !secure || host.is_empty() || host.contains('@') {
             return Err(Error::refused(
                 &endpoint.authority,

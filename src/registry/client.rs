@@ -156,14 +156,16 @@ impl Client {
     /// As [`Self::exchange`], and says who the user is where that is asked for. `scope` is for a token server that is named without one.
     pub(super) fn exchange_as_user(&self, endpoint: &Endpoint, repository: &str, scope: &str, call: &Call<'_>) -> Result<Answer, Error> {
         let mut call = call.clone();
+        // As it is called there: a mirror may have it below a name of its own.
+        let repository = &format!("{}{repository}", endpoint.prefix);
         // An upload may go to another host, which is nobody to tell a password.
         let own = call.url.strip_prefix(&endpoint.base()).is_some_and(|rest| rest.starts_with('/'));
         call.authorization = self.authorizations.known(endpoint, scope).filter(|_| own);
         // What was offered may have expired; what comes after it is fresh.
         for _ in 0..2 {
             let answer = self.exchange(&call)?;
-            // A host to which a redirect has led is nobody to tell a password.
-            if answer.status != 401 || answer.host != endpoint.authority {
+            // Nor is a host to which a redirect has led; and where the call itself is another's, no answer makes it the registry's.
+            if answer.status != 401 || !own || answer.host != endpoint.authority {
                 return Ok(answer);
             }
             match self.authorize(endpoint, repository, scope, &answer, call.authorization.as_deref())? {

@@ -234,7 +234,17 @@ pub type Place = String;
 /// # Errors
 /// [`Error::Setting`] of the helper · [`Error::File`].
 pub(crate) fn store(settings: &Settings, registry: &str, user: &str, password: &str) -> Result<Place, Error> {
-    let path = settings.variables.auth_file.clone().or_else(|| docker_file(&settings.variables));
+    // Where a file that is asked first knows the registry already, what is kept in a later one would never be found.
+    let mut knowing = None;
+    for path in files(&settings.variables) {
+        let file = read(&path)?.unwrap_or_default();
+        let known = file.get("auths").and_then(Value::as_object).is_some_and(|auths| auths.keys().any(|key| normal(key) == registry));
+        if known || helper_of(&file, registry).is_some() {
+            knowing = Some(path);
+            break;
+        }
+    }
+    let path = settings.variables.auth_file.clone().or(knowing).or_else(|| docker_file(&settings.variables));
     let path =
         path.ok_or_else(|| Error::Setting { name: "HOME".into(), reason: "it is not set, so there is no file for credentials".into() })?;
     let mut file = read(&path)?.unwrap_or_default();
@@ -293,7 +303,7 @@ fn write(path: &Path, file: &Map<String, Value>) -> Result<(), Error> {
     let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let directory = path.parent().unwrap_or(Path::new("."));
     let beside = directory.join(format!(".hamper-{}", std::process::id()));
-    let act = || {
+    let act = || -> std::io::Result<()> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         // Ignoring: there is none, unless a hamper of the same number was killed here.
         let _ = std::fs::remove_file(&beside);
@@ -302,7 +312,11 @@ fn write(path: &Path, file: &Map<String, Value>) -> Result<(), Error> {
         out.write_all(b"\n")?;
         std::fs::rename(&beside, path)
     };
-    act().map_err(|error| failed(path, error))
+    act().map_err(|error| {
+        // Ignoring: the first failure is told.
+        let _ = std::fs::remove_file(&beside);
+        failed(path, error)
+    })
 }
 
 #[cfg(test)]

@@ -47,6 +47,15 @@ pub fn publish(store: &Store, image: &ImageRecord, platform: &Platform, names: &
         let bytes = store.blob(digest)?.ok_or_else(|| Error::NoSuchImage { wanted: digest.to_string() })?;
         to.write(&format!("blobs/{}/{}", digest.algorithm().name(), digest.hex()), &bytes)?;
     }
+    // A name with the digest of an index is good for nothing without it.
+    for name in names {
+        let index = manage::index_of(store, &name.to_string(), image)?;
+        if let Some((index, bytes)) = index.map(|index| store.blob(&index).map(|bytes| (index, bytes))).transpose()?
+            && let Some(bytes) = bytes
+        {
+            to.write(&format!("blobs/{}/{}", index.algorithm().name(), index.hex()), &bytes)?;
+        }
+    }
     // What names lead to is there before they are.
     rustix::fs::syncfs(&to.store.directory).map_err(|errno| open_failed(path, errno))?;
     for name in names {

@@ -25,7 +25,7 @@ use super::Error;
 use super::directory::is_whiteout;
 use super::export::{copy_content, copy_xattrs};
 use super::record::{self, ReferenceRecord};
-use crate::image::{self, Digest, MAX_CONFIG, Reference, Remote};
+use crate::image::{self, Digest, MAX_CONFIG, MAX_MANIFEST, Reference, Remote};
 use crate::profile::Platform;
 use crate::store::{LayerName, Store, TreeFacts};
 
@@ -57,7 +57,11 @@ impl Published {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| open_failed(path, errno))?;
         let stat = rustix::fs::fstat(&directory).map_err(|errno| open_failed(path, errno))?;
-        if stat.st_mode & 0o022 != 0 {
+        let sound = |found: &rustix::fs::Stat| found.st_mode & 0o022 == 0 && found.st_uid == stat.st_uid;
+        // Those that are not there yet are made by their owner.
+        let below = ["references", "blobs", "blobs/sha256", "layers"].into_iter();
+        let mut found = below.filter_map(|name| rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).ok());
+        if !sound(&stat) || !found.all(|found| sound(&found)) {
             return Err(refused("can be written by others than its owner"));
         }
         let store = Self { path: path.to_owned(), directory };
@@ -92,7 +96,23 @@ impl Published {
     /// The image that a name stands for there.
     pub fn digest(&self, reference: &Reference, platform: &Platform) -> Result<Option<Digest>, Error> {
         let bytes = self.read(&record::reference_path(reference, platform), 64 << 10)?.unwrap_or_default();
-        Ok(serde_json::from_slice::<ReferenceRecord>(&bytes).ok().map(|known| known.digest))
+        let known = serde_json::from_slice::<ReferenceRecord>(&bytes).ok().filter(|known| known.reference == reference.to_string());
+        let Some(ReferenceRecord { digest, .. }) = known else { return Ok(None) };
+        // What a tag means is its owner's to say; what a digest means is not.
+        match &reference.digest {
+            Some(wanted) if *wanted != digest && !self.lists(wanted, &digest)? => Ok(None),
+            _ => Ok(Some(digest)),
+        }
+    }
+
+    /// Whether the index of this digest is there, and has this manifest.
+    fn lists(&self, index: &Digest, manifest: &Digest) -> Result<bool, Error> {
+        let path = format!("blobs/{}/{}", index.algorithm().name(), index.hex());
+        let Some(bytes) = self.read(&path, MAX_MANIFEST)?.filter(|bytes| index.is_of(bytes)) else { return Ok(false) };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let listed = value.get("manifests").and_then(serde_json::Value::as_array);
+        Ok(listed
+            .is_some_and(|list| list.iter().any(|one| one.get("digest").and_then(|text| text.as_str()) == Some(&manifest.to_string()))))
     }
 
     /// What is known about the tree of `diff_id`.

@@ -220,6 +220,30 @@ fn a_token_server_is_not_asked_in_plain_for_a_registry_with_tls() {
     }
 }
 
+/// A registry on loopback is spoken to in plain, which says nothing of the host that it names.
+#[test]
+fn a_password_goes_in_plain_to_nobody_but_loopback() {
+    let env = TestEnv::alone();
+    let registry = Faulty::serve("busybox", |_, _| {
+        Some(Reply::new(401, "").header("www-authenticate", "Bearer realm=\"http://192.0.2.1:9/token\",service=\"x\""))
+    });
+    write(docker_config(&env), &json!({ "auths": { registry.host(): { "auth": "amFuZTpwdw==" } } }).to_string());
+    pull(&env, &registry.reference()).code(1).told(&["it names `http://192.0.2.1:9/token` for that"]);
+}
+
+#[test]
+fn what_was_logged_in_is_what_is_used() {
+    let registry = basic_registry();
+    let env = TestEnv::alone();
+    // podman's file is asked before Docker's, and has an old password.
+    let file = env.root().join("run/containers/auth.json");
+    write(file.clone(), &json!({ "auths": { registry.host(): { "auth": "amFuZTp4" } } }).to_string());
+    pull(&env, &registry.reference()).code(1).told(&["401"]);
+    let login = env.hamper(["login", &registry.host(), "-u", "jane"]).stdin("pw").output();
+    login.code(0).told(&[&file.display().to_string()]);
+    pull(&env, &registry.reference()).code(0);
+}
+
 /// A registry for which `jane` and `pw` are good.
 fn basic_registry() -> Faulty {
     Faulty::serve("busybox", |asked: &Asked, _| {

@@ -50,6 +50,25 @@ fn a_tag_that_moves_is_refused_where_it_is_locked() {
 }
 
 #[test]
+fn a_link_in_the_place_of_the_new_file_is_not_written_through() {
+    require!(program().is_some() && has_image("busybox"), "docker-registry and the test images");
+    let env = TestEnv::alone();
+    let server = Server::start(&env);
+    server.fill(&env, "busybox", "b:v1");
+    env.profile(&format!("image = \"{}\"\n[identity]\nmap = \"single\"\n", server.reference("b:v1")));
+    let precious = env.home().join("precious");
+    std::fs::write(&precious, "precious").expect("file");
+    // A payload could make one for every number that a process may have; here it is the very one.
+    let script = "for name in .hamper.lock.$$ hamper.lock; do ln -s \"$1\" $name; done; exec \"$0\" lock";
+    let hamper = crate::support::hamper().display().to_string();
+    let planted = env.program("sh", ["-c", script, &hamper, &precious.display().to_string()]).output().any();
+    assert_eq!(std::fs::read_to_string(&precious).expect("file"), "precious", "{}", planted.stderr);
+    std::fs::remove_file(env.project().join("hamper.lock")).expect("what stands there");
+    env.hamper(["lock"]).output().code(0);
+    assert!(env.project().join("hamper.lock").symlink_metadata().expect("a lock").is_file());
+}
+
+#[test]
 fn each_platform_is_locked() {
     require!(has_image("multi-arch"), "the test images");
     let registry = Faulty::serve_content(content("multi-arch"), |_, _| None);

@@ -352,6 +352,33 @@ fn a_store_that_cannot_be_used_is_told_of_once_and_the_next_one_asked() {
 }
 
 #[test]
+fn a_name_with_a_digest_is_held_to_it_in_a_published_store_too() {
+    let (admin, env) = (TestEnv::alone(), TestEnv::alone());
+    let directory = publish(&admin, "busybox");
+    let digest: Value = serde_json::from_slice(&hamper(&admin, &["inspect", NAME]).code(0).stdout.into_bytes()).expect("JSON");
+    let digest = digest["image"]["digest"].as_str().expect("digest").to_owned();
+    let repository = NAME.rsplit_once(':').expect("a tag").0;
+    let run = |wanted: &str| {
+        let run = env.run(&format!("{repository}@{wanted}")).env("HAMPER_STORES", &directory).map("single").args(["--offline"]);
+        run.args(["--entrypoint", ""]).payload(["sh", "-c", "exit 4"]).output().any()
+    };
+    // What the owner of the store says of a digest counts only where it is that digest.
+    let write = |wanted: &str| {
+        let reference = format!("{repository}@{wanted}");
+        let full: hamper::image::Reference = reference.parse().expect("a reference");
+        let platform = hamper::profile::Platform::native();
+        let name = hamper::image::Digest::of(format!("{full} {platform}").as_bytes());
+        let path = directory.join(format!("references/{}.json", name.hex()));
+        fs::write(path, format!(r#"{{"reference":"{full}","digest":"{digest}"}}"#)).expect("record");
+    };
+    write(&digest);
+    run(&digest).code(4);
+    let other = format!("sha256:{}", "a".repeat(64));
+    write(&other);
+    let _ = run(&other).code(125).told(&["not in the store"]);
+}
+
+#[test]
 fn stores_that_cannot_be_trusted_or_read_are_refused() {
     let (admin, env) = (TestEnv::alone(), TestEnv::alone());
     let directory = publish(&admin, "busybox");
@@ -362,6 +389,11 @@ fn stores_that_cannot_be_trusted_or_read_are_refused() {
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).expect("mode");
     refused(&text, &["can be written by others", "hint: "]);
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("mode");
+    for below in ["layers", "references", "blobs/sha256"] {
+        fs::set_permissions(directory.join(below), fs::Permissions::from_mode(0o777)).expect("mode");
+        refused(&text, &["can be written by others", "hint: "]);
+        fs::set_permissions(directory.join(below), fs::Permissions::from_mode(0o755)).expect("mode");
+    }
     refused("relative", &["HAMPER_STORES", "is no absolute path"]);
     refused(&admin.home().display().to_string(), &["is no published store"]);
     refused("/nowhere/at/all", &["/nowhere/at/all", "No such file"]);

@@ -420,6 +420,44 @@ fn an_upload_on_another_host_learns_no_password() {
 }
 
 #[test]
+fn an_upload_on_another_host_cannot_send_for_the_password() {
+    require!(has_image("node14"), "the test images");
+    // It refuses the first piece of a large blob, and answers the question how far it has come by leading to the registry, which asks who that is.
+    let home: Arc<std::sync::OnceLock<String>> = Arc::default();
+    let lead = Arc::clone(&home);
+    let store = Faulty::serve_content(Content::new(), move |asked, _| {
+        Some(match (asked.method.as_str(), asked.header("authorization")) {
+            ("GET", None) => Reply::new(307, "").header("location", format!("http://{}/v2/x/trap", lead.get().expect("the registry"))),
+            ("PATCH", _) => Reply::new(416, ""),
+            _ => Reply::new(404, ""),
+        })
+    });
+    let place = format!("http://{}/put?x=1", store.host());
+    let registry = Faulty::serve_content(Content::new(), move |asked, _| {
+        if asked.header("authorization") != Some("Basic amFuZTpwdw==") {
+            return Some(Reply::new(401, "").header("www-authenticate", "Basic realm=\"x\""));
+        }
+        Some(match asked.method.as_str() {
+            "POST" => Reply::new(202, "").header("location", place.clone()),
+            _ => Reply::new(404, ""),
+        })
+    });
+    home.set(registry.host()).expect("once");
+    let env = TestEnv::alone();
+    hamper(&env, &["load", &layout("node14"), "--name", "b:1"]).code(0);
+    fs::create_dir_all(env.home().join(".docker")).expect("directory");
+    let auths = format!(r#"{{"auths": {{"{}": {{"auth": "amFuZTpwdw=="}}}}}}"#, registry.host());
+    fs::write(env.home().join(".docker/config.json"), auths).expect("credentials");
+    hamper(&env, &["push", "b:1", &registry.reference()]).code(1);
+    let asked: Vec<Asked> = store.asked();
+    assert!(asked.iter().any(|one| one.method == "GET"), "it was led nowhere");
+    assert!(asked.iter().all(|one| one.header("authorization").is_none()));
+    // The control: the registry was told, also where it was led to.
+    assert!(registry.asked().iter().any(|one| one.method == "POST" && one.header("authorization").is_some()));
+    assert!(registry.asked().iter().any(|one| one.path.contains("/trap")));
+}
+
+#[test]
 fn a_registry_that_dies_in_a_push_and_comes_back_has_all_of_it() {
     require!(program().is_some() && has_image("node14"), "docker-registry and the test images");
     let env = TestEnv::alone();
