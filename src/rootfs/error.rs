@@ -130,7 +130,9 @@ impl Error {
             Self::NotLoaded { command, .. } | Self::NotPulled { command, .. } => Some(command),
             Self::Read { source, .. } | Self::Decompress { source, .. } if remote(source).is_some() => remote(source)?.1,
             Self::Image(image::Error::Remote { hint, .. }) => hint.as_deref(),
-            Self::BlobDigest { .. } | Self::DiffId { .. } => Some("the image is damaged or was tampered with: fetch it again"),
+            Self::BlobDigest { .. } | Self::DiffId { .. } => {
+                Some("the image is damaged or was tampered with: fetch it again, without the mirror if there is one (registries.toml)")
+            }
             Self::Unpack { act: "publish", source, .. } if is_full(source) => {
                 Some("free some space there, and publish again: layers that are whole stay")
             }
@@ -139,6 +141,17 @@ impl Error {
             }
             Self::Compression { .. } => Some("the tool that made the image wrote a wrong media type: make it again"),
             Self::NoUser(_) | Self::NoGroup(_) | Self::BadUser { .. } => Some("set `identity.user` in the profile, by number if need be"),
+            Self::Image(
+                image::Error::Syntax { .. }
+                | image::Error::Refused { .. }
+                | image::Error::Type { .. }
+                | image::Error::Size { .. }
+                | image::Error::Digest { .. }
+                | image::Error::TooLarge { .. },
+            ) => Some(
+                "whoever made it made it wrong, or something on the way has changed it: look at the registry and its mirrors, or make the image again",
+            ),
+            Self::Decompress { .. } => Some("the tool that made the image made it wrong: make it again"),
             Self::Image(image::Error::NoPlatform { .. }) => Some("set `platform` in the profile"),
             Self::Image(image::Error::BadReference { .. } | image::Error::BadDigest { .. }) => {
                 Some("write it as [REGISTRY/]NAME[:TAG][@sha256:DIGEST], without http://: docker.io/library/node:14")

@@ -58,9 +58,10 @@ impl Published {
         let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| open_failed(path, errno))?;
         let stat = rustix::fs::fstat(&directory).map_err(|errno| open_failed(path, errno))?;
         let sound = |found: &rustix::fs::Stat| found.st_mode & 0o022 == 0 && found.st_uid == stat.st_uid;
-        // Those that are not there yet are made by their owner.
+        // Those that are not there yet are made by their owner; what is no directory is refused where it is opened.
         let below = ["references", "blobs", "blobs/sha256", "layers"].into_iter();
         let mut found = below.filter_map(|name| rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).ok());
+        let mut found = found.by_ref().filter(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory);
         if !sound(&stat) || !found.all(|found| sound(&found)) {
             return Err(refused("can be written by others than its owner"));
         }

@@ -73,11 +73,14 @@ pub(crate) fn decompress(layer: &Layer, full: &SyncSender<Vec<u8>>, free: &Recei
     loop {
         let Ok(mut buffer) = free.recv() else { return Ok(None) };
         buffer.resize(BUFFER, 0);
-        let failed = |source| match super::error::remote(&source) {
-            Some(_) => Error::Read { layer: layer.name.clone(), source },
-            None => Error::Decompress { layer: layer.name.clone(), compression: compression.name(), source },
+        let count = match fill(&mut decoder, &mut buffer) {
+            Ok(count) => count,
+            Err(source) if super::error::remote(&source).is_some() => return Err(Error::Read { layer: layer.name.clone(), source }),
+            Err(source) => {
+                let error = Error::Decompress { layer: layer.name.clone(), compression: compression.name(), source };
+                return Err(other_bytes(layer, decoder.into_source()).unwrap_or(error));
+            }
         };
-        let count = fill(&mut decoder, &mut buffer).map_err(failed)?;
         buffer.truncate(count);
         total += count as u64;
         if total > limit {
@@ -99,12 +102,22 @@ pub(crate) fn decompress(layer: &Layer, full: &SyncSender<Vec<u8>>, free: &Recei
     Ok(Some(BlobSum { digest: rest.into_inner().hasher.finish() }))
 }
 
+/// The true reason where a stream makes no sense: these are not the bytes that were asked for.
+fn other_bytes(layer: &Layer, mut source: BufReader<Hashing<BlobReader>>) -> Option<Error> {
+    let expected = layer.digest.as_ref()?;
+    // No more than the blob's own length is read.
+    io::copy(&mut source, &mut io::sink()).ok()?;
+    let found = source.into_inner().hasher.finish();
+    (found != *expected).then(|| Error::BlobDigest { layer: format!("{} (expected {expected})", layer.name), found })
+}
+
 /// Chooses by the first bytes; a media type that says something else is a lie to one of two readers.
 fn decoder(layer: &Layer, mut source: BufReader<Hashing<BlobReader>>) -> Result<(Decoder, Compression), Error> {
     let read = |source| Error::Read { layer: layer.name.clone(), source };
     let found = Compression::by_magic(source.fill_buf().map_err(read)?);
     if let Some(stated) = layer.compression.filter(|stated| *stated != found) {
-        return Err(Error::Compression { layer: layer.name.clone(), stated: stated.name(), found: found.name() });
+        let error = Error::Compression { layer: layer.name.clone(), stated: stated.name(), found: found.name() };
+        return Err(other_bytes(layer, source).unwrap_or(error));
     }
     let decoder = match found {
         Compression::None => Decoder::Plain(source),

@@ -154,6 +154,22 @@ fn what_has_another_digest_or_size_than_was_asked_for_is_refused() {
         }
     }
     assert!(bytes.len() > 1000);
+    // Bytes that nothing can decompress, or that are of another kind, are told for what they are: not the ones that were asked for.
+    for place in [0, bytes.len() / 2] {
+        let mut content = whole.clone();
+        content.get_mut(&layer).expect("blob").1[place] ^= 0xff;
+        let registry = Faulty::serve_content(content, |_, _| None);
+        let digest = layer.rsplit_once('/').expect("a digest").1;
+        pull(&TestEnv::alone(), &registry.reference()).code(1).told(&[
+            &format!("expected {digest}"),
+            &registry.host(),
+            "has digest sha256:",
+            "hint: ",
+        ]);
+    }
+    // Nor is a page of a web server an image.
+    let registry = Faulty::serve("busybox", |_, _| Some(Reply::new(200, "<html>welcome</html>")));
+    pull(&TestEnv::alone(), &registry.reference()).code(1).told(&[&registry.host(), "hint: "]);
     // A digest in a header that is not the body's.
     let registry = Faulty::serve("busybox", move |asked, _| {
         asked
