@@ -32,6 +32,7 @@ pub use media::Compression;
 pub use open::{Image, Layer, open, open_platforms, open_remote};
 pub(crate) use parallel::side_by_side;
 pub use reference::Reference;
+pub(crate) use reference::{is_component, is_host};
 pub use remote::Remote;
 pub use save::{PlainLayer, save_docker, save_layout};
 

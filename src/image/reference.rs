@@ -43,7 +43,7 @@ impl FromStr for Reference {
         if registry.is_empty() || !is_host(registry) {
             return Err(bad("the registry is not a host name with an optional port"));
         }
-        let official = registry == "docker.io" && !path.contains('/');
+        let official = registry.eq_ignore_ascii_case("docker.io") && !path.contains('/');
         let repository = if official { format!("library/{path}") } else { path.to_owned() };
         if repository.len() > MAX_NAME || !repository.split('/').all(is_component) {
             return Err(bad("the name must be lower-case words of a-z 0-9, joined by / . _ or -"));
@@ -52,14 +52,16 @@ impl FromStr for Reference {
             (None, None) => Some("latest".to_owned()),
             (tag, _) => tag.map(str::to_owned),
         };
-        Ok(Self { registry: registry.to_owned(), repository, tag, digest })
+        // A host's name is the same in any case; one that only its capitals tell from a name on Docker Hub keeps them.
+        let registry = if registry.contains(['.', ':']) { registry.to_ascii_lowercase() } else { registry.to_owned() };
+        Ok(Self { registry, repository, tag, digest })
     }
 }
 
 /// Docker's rule: the first part is a host if it has a dot or a colon, or is `localhost`; everything else is on Docker Hub.
 fn split_registry(name: &str) -> (&str, &str) {
     match name.split_once('/') {
-        Some(("index.docker.io", path)) => ("docker.io", path),
+        Some((host, path)) if host.eq_ignore_ascii_case("index.docker.io") => ("docker.io", path),
         Some((host, path)) if host.contains(['.', ':']) || host == "localhost" || host.bytes().any(|b| b.is_ascii_uppercase()) => {
             (host, path)
         }
@@ -67,7 +69,8 @@ fn split_registry(name: &str) -> (&str, &str) {
     }
 }
 
-fn is_host(host: &str) -> bool {
+/// Whether a text is a `HOST[:PORT]`.
+pub(crate) fn is_host(host: &str) -> bool {
     let (name, port) = match host.strip_prefix('[') {
         Some(v6) => match v6.split_once(']') {
             Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => {
@@ -100,7 +103,7 @@ fn is_tag(tag: &str) -> bool {
 }
 
 /// `[a-z0-9]+((.|_|__|-+)[a-z0-9]+)*`
-fn is_component(component: &str) -> bool {
+pub(crate) fn is_component(component: &str) -> bool {
     let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = component.as_bytes();
     let ends = bytes.first().is_some_and(alphanumeric) && bytes.last().is_some_and(alphanumeric);
@@ -139,6 +142,9 @@ mod tests {
             ("localhost:5000/a/b:v1.2_3-4", "localhost:5000/a/b:v1.2_3-4"),
             ("[::1]:5000/a", "[::1]:5000/a:latest"),
             ("quay.io/a/b__c/d--e", "quay.io/a/b__c/d--e:latest"),
+            ("Docker.io/node", "docker.io/library/node:latest"),
+            ("Registry.Example.org:5000/a:V1", "registry.example.org:5000/a:V1"),
+            ("Lab/a", "Lab/a:latest"),
         ] {
             assert_eq!(text.parse::<Reference>().unwrap().to_string(), full);
         }

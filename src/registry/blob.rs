@@ -4,7 +4,8 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use super::Error;
-use super::client::{Event, Inner};
+use super::client::{Event, Given, Inner};
+use super::hosts::Endpoint;
 use super::http::{Answer, Paced};
 use super::wait::back_off;
 use crate::image::{self, Digest};
@@ -23,6 +24,8 @@ pub(super) struct BlobStream {
     /// The answer said how long it is.
     sized: bool,
     host: String,
+    /// Who was asked last; `host` is where that led.
+    endpoint: Option<Endpoint>,
     /// Breaks since [`Self::mark`].
     tries: u32,
     /// Where the last good connection began.
@@ -31,7 +34,8 @@ pub(super) struct BlobStream {
 
 impl BlobStream {
     pub fn open(repository: Arc<Inner>, digest: Digest, size: u64) -> Result<Self, Error> {
-        let mut stream = Self { repository, digest, size, at: 0, body: None, sized: false, host: String::new(), tries: 0, mark: 0 };
+        let mut stream =
+            Self { repository, digest, size, at: 0, body: None, sized: false, host: String::new(), endpoint: None, tries: 0, mark: 0 };
         stream.connect()?;
         stream.tell(Event::Begin { digest: stream.digest.clone(), size });
         Ok(stream)
@@ -51,9 +55,15 @@ impl BlobStream {
         let range = (self.at > 0).then(|| ("range", format!("bytes={}-", self.at)));
         let good: &[u16] = if self.at > 0 { &[200, 206] } else { &[200] };
         let headers: Vec<_> = range.into_iter().collect();
-        let answer = self.repository.get(&format!("blobs/{}", self.digest), &headers, &step, good)?;
+        let repository = Arc::clone(&self.repository);
+        let Given { answer, endpoint } = repository.get(&format!("blobs/{}", self.digest), &headers, &step, good)?;
+        self.endpoint = Some(endpoint.clone());
         self.host = answer.host.clone();
-        let from = self.check(&answer, &step)?;
+        let from = match self.check(&answer, &step) {
+            // The next one is asked by who reads.
+            Err(error) if repository.client.leave_out(endpoint, &error) => return Ok(()),
+            from => from?,
+        };
         self.sized = answer.body.content_length().is_some();
         let mut body = answer.reader(self.repository.client.settings.stall_timeout());
         // The registry began anew.
@@ -97,6 +107,11 @@ impl BlobStream {
         self.tries += 1;
         let (host, step, tries) = (self.host.clone(), self.step(), self.tries);
         let error = Error::Cut { host, step, tries, at: self.at, size: self.size, source };
+        // Once may be the weather.
+        if tries > 1 && self.endpoint.as_ref().is_some_and(|endpoint| self.repository.client.leave_out(endpoint, &error)) {
+            self.tries = 0;
+            return Ok(());
+        }
         if tries > self.repository.client.settings.retries() {
             return Err(Box::new(error));
         }

@@ -59,6 +59,8 @@ pub struct Client {
     credentials: Mutex<HashMap<(String, String), Option<Credentials>>>,
     /// Hosts that have answered: after that, a failure is thought to pass.
     answered: Mutex<HashSet<String>>,
+    /// Mirrors that could not be asked: they are left out from then on.
+    dead: Mutex<HashSet<String>>,
 }
 
 impl Client {
@@ -72,6 +74,7 @@ impl Client {
             authorizations: Authorizations::default(),
             credentials: Mutex::default(),
             answered: Mutex::default(),
+            dead: Mutex::default(),
         }
     }
 
@@ -132,6 +135,27 @@ impl Client {
             Error::Transport { host, .. } if !self.answered.lock().unwrap_or_else(PoisonError::into_inner).contains(host) => retries.min(2),
             _ => retries,
         }
+    }
+
+    fn is_dead(&self, mirror: &Endpoint) -> bool {
+        self.dead.lock().unwrap_or_else(PoisonError::into_inner).contains(&mirror.authority)
+    }
+
+    /// Leaves a mirror out that cannot be reached, has trouble or sends nonsense; one that only has not what was asked for may have the next. Whether it
+    /// is left out now; the registry itself never is.
+    pub(super) fn leave_out(&self, mirror: &Endpoint, error: &Error) -> bool {
+        let has_trouble = match error {
+            Error::Transport { .. } | Error::Busy { .. } | Error::Cut { .. } | Error::Refused { .. } => true,
+            Error::Status { status, .. } => *status == 429 || *status >= 500,
+            _ => false,
+        };
+        if !has_trouble || !mirror.is_mirror {
+            return false;
+        }
+        if self.dead.lock().unwrap_or_else(PoisonError::into_inner).insert(mirror.authority.clone()) {
+            self.tell(&Event::Ignoring { words: format!("{}; the mirror is not asked again in this run", chain(error)) });
+        }
+        true
     }
 
     /// Says that there is another try, and waits for it.
@@ -204,6 +228,19 @@ fn told(body: &[u8]) -> Option<String> {
     (!words.is_empty()).then(|| shown(words.as_bytes()))
 }
 
+/// Why the body of an answer is of no use.
+pub(super) struct Broken {
+    error: Error,
+    /// It was a mirror's, which is not asked again.
+    is_left_out: bool,
+}
+
+/// An answer, and whom it came from.
+pub(super) struct Given<'e> {
+    pub answer: Answer,
+    pub endpoint: &'e Endpoint,
+}
+
 /// A repository of a registry.
 #[derive(Clone)]
 pub struct Repository(pub(super) Arc<Inner>);
@@ -218,16 +255,19 @@ pub(super) struct Inner {
 
 impl Inner {
     /// Asks one endpoint after the other for what lies at `path` of the repository; the last one's failure is the failure.
-    pub fn get(&self, path: &str, headers: &[(&'static str, String)], step: &str, good: &[u16]) -> Result<Answer, Error> {
+    pub fn get(&self, path: &str, headers: &[(&'static str, String)], step: &str, good: &[u16]) -> Result<Given<'_>, Error> {
         self.ask(&Method::GET, path, headers, step, good)
     }
 
-    fn ask(&self, method: &Method, path: &str, headers: &[(&'static str, String)], step: &str, good: &[u16]) -> Result<Answer, Error> {
+    fn ask(&self, method: &Method, path: &str, headers: &[(&'static str, String)], step: &str, good: &[u16]) -> Result<Given<'_>, Error> {
         let mut failure = None;
-        for endpoint in &self.endpoints {
+        for endpoint in self.endpoints.iter().filter(|endpoint| !self.client.is_dead(endpoint)) {
             match self.ask_one(endpoint, method, path, headers, step, good) {
-                Ok(answer) => return Ok(answer),
-                Err(error) => failure = Some(error),
+                Ok(answer) => return Ok(Given { answer, endpoint }),
+                Err(error) => {
+                    self.client.leave_out(endpoint, &error);
+                    failure = Some(error);
+                }
             }
         }
         Err(failure.unwrap_or_else(|| Error::refused(&self.name, step, "no host has it")))
@@ -252,43 +292,50 @@ impl Inner {
         }
     }
 
-    /// The inner error: the answer broke off.
-    fn fetch_manifest(&self, which: &str) -> Result<Result<Vec<u8>, Error>, Error> {
+    fn fetch_manifest(&self, which: &str) -> Result<Result<Vec<u8>, Broken>, Error> {
         let step = format!("fetch manifest {which} of {}", self.name);
         let path = format!("manifests/{which}");
-        let answer = self.get(&path, &[("accept", ACCEPTED.to_owned())], &step, &[200])?;
-        let (host, stated) = (answer.host.clone(), answer.header("docker-content-digest").map(str::to_owned));
-        let bytes = match self.read_all(answer, MAX_MANIFEST, &step) {
+        let given = self.get(&path, &[("accept", ACCEPTED.to_owned())], &step, &[200])?;
+        let (host, endpoint) = (given.answer.host.clone(), given.endpoint);
+        let stated = given.answer.header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
+        let bytes = match self.read_all(given, MAX_MANIFEST, &step) {
             Ok(bytes) => bytes,
-            Err(error) => return Ok(Err(error)),
+            Err(broken) => return Ok(Err(broken)),
         };
         // Where it says which bytes it means, these must be the ones.
-        if let Some(stated) = stated.and_then(|text| text.parse::<Digest>().ok())
-            && stated.algorithm() == image::Algorithm::Sha256
-            && stated != Digest::of(&bytes)
-        {
-            return Err(Error::refused(&host, &step, format!("it says that this is {stated}, and sends {}", Digest::of(&bytes))));
+        if let Some(stated) = stated.filter(|stated| stated.algorithm() == image::Algorithm::Sha256 && *stated != Digest::of(&bytes)) {
+            let error = Error::refused(&host, &step, format!("it says that this is {stated}, and sends {}", Digest::of(&bytes)));
+            return Ok(Err(self.broken(endpoint, error)));
         }
         Ok(Ok(bytes))
     }
 
-    fn read_all(&self, answer: Answer, limit: u64, step: &str) -> Result<Vec<u8>, Error> {
-        let host = answer.host.clone();
-        let transport = |source: std::io::Error| Error::Transport { host: host.clone(), step: step.to_owned(), source: source.into() };
-        let bytes = answer.read(limit, self.client.settings.stall_timeout()).map_err(transport)?;
-        bytes.ok_or_else(|| Error::refused(&host, step, format!("it sends more than the {limit} bytes that are accepted")))
+    fn broken(&self, endpoint: &Endpoint, error: Error) -> Broken {
+        Broken { is_left_out: self.client.leave_out(endpoint, &error), error }
+    }
+
+    fn read_all(&self, given: Given<'_>, limit: u64, step: &str) -> Result<Vec<u8>, Broken> {
+        let host = given.answer.host.clone();
+        let error = match given.answer.read(limit, self.client.settings.stall_timeout()) {
+            Ok(Some(bytes)) => return Ok(bytes),
+            Ok(None) => Error::refused(&host, step, format!("it sends more than the {limit} bytes that are accepted")),
+            Err(source) => Error::Transport { host, step: step.to_owned(), source: source.into() },
+        };
+        Err(self.broken(given.endpoint, error))
     }
 
     /// Tries again what broke off while it was read; up to there, tries have been made already.
-    fn again_if_cut<T>(&self, mut act: impl FnMut() -> Result<Result<T, Error>, Error>) -> Result<T, Error> {
+    fn again_if_broken<T>(&self, mut act: impl FnMut() -> Result<Result<T, Broken>, Error>) -> Result<T, Error> {
         let mut tries = 0;
         loop {
             match act()? {
-                Err(error @ Error::Transport { .. }) if passes(&error) && tries < self.client.settings.retries().min(3) => {
+                Ok(value) => return Ok(value),
+                Err(Broken { is_left_out: true, .. }) => {}
+                Err(Broken { error, .. }) if passes(&error) && tries < self.client.settings.retries().min(3) => {
                     tries += 1;
                     self.client.again(&error, back_off(tries));
                 }
-                other => return other,
+                Err(Broken { error, .. }) => return Err(error),
             }
         }
     }
@@ -300,29 +347,29 @@ impl Remote for Repository {
     }
 
     fn manifest_of_tag(&self, tag: &str) -> Result<Vec<u8>, image::Error> {
-        Ok(self.0.again_if_cut(|| self.0.fetch_manifest(tag))?)
+        Ok(self.0.again_if_broken(|| self.0.fetch_manifest(tag))?)
     }
 
     fn digest_of_tag(&self, tag: &str) -> Result<Option<Digest>, image::Error> {
         let step = format!("look up {tag} of {}", self.0.name);
         let headers = [("accept", ACCEPTED.to_owned())];
         // What has no such tag, or no HEAD, says so to the GET that follows.
-        let answer = self.0.ask(&Method::HEAD, &format!("manifests/{tag}"), &headers, &step, &[200, 404, 405])?;
+        let answer = self.0.ask(&Method::HEAD, &format!("manifests/{tag}"), &headers, &step, &[200, 404, 405])?.answer;
         let stated = answer.header("docker-content-digest").filter(|_| answer.status == 200);
         Ok(stated.and_then(|text| text.parse().ok()))
     }
 
     fn manifest(&self, digest: &Digest) -> Result<Vec<u8>, image::Error> {
-        Ok(self.0.again_if_cut(|| self.0.fetch_manifest(&digest.to_string()))?)
+        Ok(self.0.again_if_broken(|| self.0.fetch_manifest(&digest.to_string()))?)
     }
 
     fn document(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, image::Error> {
         let step = format!("fetch config {digest} of {}", self.0.name);
         let fetch = || {
-            let answer = self.0.get(&format!("blobs/{digest}"), &[], &step, &[200])?;
-            Ok(self.0.read_all(answer, size, &step))
+            let given = self.0.get(&format!("blobs/{digest}"), &[], &step, &[200])?;
+            Ok(self.0.read_all(given, size, &step))
         };
-        Ok(self.0.again_if_cut(fetch)?)
+        Ok(self.0.again_if_broken(fetch)?)
     }
 
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, image::Error> {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::settings::Settings;
+use super::settings::{Mirror, Settings};
 
 /// Where Docker Hub's registry is; its name in references is of another host.
 const DOCKER_HUB: &str = "registry-1.docker.io";
@@ -17,6 +17,8 @@ pub(crate) struct Endpoint {
     /// What stands before the repository's name, with a slash at its end where it is not empty.
     pub prefix: String,
     pub plain: bool,
+    /// There is another one to ask.
+    pub is_mirror: bool,
 }
 
 impl Endpoint {
@@ -24,18 +26,13 @@ impl Endpoint {
         let own = settings.registry(registry);
         let authority = if registry == "docker.io" { DOCKER_HUB } else { registry };
         let plain = own.insecure.unwrap_or(is_loopback(authority) && own.ca.is_none());
-        Self { registry: registry.to_owned(), authority: authority.to_owned(), prefix: String::new(), plain }
+        Self { registry: registry.to_owned(), authority: authority.to_owned(), prefix: String::new(), plain, is_mirror: false }
     }
 
     /// The mirrors of `registry`, then the registry itself.
     pub fn all(registry: &str, settings: &Settings) -> Vec<Self> {
-        let mirror = |text: &String| {
-            let (host, prefix) = text.trim_end_matches('/').split_once('/').unwrap_or((text.trim_end_matches('/'), ""));
-            let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-            Self { prefix, ..Self::of(host, settings) }
-        };
-        let mirrors = settings.registry(registry).mirrors;
-        mirrors.iter().map(mirror).chain([Self::of(registry, settings)]).collect()
+        let mirror = |mirror: Mirror| Self { prefix: mirror.prefix, is_mirror: true, ..Self::of(&mirror.host, settings) };
+        settings.registry(registry).mirrors.into_iter().map(mirror).chain([Self::of(registry, settings)]).collect()
     }
 
     /// `https://HOST`, without a slash at its end.

@@ -1,5 +1,6 @@
 //! What the user has said about registries: `registries.toml` and variables of the environment.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Error;
+use crate::image::{is_component, is_host, shown};
 
 /// Looks a variable up.
 pub type Environment<'e> = dyn Fn(&str) -> Option<OsString> + 'e;
@@ -49,7 +51,52 @@ pub(crate) struct File {
     helper_timeout: Option<u64>,
     /// How often in a row a step may fail before hamper gives up.
     retries: Option<u32>,
-    registries: BTreeMap<String, RegistrySettings>,
+    registries: BTreeMap<Host, RegistrySettings>,
+}
+
+/// A registry, by the name that references have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+struct Host(String);
+
+impl TryFrom<String> for Host {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match is_host(&text) {
+            true => Ok(Self(text.to_ascii_lowercase())),
+            false => Err(format!("`{}` is no registry: it is written as HOST[:PORT], without https:// and path", shown(text.as_bytes()))),
+        }
+    }
+}
+
+impl Borrow<str> for Host {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Another place that has what a registry has.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Mirror {
+    pub host: String,
+    /// With a slash at its end, where it is not empty.
+    pub prefix: String,
+}
+
+impl TryFrom<String> for Mirror {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (host, path) = text.trim_end_matches('/').split_once('/').unwrap_or((text.trim_end_matches('/'), ""));
+        if !is_host(host) || !path.is_empty() && !path.split('/').all(is_component) {
+            let text = shown(text.as_bytes());
+            return Err(format!("`{text}` is no mirror: it is written as HOST[:PORT][/PREFIX], without https:// and user"));
+        }
+        let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+        Ok(Self { host: host.to_ascii_lowercase(), prefix })
+    }
 }
 
 /// What is said about one registry, by the name that references have.
@@ -60,8 +107,8 @@ pub(crate) struct RegistrySettings {
     pub insecure: Option<bool>,
     /// A PEM file of certificates that are trusted for this registry besides the system's.
     pub ca: Option<PathBuf>,
-    /// `HOST[:PORT][/PREFIX]`, asked in order before the registry itself.
-    pub mirrors: Vec<String>,
+    /// Asked in order before the registry itself.
+    pub mirrors: Vec<Mirror>,
 }
 
 impl Settings {

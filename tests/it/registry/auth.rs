@@ -394,6 +394,47 @@ fn mirrors_are_asked_first() {
     assert!(!empty.asked().is_empty() && !registry.asked().is_empty());
 }
 
+/// One that is in trouble costs its tries once, not for each document and layer.
+#[test]
+fn a_mirror_in_trouble_is_left_out_for_the_rest() {
+    let settings = |env: &TestEnv, registry: &Faulty, mirror: &Faulty| {
+        let text = format!("retries = 2\n[registries.\"{}\"]\nmirrors = [\"{}\"]\n", registry.host().to_uppercase(), mirror.host());
+        write(env.config().join("hamper/registries.toml"), &text);
+    };
+    let (mirror, registry) = (Faulty::serve("busybox", |_, _| Some(Reply::new(503, ""))), Faulty::serve("busybox", |_, _| None));
+    let env = TestEnv::alone();
+    settings(&env, &registry, &mirror);
+    let _ = pull(&env, &registry.reference()).code(0).told(&["the mirror is not asked again"]);
+    assert_eq!(mirror.asked().len(), 3, "{:?}", mirror.asked());
+    // So does one that sends something else, and one that breaks every blob off early.
+    let nonsense = || Reply::new(200, vec![b'x'; 1 << 20]);
+    for cut in [None, Some(100)] {
+        let sick = move |asked: &Asked, _| asked.is_blob().then(|| Reply { cut, ..nonsense() });
+        let (mirror, registry) = (Faulty::serve("busybox", sick), Faulty::serve("busybox", |_, _| None));
+        let env = TestEnv::alone();
+        settings(&env, &registry, &mirror);
+        let _ = pull(&env, &registry.reference()).code(0).told(&["the mirror is not asked again"]);
+        assert!(mirror.asked().len() < 8 && !registry.asked().is_empty(), "{:?}", mirror.asked());
+    }
+}
+
+/// A setting that nothing would ever match is no setting.
+#[test]
+fn mirrors_and_registries_that_are_none_are_told() {
+    let env = TestEnv::alone();
+    let told = |text: &str, words: &[&str]| {
+        write(env.config().join("hamper/registries.toml"), text);
+        let _ = pull(&env, "registry.invalid/x").code(1).told(words).told(&["registries.toml", "line ", "HOST[:PORT]", "hint: "]);
+    };
+    for mirror in ["http://mirror.invalid", "", "jane@mirror.invalid", "mirror.invalid:99999", "mirror.invalid/../x", "mirror.invalid/a?b"]
+    {
+        told(&format!("retries = 1\n[registries.\"docker.io\"]\nmirrors = [\"{mirror}\"]\n"), &["is no mirror"]);
+    }
+    for registry in ["https://registry.invalid", "", "registry.invalid/v2"] {
+        told(&format!("[registries.\"{registry}\"]\ninsecure = true\n"), &["is no registry"]);
+    }
+}
+
 /// What is no name is told as that, with the form of one, and nobody is asked.
 #[test]
 fn names_that_are_none_are_told_with_the_form_of_one() {
