@@ -141,7 +141,10 @@ impl Error {
             }
             Self::Compression { .. } => Some("the tool that made the image wrote a wrong media type: make it again"),
             Self::NoUser(_) | Self::NoGroup(_) | Self::BadUser { .. } => Some("set `identity.user` in the profile, by number if need be"),
-            Self::Image(
+            Self::Entry { .. }
+            | Self::Bounds { .. }
+            | Self::Tar { .. }
+            | Self::Image(
                 image::Error::Syntax { .. }
                 | image::Error::Refused { .. }
                 | image::Error::Type { .. }

@@ -12,7 +12,7 @@
 //! Everything in it is written beside and renamed, and never changed after that: readers take no locks. In a tree every directory is 0755 and
 //! every file 0644 or 0755: it lies open on a shared file system, where a setuid bit or an open mode would be one for everybody there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Times
 use rustix::io::Errno;
 
 use super::Error;
+use super::bounds::Bounds;
 use super::directory::is_whiteout;
 use super::export::{copy_content, copy_xattrs};
 use super::record::{self, ReferenceRecord};
@@ -36,6 +37,8 @@ pub(super) const MAX_DEPTH: usize = 400;
 /// Sidecars of one tree: a line for each entry that is not what most are.
 const MAX_SIDECAR: u64 = 64 << 20;
 const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+/// XATTR_LIST_MAX and XATTR_SIZE_MAX of Linux.
+const MAX_ATTRIBUTES: usize = 64 << 10;
 const OPAQUE: &str = "user.overlay.opaque";
 
 /// How a tree is named there.
@@ -217,10 +220,24 @@ pub(super) struct Entry {
 
 impl Tree {
     /// Reads all of it: its digest, its directories, and files that only their owner may read in the image.
+    ///
+    /// # Errors
+    /// [`Error::Entry`] for what no layer has · [`Error::Bounds`] beyond what any image may have · [`Error::Unpack`] of reading.
     pub fn look(&self) -> Result<(String, Vec<Entry>), Error> {
-        let mut look = Look { tree: self, context: Context::new(&SHA256), entries: Vec::new(), buffer: vec![0; 256 << 10] };
+        let mut look = Look {
+            tree: self,
+            context: Context::new(&SHA256),
+            entries: Vec::new(),
+            buffer: vec![0; 256 << 10],
+            bounds: Bounds::default(),
+            linked: HashSet::new(),
+        };
         look.add(&self.owners);
-        look.directory(self.root.as_fd(), b"", 0).map_err(|(path, errno)| self.failed(&path, errno))?;
+        look.directory(self.root.as_fd(), b"", 0).map_err(|(path, fault)| match fault {
+            Fault::Errno(errno) => self.failed(&path, errno),
+            Fault::Strange(reason) => Error::Entry { layer: self.name.clone(), entry: image::shown(&path), reason },
+            Fault::Bounds(reason) => Error::Bounds { layer: self.name.clone(), reason },
+        })?;
         Ok((hex(look.context.finish().as_ref()), look.entries))
     }
 
@@ -245,9 +262,25 @@ struct Look<'t> {
     context: Context,
     entries: Vec<Entry>,
     buffer: Vec<u8>,
+    /// The owner of a store may have put anything into it.
+    bounds: Bounds,
+    /// Files with several names that have been counted.
+    linked: HashSet<(u64, u64)>,
 }
 
 pub(super) type Failed = (Vec<u8>, Errno);
+
+enum Fault {
+    Errno(Errno),
+    Strange(&'static str),
+    Bounds(String),
+}
+
+impl From<Errno> for Fault {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
 
 impl Look<'_> {
     /// With its length before it, so that no two lists of parts make the same bytes.
@@ -256,64 +289,105 @@ impl Look<'_> {
         self.context.update(part);
     }
 
-    fn directory(&mut self, directory: BorrowedFd<'_>, path: &[u8], depth: usize) -> Result<(), Failed> {
-        let failed = |errno| (path.to_vec(), errno);
-        if depth == MAX_DEPTH {
-            return Err(failed(Errno::NAMETOOLONG));
-        }
-        let stat = rustix::fs::fstat(directory).map_err(failed)?;
-        self.entry(b"d", path, &stat);
-        self.add(&[u8::from(is_opaque(directory))]);
-        for name in names(directory).map_err(failed)? {
+    fn directory(&mut self, directory: BorrowedFd<'_>, path: &[u8], depth: usize) -> Result<(), (Vec<u8>, Fault)> {
+        let names = self.directory_itself(directory, path, depth).map_err(|fault| (path.to_vec(), fault))?;
+        for name in names {
             let child = join(path, &name);
-            self.one(directory, &child, &name, depth)
-                .map_err(|(inner, errno)| (if inner.is_empty() { child.clone() } else { inner }, errno))?;
+            match self.one(directory, &child, &name) {
+                Ok(Some(inner)) => self.directory(inner.as_fd(), &child, depth + 1)?,
+                Ok(None) => {}
+                Err(fault) => return Err((child, fault)),
+            }
         }
         Ok(())
     }
 
-    fn one(&mut self, parent: BorrowedFd<'_>, path: &[u8], name: &[u8], depth: usize) -> Result<(), Failed> {
-        let here = |errno| (path.to_vec(), errno);
-        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(here)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let child = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(here)?;
-                self.directory(child.as_fd(), path, depth + 1)
-            }
-            FileType::RegularFile => self.file(parent, path, name, &stat).map_err(here),
+    fn directory_itself(&mut self, directory: BorrowedFd<'_>, path: &[u8], depth: usize) -> Result<Vec<Vec<u8>>, Fault> {
+        if depth == MAX_DEPTH {
+            return Err(Errno::NAMETOOLONG.into());
+        }
+        let stat = rustix::fs::fstat(directory)?;
+        self.bounds.count(0).map_err(Fault::Bounds)?;
+        self.entry(b"d", path, &stat);
+        self.add(&[u8::from(is_opaque(directory))]);
+        self.attributes(directory, true)?;
+        Ok(names(directory)?)
+    }
+
+    /// A directory is handed back, to be looked into.
+    fn one(&mut self, parent: BorrowedFd<'_>, path: &[u8], name: &[u8]) -> Result<Option<OwnedFd>, Fault> {
+        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::Directory {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            return Ok(Some(rustix::fs::openat(parent, name, flags, Mode::empty())?));
+        }
+        let is_first = kind == FileType::RegularFile && (stat.st_nlink == 1 || self.linked.insert((stat.st_dev, stat.st_ino)));
+        self.bounds.count(if is_first { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 }).map_err(Fault::Bounds)?;
+        match kind {
+            FileType::RegularFile => self.file(parent, path, name, &stat)?,
             FileType::Symlink => {
                 self.entry(b"l", path, &stat);
-                let target = rustix::fs::readlinkat(parent, name, Vec::new()).map_err(here)?;
-                self.add(target.as_bytes());
-                Ok(())
+                self.add(rustix::fs::readlinkat(parent, name, Vec::new())?.as_bytes());
             }
-            FileType::Fifo => {
-                self.entry(b"p", path, &stat);
-                Ok(())
-            }
+            FileType::Fifo => self.entry(b"p", path, &stat),
             _ if is_whiteout(&stat) => {
                 self.add(b"w");
                 self.add(path);
-                Ok(())
             }
-            _ => Err(here(Errno::NOTSUP)),
+            _ => return Err(Fault::Strange("it is a socket or a device, which no layer has")),
         }
+        Ok(None)
     }
 
-    fn file(&mut self, parent: BorrowedFd<'_>, path: &[u8], name: &[u8], stat: &Stat) -> Result<(), Errno> {
+    fn file(&mut self, parent: BorrowedFd<'_>, path: &[u8], name: &[u8], stat: &Stat) -> Result<(), Fault> {
         self.entry(b"f", path, stat);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-        self.context.update(&u64::try_from(stat.st_size).unwrap_or(0).to_le_bytes());
-        loop {
-            match rustix::io::read(&file, &mut self.buffer[..]) {
+        self.attributes(file.as_fd(), false)?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        self.context.update(&size.to_le_bytes());
+        // One that grows meanwhile is another one.
+        let mut left = size + 1;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            match rustix::io::read(&file, &mut self.buffer[..most]) {
                 Ok(0) => return Ok(()),
-                Ok(count) => self.context.update(&self.buffer[..count]),
+                Ok(count) => {
+                    self.context.update(&self.buffer[..count]);
+                    left -= count as u64;
+                }
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
+                Err(errno) => return Err(errno.into()),
             }
         }
+        Err(Fault::Strange("it grows while it is read"))
+    }
+
+    /// What an overlay would obey is none of a layer's, but for the mark of an opaque directory; everything else is part of the digest.
+    fn attributes(&mut self, fd: BorrowedFd<'_>, is_directory: bool) -> Result<(), Fault> {
+        match rustix::fs::flistxattr_query(fd) {
+            Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(()),
+            other => other?,
+        };
+        let mut list = vec![0; MAX_ATTRIBUTES];
+        let count = rustix::fs::flistxattr(fd, &mut list[..])?;
+        let mut names: Vec<&[u8]> = list[..count].split(|byte| *byte == 0).filter(|name| name.starts_with(b"user.")).collect();
+        names.sort_unstable();
+        for name in names {
+            let mut value = vec![0; MAX_ATTRIBUTES];
+            let length = rustix::fs::fgetxattr(fd, name, &mut value[..])?;
+            match name.starts_with(b"user.overlay.") {
+                true if is_directory && name == OPAQUE.as_bytes() && value[..length] == *b"y" => {}
+                true => return Err(Fault::Strange("it has attributes for an overlay, which no layer has")),
+                false => {
+                    self.add(b"x");
+                    self.add(name);
+                    self.add(&value[..length]);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn entry(&mut self, kind: &[u8], path: &[u8], stat: &Stat) {

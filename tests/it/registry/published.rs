@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{kept, layout};
 use crate::require;
-use crate::support::{Hamper, Seen, TestEnv, has_image, maps, peer, shared, subuid, user_name};
+use crate::support::{Hamper, Seen, TestEnv, has_image, maps, peer, seconds, shared, subuid, user_name};
 
 fn hamper(env: &TestEnv, arguments: &[&str]) -> Seen {
     env.hamper([&["image", "--map", "single"], arguments].concat()).output().any()
@@ -215,6 +215,42 @@ fn each_tree_is_verified_before_it_is_used() {
         sh(&TestEnv::alone(), &directory, "single", "exit 4").code(125);
         fs::write(&blob, text).expect("document");
     }
+}
+
+/// The owner of a store may put into a tree what an overlay obeys, what no layer has, and files without end.
+#[test]
+fn what_no_layer_has_is_refused_in_a_tree_of_others() {
+    let admin = TestEnv::alone();
+    let directory = publish(&admin, "busybox");
+    let tree = tree(&directory);
+    let refused = |words: &[&str]| {
+        let _ = sh(&TestEnv::alone(), &directory, "single", "exit 4").code(125).told(words).told(&["hint: "]);
+    };
+    let (bin, file) = (tree.join("bin"), tree.join("bin/busybox"));
+    let with = |path: &Path, name: &str, value: &[u8], words: &[&str]| {
+        rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty()).expect("attribute");
+        refused(words);
+        rustix::fs::removexattr(path, name).expect("attribute");
+    };
+    with(&bin, "user.overlay.opaque", b"x", &["attributes for an overlay"]);
+    with(&file, "user.overlay.whiteout", b"y", &["attributes for an overlay"]);
+    with(&file, "user.overlay.metacopy", b"", &["attributes for an overlay"]);
+    // One that nothing obeys is as much a change as a byte.
+    with(&file, "user.mine", b"y", &["was published with"]);
+    let time = fs::metadata(&bin).expect("directory").modified().expect("time");
+    let back = || fs::File::open(&bin).expect("directory").set_modified(time).expect("time");
+    let socket = std::os::unix::net::UnixListener::bind(bin.join("zz-socket")).expect("socket");
+    refused(&["zz-socket", "a socket or a device"]);
+    drop(socket);
+    fs::remove_file(bin.join("zz-socket")).expect("file");
+    fs::File::create(bin.join("zz-holes")).expect("file").set_len(1 << 42).expect("holes");
+    let begin = std::time::Instant::now();
+    refused(&["GiB of files"]);
+    assert!(begin.elapsed() < seconds(20));
+    fs::remove_file(bin.join("zz-holes")).expect("file");
+    back();
+    // The control: without all that, it runs.
+    sh(&TestEnv::alone(), &directory, "single", "exit 4").code(4);
 }
 
 /// The owner of a store may put a link in the place of what was verified: it would lead to what the reader has, and the owner has not.
