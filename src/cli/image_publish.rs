@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::image::{Failure, Form, Format, Wanted, parse_platform, parse_source, prepare};
+use super::image::{Failure, Form, Format, Wanted, parse_platform, prepare};
+use super::image_push::sources;
 use super::output::{say, talk};
 use crate::image::Reference;
-use crate::profile::ImageSource;
 use crate::rootfs::{self, ImageRecord, Ownership};
 use crate::store::Store;
 
@@ -31,8 +31,7 @@ pub fn publish(store: &Store, args: &PublishArgs) -> Result<(), Failure> {
     for wanted in &args.images {
         let image = rootfs::find_image_for(store, wanted, &parse_platform(args.platform.as_deref())?)?;
         let names = names(wanted, &image)?;
-        // Trees of a range have owners that nobody else has.
-        prepare(store, Ownership::Single, &source(&image)?, Wanted { platform: Some(&image.platform), ..Wanted::default() })?;
+        ready(store, &image)?;
         let layers = rootfs::publish(store, &image, &parse_platform(Some(&image.platform))?, &names, &directory)?;
         let shown: Vec<String> = names.iter().map(ToString::to_string).collect();
         match args.form.format() {
@@ -54,13 +53,16 @@ fn names(wanted: &str, image: &ImageRecord) -> Result<Vec<Reference>, Failure> {
     }
 }
 
-/// Where the image came from, and no other of that name.
-fn source(image: &ImageRecord) -> Result<ImageSource, Failure> {
-    Ok(match parse_source(&image.source)? {
-        ImageSource::Registry(text) => {
-            let reference: Reference = text.parse().map_err(rootfs::Error::Image)?;
-            ImageSource::Registry(Reference { tag: None, digest: Some(image.digest.clone()), ..reference }.to_string())
+/// Makes the trees of the single map: of a range, they have owners that nobody else has.
+fn ready(store: &Store, image: &ImageRecord) -> Result<(), Failure> {
+    let mut first = None;
+    for source in sources(store, image)? {
+        match prepare(store, Ownership::Single, &source, Wanted { platform: Some(&image.platform), ..Wanted::default() }) {
+            Ok(prepared) if prepared.digest == image.digest => return Ok(()),
+            // Files that are other ones now.
+            Ok(_) => {}
+            Err(failure) => first = first.or(Some(failure)),
         }
-        other => other,
-    })
+    }
+    Err(first.unwrap_or_else(|| rootfs::Error::NoSuchImage { wanted: image.digest.to_string() }.into()))
 }

@@ -12,7 +12,7 @@ use super::output::say;
 use super::progress::Display;
 use super::registries;
 use crate::image::{self, Digest, Reference};
-use crate::profile::Platform;
+use crate::profile::{ImageSource, Platform};
 use crate::registry::Push;
 use crate::rootfs::{self, ImageRecord};
 use crate::store::Store;
@@ -85,8 +85,28 @@ fn top(store: &Store, args: &PushArgs, image: &ImageRecord) -> Result<Digest, Fa
 /// Documents and blobs of an image: what the store keeps, and the rest from where the image came from.
 pub fn content(store: &Store, image: &ImageRecord, display: &Arc<Display>, offline: bool) -> Result<Arc<dyn image::Remote>, Failure> {
     let platform: Platform = parse_platform(Some(&image.platform))?;
-    let origin = Origin::new(&image.source, parse_source(&image.source)?, platform, display, offline);
+    let origin = Origin::new(&image.source, sources(store, image)?, platform, display, offline);
     Ok(rootfs::contents(store, &image.digest.to_string(), Some(Arc::new(origin)))?)
+}
+
+/// Where an image can be had again: where it came from last, then the repositories that gave it before.
+///
+/// # Errors
+/// [`Failure::Usage`] for a record that names no source.
+pub fn sources(store: &Store, image: &ImageRecord) -> Result<Vec<ImageSource>, Failure> {
+    let by_digest =
+        |name: Reference| ImageSource::Registry(Reference { tag: None, digest: Some(image.digest.clone()), ..name }.to_string());
+    let mut sources = match parse_source(&image.source)? {
+        // Of a published store there is a name, and its place.
+        ImageSource::Registry(text) => text.split(' ').next().and_then(|name| name.parse().ok()).map(by_digest).into_iter().collect(),
+        other => vec![other],
+    };
+    for source in rootfs::fetched_names(store, &image.digest)?.into_iter().map(by_digest) {
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+    }
+    Ok(sources)
 }
 
 /// Which repositories of a registry have a blob, as far as the store knows.

@@ -43,11 +43,10 @@ pub struct LogoutArgs {
 const MAX_PASSWORD: u64 = 64 << 10;
 
 pub fn login(args: &LoginArgs) -> ExitCode {
-    let registry = registry_name(&args.registry);
-    if format!("{registry}/x").parse::<Reference>().map_or(true, |reference| reference.registry != registry) {
+    let Some(registry) = name(&args.registry) else {
         talk(&format!("hamper: {} is no registry's name\nhint: as in: hamper login registry.example.org:5000", escape(&args.registry)));
         return ExitCode::from(2);
-    }
+    };
     let credentials = match ask(args) {
         Ok(credentials) => credentials,
         Err(words) => {
@@ -66,20 +65,25 @@ pub fn login(args: &LoginArgs) -> ExitCode {
     }
 }
 
+/// As references have it; `None`: it is none.
+fn name(text: &str) -> Option<String> {
+    let registry = registry_name(text);
+    let reference = format!("{registry}/x").parse::<Reference>().ok()?;
+    reference.registry.eq_ignore_ascii_case(&registry).then_some(reference.registry)
+}
+
 pub fn log_out(args: &LogoutArgs) -> ExitCode {
     let registry = registry_name(&args.registry);
-    let erased = Settings::read(&|name| std::env::var_os(name)).and_then(|settings| logout(&settings, &registry));
-    match erased {
-        Ok(places) if places.is_empty() => {
-            talk(&format!("nothing was known of {}", escape(&registry)));
-            ExitCode::SUCCESS
-        }
-        Ok(places) => {
-            talk(&format!("logged out of {}; erased from {}", escape(&registry), escape(&places.join(", "))));
-            ExitCode::SUCCESS
-        }
-        Err(error) => failed(&error),
+    let erased = match Settings::read(&|name| std::env::var_os(name)) {
+        Ok(settings) => logout(&settings, &registry),
+        Err(error) => return failed(&error),
+    };
+    match (erased.places.is_empty(), erased.failures.is_empty()) {
+        (true, true) => talk(&format!("nothing was known of {}", escape(&registry))),
+        (true, false) => {}
+        (false, _) => talk(&format!("logged out of {}; erased from {}", escape(&registry), escape(&erased.places.join(", ")))),
     }
+    erased.failures.iter().fold(ExitCode::SUCCESS, |_, error| failed(error))
 }
 
 fn failed(error: &registry::Error) -> ExitCode {

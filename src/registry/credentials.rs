@@ -68,7 +68,7 @@ pub(crate) fn look_up(settings: &Settings, registry: &str, repository: &str, not
     for path in files(&settings.variables) {
         let Some(file) = read(&path)? else { continue };
         let section = |name: &str| file.get(name).and_then(Value::as_object);
-        let of_registry = |name: &str| section(name)?.iter().find(|(key, _)| normal(key) == registry);
+        let of_registry = |name: &str| section(name)?.iter().find(|(key, _)| is(key, registry));
         if let Some((key, helper)) = of_registry("credHelpers")
             && let Some(found) = ask_helper(settings, helper.as_str().unwrap_or_default(), key)?
         {
@@ -99,6 +99,11 @@ fn normal(key: &str) -> String {
     }
 }
 
+/// Hosts' names are the same in any case, and repositories have no capitals.
+fn is(key: &str, name: &str) -> bool {
+    normal(key).eq_ignore_ascii_case(name)
+}
+
 fn server_name(registry: &str) -> &str {
     if registry == "docker.io" { DOCKER_HUB } else { registry }
 }
@@ -108,7 +113,7 @@ fn in_file(auths: Option<&Map<String, Value>>, registry: &str, repository: &str)
     let mut names: Vec<&str> = full.match_indices('/').map(|(at, _)| &full[..at]).collect();
     names.push(&full);
     for name in names.iter().rev() {
-        let Some((key, entry)) = auths.and_then(|auths| auths.iter().find(|(key, _)| normal(key) == *name)) else { continue };
+        let Some((key, entry)) = auths.and_then(|auths| auths.iter().find(|(key, _)| is(key, name))) else { continue };
         let text = |key: &str| entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         if let Some(token) = text("registrytoken") {
             return Ok(Some(Credentials::Token(token.to_owned())));
@@ -238,7 +243,7 @@ pub(crate) fn store(settings: &Settings, registry: &str, user: &str, password: &
     let mut knowing = None;
     for path in files(&settings.variables) {
         let file = read(&path)?.unwrap_or_default();
-        let known = file.get("auths").and_then(Value::as_object).is_some_and(|auths| auths.keys().any(|key| normal(key) == registry));
+        let known = file.get("auths").and_then(Value::as_object).is_some_and(|auths| auths.keys().any(|key| is(key, registry)));
         if known || helper_of(&file, registry).is_some() {
             knowing = Some(path);
             break;
@@ -259,38 +264,53 @@ pub(crate) fn store(settings: &Settings, registry: &str, user: &str, password: &
     }
     let auths = file.entry("auths").or_insert_with(|| json!({}));
     let auths = auths.as_object_mut().ok_or_else(|| failed(&path, "`auths` is no object"))?;
-    auths.retain(|key, _| normal(key) != registry);
+    auths.retain(|key, _| !is(key, registry));
     auths.insert(server_name(registry).to_owned(), json!({ "auth": STANDARD.encode(format!("{user}:{password}")) }));
     write(&path, &file)?;
     Ok(path.display().to_string())
 }
 
-/// Takes what is known of a registry out of every file, and from their helpers.
-///
-/// # Errors
-/// As [`store`].
-pub(crate) fn erase(settings: &Settings, registry: &str) -> Result<Vec<Place>, Error> {
-    let mut places = Vec::new();
+/// What became of the places where a registry was known.
+#[derive(Default)]
+pub struct Erased {
+    pub places: Vec<Place>,
+    /// Of those that are left as they were.
+    pub failures: Vec<Error>,
+}
+
+/// Takes what is known of a registry out of every file, and from their helpers; one that fails keeps none of the others.
+pub(crate) fn erase(settings: &Settings, registry: &str) -> Erased {
+    let mut erased = Erased::default();
     for path in files(&settings.variables) {
-        let Some(mut file) = read(&path)? else { continue };
+        let mut file = match read(&path) {
+            Ok(Some(file)) => file,
+            Ok(None) => continue,
+            Err(error) => {
+                erased.failures.push(error);
+                continue;
+            }
+        };
         if let Some((helper, server)) = helper_of(&file, registry) {
-            let (good, _) = run_helper(settings, &helper, "erase", server.as_bytes())?;
-            places.extend(good.then(|| format!("docker-credential-{helper}")));
+            match run_helper(settings, &helper, "erase", server.as_bytes()) {
+                Ok((good, _)) => erased.places.extend(good.then(|| format!("docker-credential-{helper}"))),
+                Err(error) => erased.failures.push(error),
+            }
         }
-        if let Some(auths) = file.get_mut("auths").and_then(Value::as_object_mut) {
-            let before = auths.len();
-            auths.retain(|key, _| normal(key) != registry);
-            if auths.len() != before {
-                write(&path, &file)?;
-                places.push(path.display().to_string());
+        let Some(auths) = file.get_mut("auths").and_then(Value::as_object_mut) else { continue };
+        let before = auths.len();
+        auths.retain(|key, _| !is(key, registry));
+        if auths.len() != before {
+            match write(&path, &file) {
+                Ok(()) => erased.places.push(path.display().to_string()),
+                Err(error) => erased.failures.push(error),
             }
         }
     }
-    Ok(places)
+    erased
 }
 
 fn helper_of(file: &Map<String, Value>, registry: &str) -> Option<(String, String)> {
-    let own = file.get("credHelpers").and_then(Value::as_object).and_then(|all| all.iter().find(|(key, _)| normal(key) == registry));
+    let own = file.get("credHelpers").and_then(Value::as_object).and_then(|all| all.iter().find(|(key, _)| is(key, registry)));
     if let Some((key, helper)) = own {
         return Some((helper.as_str()?.to_owned(), key.clone()));
     }

@@ -80,6 +80,9 @@ fn file_hint(path: &Path, source: &(dyn std::error::Error + Send + Sync + 'stati
     match kind {
         Some(std::io::ErrorKind::NotFound) => "a setting names it: look at registries.toml, and: env | grep SSL_CERT".to_owned(),
         Some(std::io::ErrorKind::PermissionDenied) => format!("ls -l '{}'", path.display()),
+        Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => {
+            format!("free some space there: df -h '{}'", path.parent().unwrap_or(path).display())
+        }
         _ => format!("mend it, or take it away: mv '{0}' '{0}.old'", path.display()),
     }
 }

@@ -3,7 +3,7 @@
 use ureq::http::Method;
 
 use super::client::Client;
-use super::credentials::{self, Credentials};
+use super::credentials::{self, Credentials, Erased};
 use super::hosts::Endpoint;
 use super::http::Call;
 use super::{Error, Settings};
@@ -43,10 +43,7 @@ impl Client {
     }
 }
 
-/// Forgets what is known of a registry; the places where there was something.
-///
-/// # Errors
-/// [`Error::File`] and [`Error::Setting`] of files and helpers.
-pub fn logout(settings: &Settings, registry: &str) -> Result<Vec<String>, Error> {
+/// Forgets what is known of a registry, wherever that is.
+pub fn logout(settings: &Settings, registry: &str) -> Erased {
     credentials::erase(settings, registry)
 }

@@ -19,6 +19,7 @@ mod settings;
 mod wait;
 
 pub use client::{Client, Event, Repository, Watch};
+pub use credentials::Erased;
 pub use error::Error;
 pub use login::{logout, registry_name};
 pub use push::Push;

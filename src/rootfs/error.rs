@@ -61,6 +61,8 @@ pub enum Error {
     NotShared { stores: String, source: Box<Error> },
     #[error("the store `{path}` {reason}")]
     Published { path: String, reason: &'static str },
+    #[error("cannot publish at `{path}`")]
+    Publish { path: String, source: io::Error },
     /// A published tree that is not what was published.
     #[error("layer {diff_id} in the store `{path}` has digest {found}, and was published with {expected}")]
     PublishedTree { path: String, diff_id: Digest, expected: String, found: String },
@@ -133,6 +135,8 @@ impl Error {
             Self::BlobDigest { .. } | Self::DiffId { .. } => {
                 Some("the image is damaged or was tampered with: fetch it again, without the mirror if there is one (registries.toml)")
             }
+            Self::Publish { source, .. } if is_full(source) => Some("free some space there, and publish again: layers that are whole stay"),
+            Self::Publish { .. } => Some("publish into a directory that is yours: hamper image publish DIR NAME"),
             Self::Unpack { act: "publish", source, .. } if is_full(source) => {
                 Some("free some space there, and publish again: layers that are whole stay")
             }

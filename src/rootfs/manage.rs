@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::namespace::in_range;
 use super::prepare::{Prepared, Tree};
 use super::record::{self, ImageRecord, ReferenceRecord};
+use super::skeleton::is_skeleton;
 use super::{Error, Ownership};
 use crate::image::{self, Digest, Reference};
 use crate::profile::Platform;
@@ -50,6 +51,12 @@ pub(super) fn references(store: &Store) -> Result<Vec<ReferenceRecord>, Error> {
         list.extend(serde_json::from_slice::<ReferenceRecord>(&bytes));
     }
     Ok(list)
+}
+
+/// Names of an image that its registries gave, as repositories from which it can be had again.
+pub fn fetched_names(store: &Store, digest: &Digest) -> Result<Vec<Reference>, Error> {
+    let names = references(store)?.into_iter().filter(|known| known.fetched && known.digest == *digest);
+    Ok(names.filter_map(|known| known.reference.parse().ok()).collect())
 }
 
 /// The image of a name, a reference, a digest or the beginning of one.
@@ -140,7 +147,7 @@ pub fn tag(store: &Store, wanted: &str, image: &ImageRecord, platform: &Platform
     let _lock = store.begin_load()?;
     let index = index_of(store, wanted, image)?;
     names.iter().try_for_each(|name| {
-        let record = ReferenceRecord { reference: name.to_string(), digest: image.digest.clone(), index: index.clone() };
+        let record = ReferenceRecord { reference: name.to_string(), digest: image.digest.clone(), index: index.clone(), fetched: false };
         record::put_reference(store, platform, &record)
     })
 }
@@ -229,7 +236,7 @@ fn sweep_layers(store: &Store, lock: &Lock, ownership: Ownership, removed: &mut 
     }
     // Nothing says which sandbox stands on which skeleton: they stay while any sandbox runs, and are soon made again.
     if leased.is_empty() {
-        doomed.extend(store.list("layers")?.into_iter().filter(|name| name.starts_with("s.")).map(|name| (name, 0)));
+        doomed.extend(store.list("layers")?.into_iter().filter(|name| is_skeleton(name)).map(|name| (name, 0)));
     }
     for directory in ["sha256", "sha512"] {
         for name in store.list(&format!("blobs/{directory}"))?.iter().filter(|name| !blobs.contains(name.as_str())) {
@@ -254,7 +261,7 @@ fn sweep_layers(store: &Store, lock: &Lock, ownership: Ownership, removed: &mut 
         // Files of the range's ids can be removed only where these ids are.
         Ownership::Range { uids, gids } => in_range(uids, gids, work)?,
     }
-    removed.layers = doomed.len();
+    removed.layers = doomed.iter().filter(|(name, _)| !is_skeleton(name)).count();
     removed.bytes = doomed.iter().map(|(_, bytes)| bytes).sum();
     Ok(())
 }

@@ -32,7 +32,7 @@ mod user;
 pub use error::{Error, hint_of_errno};
 pub use export::export;
 pub use kept::contents;
-pub use manage::{Gone, Prune, Removed, find_image, find_image_for, images, index_of, prune, remove_image, tag};
+pub use manage::{Gone, Prune, Removed, fetched_names, find_image, find_image_for, images, index_of, prune, remove_image, tag};
 pub use owner::{Ownership, SubRange};
 pub use prepare::{Lease, Prepared, Progress, Registries, Request, Stores, Tree, Watch, forget_torn, not_loaded, prepare};
 pub use publish::publish;

@@ -441,10 +441,11 @@ fn keep(store: &Store, request: &Request<'_>, image: &Image, shared: Option<&Pat
 fn keep_names(store: &Store, request: &Request<'_>, digest: &Digest, image: &Image) -> Result<(), Error> {
     // What a registry gave by digest is found by that digest again, an index's too; what an archive calls itself must be a name.
     let by_digest = matches!(request.source, ImageSource::Registry(_));
-    let own = image.names.iter().filter_map(|name| name.parse::<Reference>().ok());
-    for reference in own.chain(request.names.into_iter().flatten().cloned()).filter(|name| by_digest || name.digest.is_none()) {
+    let own = image.names.iter().filter_map(|name| name.parse::<Reference>().ok()).map(|name| (name, by_digest));
+    let given = request.names.into_iter().flatten().cloned().map(|name| (name, false));
+    for (reference, fetched) in own.chain(given).filter(|(name, _)| by_digest || name.digest.is_none()) {
         let index = image.index.as_ref().map(|(digest, _)| digest.clone());
-        let record = ReferenceRecord { reference: reference.to_string(), digest: digest.clone(), index };
+        let record = ReferenceRecord { reference: reference.to_string(), digest: digest.clone(), index, fetched };
         record::put_reference(store, request.platform, &record)?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::directory::{is_whiteout, mark_opaque};
 use super::export::{copy_content, copy_xattrs};
-use super::published::{Failed, MAX_DEPTH, Published, VERSION, is_opaque, join, names, open_failed, tree_name};
+use super::published::{Failed, MAX_DEPTH, Published, VERSION, is_opaque, join, names, tree_name};
 use super::record::{self, ImageRecord, ReferenceRecord};
 use super::{Error, manage};
 use crate::image::{self, Digest, Reference};
@@ -27,7 +27,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 /// them, and what `names` stand for.
 ///
 /// # Errors
-/// [`Error::Published`] for a directory that is something else; others of reading and writing.
+/// [`Error::Published`] for a directory that is something else · [`Error::Publish`] of writing there; others of reading.
 pub fn publish(store: &Store, image: &ImageRecord, platform: &Platform, names: &[Reference], path: &Path) -> Result<usize, Error> {
     let _lock = store.begin_load()?;
     let to = Writer::open(path)?;
@@ -57,13 +57,17 @@ pub fn publish(store: &Store, image: &ImageRecord, platform: &Platform, names: &
         }
     }
     // What names lead to is there before they are.
-    rustix::fs::syncfs(&to.store.directory).map_err(|errno| open_failed(path, errno))?;
+    rustix::fs::syncfs(&to.store.directory).map_err(|errno| cannot(path, errno))?;
     for name in names {
         let index = manage::index_of(store, &name.to_string(), image)?;
-        let known = ReferenceRecord { reference: name.to_string(), digest: image.digest.clone(), index };
+        let known = ReferenceRecord { reference: name.to_string(), digest: image.digest.clone(), index, fetched: false };
         to.write(&record::reference_path(name, platform), &to_json(&known))?;
     }
     Ok(made)
+}
+
+fn cannot(path: &Path, errno: Errno) -> Error {
+    Error::Publish { path: path.display().to_string(), source: errno.into() }
 }
 
 struct Writer {
@@ -85,12 +89,12 @@ impl Writer {
     fn begin(path: &Path) -> Result<(), Error> {
         use std::os::unix::fs::DirBuilderExt;
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
-        made.map_err(|source| Error::Open { path: path.display().to_string(), source })?;
+        made.map_err(|source| Error::Publish { path: path.display().to_string(), source })?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| open_failed(path, errno))?;
+        let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| cannot(path, errno))?;
         let mut writer = Self { store: Published { path: path.to_owned(), directory }, _lock: None };
         writer.lock()?;
-        rustix::fs::fchmod(&writer.store.directory, Mode::from_raw_mode(0o755)).map_err(|errno| open_failed(path, errno))?;
+        rustix::fs::fchmod(&writer.store.directory, Mode::from_raw_mode(0o755)).map_err(|errno| cannot(path, errno))?;
         DIRECTORIES.iter().try_for_each(|name| writer.make(name))?;
         writer.write("hamper-store", VERSION)
     }
@@ -137,7 +141,7 @@ impl Writer {
 
     fn failed(&self, name: &str) -> impl Fn(Errno) -> Error + use<> {
         let path = self.store.path.join(name);
-        move |errno| open_failed(&path, errno)
+        move |errno| cannot(&path, errno)
     }
 
     fn make(&self, name: &str) -> Result<(), Error> {
@@ -157,7 +161,7 @@ impl Writer {
         let file = rustix::fs::openat(directory, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(&failed)?;
         let mut file = std::fs::File::from(file);
         let written =
-            file.write_all(bytes).map_err(|source| Error::Open { path: self.store.path.join(name).display().to_string(), source });
+            file.write_all(bytes).map_err(|source| Error::Publish { path: self.store.path.join(name).display().to_string(), source });
         let renamed = written.and_then(|()| {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644)).map_err(&failed)?;
             rustix::fs::renameat(directory, &temporary, directory, name).map_err(&failed)

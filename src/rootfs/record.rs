@@ -242,6 +242,9 @@ pub(crate) struct ReferenceRecord {
     /// Of the index that the reference itself names, where it names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<Digest>,
+    /// Its registry has said so, and not only the user.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fetched: bool,
 }
 
 pub(super) fn reference_path(reference: &Reference, platform: &Platform) -> String {

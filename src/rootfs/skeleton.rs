@@ -49,8 +49,15 @@ pub struct Skeleton {
     pub modified: (i64, i64),
 }
 
+/// How the names of all begin.
+const PREFIX: &str = "s.";
 /// Directories that are mounted on, and must be real ones whatever the image has there.
 const REAL: [&str; 3] = ["dev", "proc", "sys"];
+
+/// Whether an entry of the directory of layers is one.
+pub(super) fn is_skeleton(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
 
 /// Finds the skeleton for an image, or makes it.
 ///
@@ -138,7 +145,7 @@ fn key(image: &str, wishes: &Wishes) -> String {
         add(line.as_deref().unwrap_or("-").as_bytes());
     }
     let mut name = String::with_capacity(22);
-    name.push_str("s.");
+    name.push_str(PREFIX);
     for byte in context.finalize().iter().take(9) {
         name.push_str(&format!("{byte:02x}"));
     }

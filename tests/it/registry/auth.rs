@@ -454,8 +454,12 @@ fn names_that_are_none_are_told_with_the_form_of_one() {
     by("SSL_CERT_FILE", "/nowhere/ca.pem", &["/nowhere/ca.pem", "No such file", "hint: "]);
     by("HTTPS_PROXY", "::", &["proxy", "hint: "]);
     write(docker_config(&env), r#"{"credHelpers": {"localhost:1": "is-not-there"}}"#);
+    // What is elsewhere is erased all the same; a host's name is one in any case.
+    write(env.config().join("containers/auth.json"), r#"{"auths": {"LocalHost:1": {"auth": "YTpi"}}}"#);
     let seen = env.hamper(["logout", "localhost:1"]).output().code(1);
-    let _ = seen.told(&["docker-credential-is-not-there", "hint: try it: "]);
+    let _ = seen.told(&["docker-credential-is-not-there", "hint: try it: ", "erased from", "auth.json"]);
+    let left = fs::read_to_string(env.config().join("containers/auth.json")).expect("file");
+    assert!(!left.contains("YTpi"), "{left}");
 }
 
 #[test]

@@ -449,4 +449,5 @@ fn stores_that_cannot_be_trusted_or_read_are_refused() {
     let other = admin.directory("other");
     fs::write(other.join("file"), "x").expect("file");
     hamper(&admin, &["publish", &other.display().to_string(), NAME]).code(1).told(&["is no published store"]);
+    hamper(&admin, &["publish", "/usr/published", NAME]).code(1).told(&["/usr/published", "ermission denied", "hint: publish into"]);
 }

@@ -4,6 +4,7 @@ use std::os::unix::fs::DirBuilderExt;
 
 use serde_json::Value;
 
+use super::faulty::Faulty;
 use super::{Podman, kept, layers, layout, skopeo};
 use crate::require;
 use crate::support::{Seen, TestEnv, has_image, images};
@@ -190,6 +191,29 @@ fn what_cannot_be_saved_leaves_no_archive() {
     let other = keeps.root().join("b.tar");
     hamper(&keeps, &["save", "b:1", &format!("oci-archive:{}", other.display())]).code(0);
     assert_eq!(std::fs::read(other).expect("archive"), before);
+}
+
+/// An image that several registries gave needs only one of them to be there.
+#[test]
+fn what_one_registry_has_no_more_another_gives() {
+    let serve = || Faulty::serve("busybox", |_, _| None);
+    let (first, second) = (serve(), serve());
+    let env = TestEnv::alone();
+    for registry in [&first, &second] {
+        hamper(&env, &["pull", &registry.reference()]).code(0);
+    }
+    let name = first.reference();
+    let source = json(hamper(&env, &["inspect", &name]))["image"]["source"].as_str().expect("source").to_owned();
+    let (gone, there) = if source == name { (first, second) } else { (second, first) };
+    drop(gone);
+    let save = |file: &str| hamper(&env, &["save", &name, &format!("oci-archive:{}", env.root().join(file).display())]);
+    save("one.tar").code(0);
+    // A name that only the user has given is no place to ask.
+    hamper(&env, &["tag", &name, "registry.invalid/x:1"]).code(0);
+    drop(there);
+    let seen = save("two.tar").code(1);
+    let seen = seen.told(&[&source, "does not give it again", "hint: "]);
+    assert!(!seen.stderr.contains("registry.invalid"), "{}", seen.stderr);
 }
 
 #[test]
