@@ -118,6 +118,13 @@ impl Error {
             Self::Unpack { act: "make opaque", source, .. } if source.kind() == io::ErrorKind::Unsupported => {
                 Some("the file system of the store has no user extended attributes; hamper doctor says how to keep trees elsewhere")
             }
+            // NFS has no RENAME_NOREPLACE, and knows no user namespaces.
+            Self::Store(store::Error::Io { act: "rename", source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {
+                Some("the file system of the store cannot hold trees, as NFS cannot; hamper doctor says how to keep them elsewhere")
+            }
+            Self::Unpack { act: "set the owner of", source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some(
+                "the file system of the store takes no owner of the range, as NFS does not; hamper doctor says how to keep trees elsewhere",
+            ),
             Self::Told { hint, .. } => hint.as_deref(),
             Self::Maps(_) | Self::Namespace { .. } => {
                 Some("hamper doctor says what is missing; `identity.map = \"single\"` needs no range")

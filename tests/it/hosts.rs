@@ -212,3 +212,28 @@ fn tmpfs_home() {
     let seen = ["(tmpfs)", "removing a lower directory failed (EIO)", "user extended attributes: EOPNOTSUPP"];
     host.found("overlay", "degraded", &seen, &[]);
 }
+
+/// What cannot lie on NFS is told with a remedy that, as it stands there, is one.
+#[test]
+fn nfs_home() {
+    let Some(host) = host("nfs-home") else { return };
+    assert_eq!((host.code, &host.report["can_start"]), (1, &Value::Bool(false)), "{}", host.human);
+    host.found("store", "ok", &[" on nfs"], &[]);
+    host.found("subuid", "missing", &["chown: EPERM"], &["XDG_DATA_HOME="]);
+    host.found("overlay", "missing", &["(nfs", "the mount failed (EACCES)"], &["/trees"]);
+    for (map, words) in [("single", "cannot rename"), ("range", "cannot set the owner of")] {
+        let _ = host.run("whiteouts").map(map).probe("exit 4").code(125).told(&[words, "hint: ", "hamper doctor says how"]);
+    }
+    let lines = host.finding("overlay")["remedy"].as_array().expect("lines").iter().filter_map(Value::as_str);
+    let remedy = lines.filter(|line| line.contains("/trees")).collect::<Vec<_>>().join("\n");
+    std::fs::remove_dir_all(host.env.store()).expect("store");
+    std::fs::create_dir_all(host.env.store()).expect("store");
+    host.env.program("sh", ["-ec", &remedy]).output().code(0);
+    for map in ["single", "range"] {
+        let script = "rm -r /w/opaque-late && mkdir /w/opaque-late && ls /w/opaque-late | wc -l && echo x >made && stat -c %u made && rm made";
+        let inside = host.run("whiteouts").map(map).args(["--entrypoint", ""]).payload(["sh", "-c", script]).output().code(0).silent();
+        assert_eq!(inside.stdout, "0\n0\n", "{map}");
+    }
+    let out = host.env.hamper(["doctor"]).in_session().output().code(0).silent();
+    assert!(out.stdout.contains("its trees in "), "{}", out.stdout);
+}
