@@ -230,7 +230,8 @@ fn nfs_home() {
     std::fs::create_dir_all(host.env.store()).expect("store");
     host.env.program("sh", ["-ec", &remedy]).output().code(0);
     for map in ["single", "range"] {
-        let script = "rm -r /w/opaque-late && mkdir /w/opaque-late && ls /w/opaque-late | wc -l && echo x >made && stat -c %u made && rm made";
+        let script =
+            "rm -r /w/opaque-late && mkdir /w/opaque-late && ls /w/opaque-late | wc -l && echo x >made && stat -c %u made && rm made";
         let inside = host.run("whiteouts").map(map).args(["--entrypoint", ""]).payload(["sh", "-c", script]).output().code(0).silent();
         assert_eq!(inside.stdout, "0\n0\n", "{map}");
     }

@@ -343,6 +343,29 @@ fn a_helper_asks_on_the_terminal() {
     pty.expect("ended 1");
 }
 
+/// Whoever ends the prompt gets the terminal back as it was; what was typed so far was not shown.
+#[test]
+fn a_password_that_is_not_given_leaves_the_terminal_as_it_was() {
+    let registry = basic_registry();
+    let env = TestEnv::alone();
+    let line =
+        format!("{} login {} -u jane; echo ended $?; read -r line; echo got $line", crate::support::hamper().display(), registry.host());
+    for (typed, ended) in [("sec\u{3}", "ended 130"), ("pw\n", "ended 0")] {
+        let mut pty = crate::support::pty::Pty::new();
+        let before = pty.settings();
+        pty.start(&format!("trap : INT; {line}"), &env);
+        pty.expect("Password (not shown):");
+        // It is said just before the terminal is quiet.
+        assert!(crate::support::within(10.0, || !pty.settings().local_modes.contains(rustix::termios::LocalModes::ECHO)));
+        pty.send(typed);
+        pty.expect(ended);
+        assert_eq!(format!("{before:?}"), format!("{:?}", pty.settings()));
+        pty.send("plain\n");
+        pty.expect("got plain");
+        assert!(!pty.shown().contains("sec"), "{}", pty.shown());
+    }
+}
+
 #[test]
 fn helpers_that_fail_are_told_or_passed_over() {
     let registry = basic_registry();
@@ -416,6 +439,31 @@ fn a_mirror_in_trouble_is_left_out_for_the_rest() {
         let _ = pull(&env, &registry.reference()).code(0).told(&["the mirror is not asked again"]);
         assert!(mirror.asked().len() < 8 && !registry.asked().is_empty(), "{:?}", mirror.asked());
     }
+}
+
+/// Below a mirror's prefix, credentials are looked for by the name that the image has there.
+#[test]
+fn a_mirror_has_credentials_of_its_prefix() {
+    let files = super::faulty::content("busybox");
+    let rule = move |asked: &Asked, _| {
+        let path = asked.path.strip_prefix("/v2/cache/hub").map(|rest| format!("/v2{rest}"))?;
+        let refused = || Reply::new(401, "").header("www-authenticate", "Basic realm=\"x\"");
+        if asked.header("authorization") != Some("Basic amFuZTpwdw==") {
+            return Some(refused());
+        }
+        files.get(&path).map(|(kind, bytes)| Reply::new(200, bytes.clone()).header("content-type", kind.clone()))
+    };
+    let (mirror, registry) = (Faulty::serve("busybox", rule), Faulty::serve("busybox", |_, _| Some(Reply::new(404, ""))));
+    let (env, other) = (TestEnv::alone(), TestEnv::alone());
+    for (env, prefix) in [(&env, "cache/hub"), (&other, "cache/other")] {
+        let settings = format!("[registries.\"{}\"]\nmirrors = [\"{}/cache/hub\"]\n", registry.host(), mirror.host());
+        write(env.config().join("hamper/registries.toml"), &settings);
+        let auths = json!({ format!("{}/{prefix}", mirror.host()): { "auth": "amFuZTpwdw==" } });
+        write(docker_config(env), &json!({ "auths": auths }).to_string());
+    }
+    pull(&env, &registry.reference()).code(0);
+    // The control: those of another prefix are for something else.
+    pull(&other, &registry.reference()).code(1).told(&["404"]);
 }
 
 /// A setting that nothing would ever match is no setting.
