@@ -1,12 +1,12 @@
 //! What the user has said once for all runs: `$XDG_CONFIG_HOME/hamper/settings.toml`, and variables that stand for it.
 
 use std::ffi::OsStr;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::registry::read_bounded;
 use crate::rootfs;
 
 /// Nobody writes a larger settings file by hand.
@@ -48,11 +48,14 @@ pub fn stores(config: &Path) -> Result<Vec<PathBuf>, rootfs::Error> {
 }
 
 fn read(path: &Path) -> Result<Settings, rootfs::Error> {
-    let told = |why: String| rootfs::Error::Told { words: format!("cannot use {}: {}", path.display(), why.trim_end()), hint: None };
-    let mut text = String::new();
-    match std::fs::File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Settings::default()),
-        file => file.and_then(|file| file.take(MAX_SETTINGS).read_to_string(&mut text)).map_err(|error| told(error.to_string()))?,
+    let told = |why: String| rootfs::Error::Told {
+        words: format!("cannot use {}: {}", path.display(), why.trim_end()),
+        hint: Some(format!("mend it, or take it away: mv '{0}' '{0}.old'", path.display())),
     };
+    let bytes = match read_bounded(path, MAX_SETTINGS) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Settings::default()),
+        bytes => bytes.map_err(|error| told(error.to_string()))?,
+    };
+    let text = String::from_utf8(bytes).map_err(|error| told(error.to_string()))?;
     toml::from_str(&text).map_err(|error| told(error.to_string()))
 }

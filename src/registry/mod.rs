@@ -23,4 +23,5 @@ pub use credentials::Erased;
 pub use error::Error;
 pub use login::{logout, registry_name};
 pub use push::Push;
+pub(crate) use settings::read_bounded;
 pub use settings::{Environment, Settings};

@@ -444,7 +444,15 @@ fn stores_that_cannot_be_trusted_or_read_are_refused() {
     plain(&env).output().code(4);
     let _ = plain(&env).env("HAMPER_STORES", "").output().code(125).told(&["not in the store"]);
     fs::write(env.config().join("hamper/settings.toml"), "stroes = []\n").expect("settings");
-    let _ = plain(&TestEnv::alone()).env("XDG_CONFIG_HOME", env.config()).output().code(125).told(&["settings.toml", "stroes"]);
+    let _ = plain(&TestEnv::alone()).env("XDG_CONFIG_HOME", env.config()).output().code(125).told(&["settings.toml", "stroes", "hint: "]);
+    // One that never ends, and one that is never written to.
+    let settings = env.config().join("hamper/settings.toml");
+    fs::remove_file(&settings).expect("settings");
+    std::os::unix::fs::symlink("/dev/zero", &settings).expect("link");
+    let _ = plain(&TestEnv::alone()).env("XDG_CONFIG_HOME", env.config()).output().code(125).told(&["settings.toml", "not a regular file"]);
+    fs::remove_file(&settings).expect("settings");
+    env.program("mkfifo", [&*settings.display().to_string()]).output().code(0);
+    let _ = plain(&TestEnv::alone()).env("XDG_CONFIG_HOME", env.config()).output().code(125).told(&["settings.toml", "not a regular file"]);
     // A directory that is something else is not published into.
     let other = admin.directory("other");
     fs::write(other.join("file"), "x").expect("file");
