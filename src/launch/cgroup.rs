@@ -10,7 +10,7 @@ use rustix::process::getpid;
 
 use super::scope::{self, PARENTS, ScopeError, UNIT};
 use crate::host::{Controller, Place, own_cgroup};
-use crate::plan::{Setting, in_list};
+use crate::plan::{BETWEEN_DISKS, Setting, in_list};
 use crate::sys::keep_open;
 
 #[derive(Debug, thiserror::Error)]
@@ -214,7 +214,7 @@ fn put(directory: BorrowedFd<'_>, name: &str, text: &str) -> Result<(), Errno> {
 fn set(directory: BorrowedFd<'_>, setting: &Setting) -> Result<String, Errno> {
     // A handful, which the end of the process closes.
     let fd = keep_open(openat(directory, setting.file, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
-    write(fd, setting.value.as_bytes())?;
+    setting.value.split(BETWEEN_DISKS).try_for_each(|value| write(fd, value.as_bytes()).map(drop))?;
     if !setting.is_limit() {
         return Ok(setting.value.clone());
     }
@@ -229,6 +229,7 @@ fn holds(setting: &Setting, got: &str) -> bool {
     let asked = setting.value.as_str();
     match (setting.controller, asked.parse::<u64>(), got.parse::<u64>()) {
         (Controller::Memory, Ok(asked), Ok(got)) => got <= asked && asked - got < LARGEST_PAGE,
+        (Controller::Io, ..) if setting.file == "io.max" => asked.split(BETWEEN_DISKS).all(|disk| has_rates(got, disk)),
         (Controller::Io, ..) => got.strip_prefix("default ") == Some(asked),
         // Its effect is looked at.
         (Controller::Cpuset, ..) => !got.is_empty(),
@@ -236,8 +237,20 @@ fn holds(setting: &Setting, got: &str) -> bool {
     }
 }
 
+/// Whether the line of a disk has these rates, among others that were not asked for.
+fn has_rates(got: &str, disk: &str) -> bool {
+    let mut asked = disk.split(' ');
+    let number = asked.next();
+    let Some(line) = got.lines().find(|line| line.split(' ').next() == number) else { return false };
+    asked.all(|rate| line.split(' ').any(|word| word == rate))
+}
+
 fn controllers(settings: &[Setting]) -> Vec<Controller> {
     let mut controllers: Vec<Controller> = settings.iter().map(|setting| setting.controller).collect();
+    if controllers.contains(&Controller::Io) {
+        // Without it what is written is nobody's by the time that it reaches the disk.
+        controllers.push(Controller::Memory);
+    }
     controllers.sort_unstable();
     controllers.dedup();
     controllers
@@ -356,6 +369,12 @@ mod tests {
         assert!(holds(&setting(Controller::Io, "50"), "default 50"));
         assert!(holds(&setting(Controller::Cpu, "20000 100000"), "20000 100000"));
         assert!(!holds(&setting(Controller::Pids, "20"), "max"));
+        let rates = |value: &str| Setting { controller: Controller::Io, file: "io.max", value: value.into() };
+        let got = "8:0 rbps=1048576 wbps=max riops=max wiops=max\n8:16 rbps=1048576 wbps=max riops=max wiops=max";
+        assert!(holds(&rates("8:0 rbps=1048576, 8:16 rbps=1048576"), got));
+        assert!(!holds(&rates("8:0 rbps=1048576 wbps=1048576"), got));
+        assert!(!holds(&rates("8:1 rbps=1048576"), got));
+        assert!(!holds(&rates("8:0 rbps=1048576"), ""));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::locked::unlocked;
 use super::namespaces::{maps, namespaces};
 use super::payload::{Invocation, argv, inside_home, workdir};
 use super::{Degraded, Guard, Lower, Missing, Namespace, Node, Over, Plan, PlanError, Root, Setting, Step, Upper, laws, procfs, project};
-use crate::host::{Delegation, Guarded, Host, Place, Presence, Source, SubRange};
+use crate::host::{Delegation, Disks, Guarded, Host, Place, Presence, Source, SubRange};
 use crate::profile::{
     HomeMode, Isolation, LandlockMode, MapMode, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, Rlimit, RootMode,
     SeccompSource,
@@ -130,6 +130,8 @@ pub struct Request<'a> {
     pub resolv_conf: Option<&'a Source>,
     /// Where a cgroup can be had; looked for where limits are asked for.
     pub delegation: Option<&'a Delegation>,
+    /// What the sandbox's files are on; looked for where bytes a second are limited.
+    pub disks: Option<&'a Disks>,
     /// The run's own temporary directory, where there is no mount to make one.
     pub temporary: Option<&'a Path>,
 }

@@ -24,7 +24,7 @@ use serde::Serialize;
 pub use build::{Home, Image, OpenedMount, Project, Request, SeccompFacts, Tree, User, Worktree, build, kept_directory, missing};
 pub use landlock::{MINIMUM_ABI, file_rights, handled_access, scoped, tcp};
 pub use landlock_rung::{RUNG_MINIMUM_ABI, refuse_wishes, writable};
-pub use limits::{Setting, in_list};
+pub use limits::{BETWEEN_DISKS, Setting, in_list};
 pub use payload::{Invocation, inside_home, payload_environment};
 pub use procfs::MASKED_DIRECTORIES;
 pub use step::{Guard, IdMap, LandlockRule, Lower, MapWriter, Namespace, Node, Over, Root, Step, Upper};

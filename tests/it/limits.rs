@@ -15,8 +15,9 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// Every limit, with the kernel's file and what it is to hold.
-const ALL: [(&str, &str, &str); 7] = [
+const ALL: [(&str, &str, &str); 8] = [
     ("limits.memory=64M", "memory.max", "67108864"),
+    ("limits.memory_high=48M", "memory.high", "50331648"),
     ("limits.swap=0", "memory.swap.max", "0"),
     ("limits.pids=20", "pids.max", "21"),
     ("limits.cpus=0.5", "cpu.max", "50000 100000"),
@@ -31,9 +32,11 @@ fn limited(env: &TestEnv) -> Hamper {
 
 /// The files that this host's cgroups hold, as far as they are known: `None` where the host is none of `tests/vm`.
 fn held_here() -> Option<&'static [&'static str]> {
-    const USUAL: &[&str] = &["memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight"];
+    const USUAL: &[&str] = &["memory.max", "memory.high", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight"];
     match vm_variant()?.as_str() {
-        "full-delegation" => Some(&["memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight", "cpuset.cpus", "io.weight"]),
+        "full-delegation" => {
+            Some(&["memory.max", "memory.high", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight", "cpuset.cpus", "io.weight"])
+        }
         "no-delegation" | "no-session" | "cgroup-v1" => Some(&[]),
         _ => Some(USUAL),
     }
@@ -111,6 +114,26 @@ fn limits_that_are_not_asked_for_cost_and_say_nothing() {
 fn holds(env: &TestEnv, set: &str, file: &str) -> bool {
     let (_, report) = report(env, env.run("busybox").in_session().set(set), "true");
     got(&report)[file].is_some()
+}
+
+#[test]
+fn bytes_a_second_are_held_on_each_disk_or_told_of() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let run = || env.run("busybox").in_session().set("limits.io_read=20M").set("limits.io_write=10M");
+    let (seen, report) = report(&env, run(), "cat /sys/fs/cgroup/io.max");
+    match &got(&report)["io.max"] {
+        Some(text) => {
+            assert!(text.contains(" rbps=20971520 wbps=10485760 "), "{text}");
+            assert_eq!(seen.code(0).silent().stdout.trim(), text);
+        }
+        None => {
+            assert!(seen.stderr.contains("io.max = "), "{}", seen.stderr);
+            assert!(seen.stderr.contains("rbps=20971520 wbps=10485760: no limit"), "{}", seen.stderr);
+            let strict = run().set("limits.on_missing=error").sh("echo ran").any().code(125).told(&["rbps=20971520 wbps=10485760"]);
+            assert_eq!(strict.stdout, "");
+        }
+    }
 }
 
 #[test]
@@ -202,6 +225,52 @@ mod delegated {
         other.child.stdin.take().expect("stdin").write_all(b"alive\n").expect("write");
         assert_eq!(other.output().ok().trim(), "alive");
         assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+    }
+
+    #[test]
+    fn a_payload_above_memory_high_gives_back_and_goes_on() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::new();
+        // Pages of a file, which can be had anew.
+        let script =
+            "dd if=/dev/zero of=/big bs=1M count=96 2>/dev/null; cd /sys/fs/cgroup; cat memory.current; grep -w high memory.events";
+        let figures = |run: Hamper| -> (u64, u64) {
+            let out = run.sh(script).code(0).silent().stdout;
+            let numbers: Vec<u64> = out.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            (numbers[0], numbers[1])
+        };
+        let (free, _) = figures(run(&env).set("limits.memory=512M"));
+        assert!(free > 90 << 20, "{free}");
+        let (held, reclaims) = figures(run(&env).set("limits.memory_high=32M"));
+        assert!(held < 48 << 20 && reclaims > 0, "{held} {reclaims}");
+    }
+
+    #[test]
+    fn what_is_read_and_written_takes_its_time() {
+        let Some(_alone) = here() else { return };
+        if vm_variant().as_deref() != Some("full-delegation") {
+            return;
+        }
+        let env = TestEnv::new();
+        std::fs::write(env.project().join("file"), vec![1; 6 << 20]).expect("a file");
+        let acts = [
+            ("limits.io_write=1M", "dd if=/dev/zero of=out bs=64k count=96 oflag=direct"),
+            // Written back by the kernel, in the name of who wrote it.
+            ("limits.io_write=1M", "dd if=/dev/zero of=out bs=64k count=96 conv=fsync"),
+            ("limits.io_read=1M", "dd if=file of=/dev/null bs=64k iflag=direct"),
+        ];
+        for (set, act) in acts {
+            // A file of its own: one that is there already stays its first writer's for a while.
+            let script = format!("rm -f out; read a r < /proc/uptime; {act} || exit 1; read b r < /proc/uptime; echo $a $b");
+            let seconds = |run: Hamper| -> f64 {
+                let out = run.sh(&script).code(0).stdout;
+                let numbers: Vec<f64> = out.split_whitespace().map(|word| word.parse().expect("a number")).collect();
+                numbers[1] - numbers[0]
+            };
+            // Six MiB, of which the kernel gives the first fraction of a second in advance.
+            let (free, held) = (seconds(run(&env)), seconds(run(&env).set(set)));
+            assert!((4.5..12.0).contains(&held) && free < held / 2.0, "{act}: {held} s at 1 MiB a second, {free} s without a limit");
+        }
     }
 
     #[test]
