@@ -15,7 +15,7 @@ use super::landlock_rung::Private;
 use super::ledger::Tree;
 use super::sources::{Opening, open_home, open_mounts, open_project, project_target, refuse_moved_project, refuse_swapped_image};
 use super::state::{ProjectState, lock_keep, make_directory, masks};
-use crate::host::{Delegation, Directories, Disks, Host, Ids, open_source};
+use crate::host::{Controller, Delegation, Directories, Disks, Host, Ids, open_source};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, Plan, Step};
 use crate::profile::{HomeMode, Isolation, MapMode, NetworkMode, Preset, Profile, Requirement, RootMode, TtyMode};
@@ -156,7 +156,12 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
     };
     let environment = environment(profile, &image, invocation, &inputs.variables);
     let limited = profile.limits.needs_cgroup() || profile.require.contains(&Requirement::Cgroup);
-    let delegation = limited.then(Delegation::find);
+    let limits = &profile.limits;
+    let of_processors: Vec<_> = [(limits.cpus.is_some(), Controller::Cpu), (limits.cpuset.is_some(), Controller::Cpuset)]
+        .into_iter()
+        .filter_map(|(wanted, controller)| wanted.then_some(controller))
+        .collect();
+    let delegation = limited.then(|| Delegation::find(&of_processors));
     let disks = profile.limits.needs_disks().then(|| disks(&opened.fds, &image, directories));
     let mut plan = plan::build(&plan::Request {
         profile,

@@ -292,10 +292,11 @@ mod delegated {
     fn weights_divide_what_is_there() {
         let Some(_alone) = here() else { return };
         let env = TestEnv::new();
-        // Both want all processors for all of the time that is measured.
+        // Both want all processors for all of the time that is measured: more loops than processors, so that none is left to one alone.
         let go = env.project().join("go");
         let wait = format!("while [ ! -e {} ]; do sleep 1; done", go.display());
-        let script = format!("{USED}\n{wait}; for i in 1 2; do (spin 22) & done; sleep 3; used; a=$u; sleep 15; used; echo $a $u; wait");
+        let script =
+            format!("{USED}\n{wait}; for i in 1 2 3 4; do (spin 22) & done; sleep 3; used; a=$u; sleep 15; used; echo $a $u; wait");
         let start = |weight: u32| begun(run(&env).set(&format!("limits.cpu_weight={weight}")), &script);
         let (light, heavy) = (start(100), start(300));
         std::fs::write(&go, "").expect("go");
@@ -407,7 +408,7 @@ mod delegated {
         let hamper = crate::support::hamper().display().to_string();
         let image = crate::support::image("busybox");
         let words = format!("--image {image} --entrypoint '' --set limits.memory=64M");
-        // Alone in it: it steps aside, and is back in the end, with nothing left.
+        // Alone in it: it steps aside.
         let alone = in_unit(&env, &format!("exec {hamper} run {words} -- cat /sys/fs/cgroup/memory.max"));
         assert_eq!(alone.trim(), "67108864");
         let plan = in_unit(&env, &format!("exec {hamper} plan {words} -- true"));
@@ -426,10 +427,71 @@ mod delegated {
         let kept = env
             .program("systemd-run", ["--user", "--scope", "-q", &hamper, "plan"])
             .in_session()
+            // A session that has told nobody where it is.
+            .env("XDG_RUNTIME_DIR", format!("/run/user/{}", rustix::process::getuid().as_raw()))
             .args(words)
             .args(["--", "true"])
             .output()
             .ok();
         assert!(!kept.contains("our own"), "{kept}");
+    }
+
+    #[test]
+    fn what_a_killed_run_has_left_in_its_own_cgroup_is_no_hindrance() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::new();
+        env.run("busybox").sh("true").code(0);
+        let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+        let run = |limits: &str, command: &str| {
+            format!(
+                "bash -c \"echo \\$BASHPID > $O/cgroup.procs; exec {hamper} run --image {image} --entrypoint '' {limits} -- {command}\""
+            )
+        };
+        let killed = run("--set limits.memory=64M --set limits.pids=20", "sleep 1000");
+        let next = run("--set limits.memory=32M", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max");
+        let script = format!(
+            "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); O=$C/own; mkdir $C/tools $O; echo $BASHPID > $C/tools/cgroup.procs
+            echo +cpu +memory +pids > $C/cgroup.subtree_control
+            {killed} & P=$!; until grep -q populated.1 $O/hamper-sandbox/cgroup.events; do sleep 1; done 2>/dev/null
+            kill -9 $P; while grep -q populated.1 $O/cgroup.events; do sleep 1; done
+            ls -d $O/*/ | sed 's|.*/own/||'; echo -memory -pids > $O/cgroup.subtree_control; {next} 2>&1; ls -d $O/*/ 2>/dev/null; true"
+        );
+        let seen = in_unit(&env, &script);
+        let lines: Vec<&str> = seen.lines().filter(|line| !line.contains("Killed")).collect();
+        // The limit of the first is not that of the second, and nothing is left in the end.
+        assert_eq!(
+            lines,
+            ["hamper-parent/", "hamper-sandbox/", "33554432", "cat: can't open '/sys/fs/cgroup/pids.max': No such file or directory"]
+        );
+    }
+
+    /// System calls until the payload begins, of a run in a delegated cgroup: the fewest of three, since one may have to wait.
+    fn calls(env: &TestEnv, place: &str, more: &str) -> usize {
+        let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+        let run = format!("{hamper} run --image {image} --entrypoint '' --set identity.map=single {more} -- true");
+        // The tracer stands elsewhere, so that the run can be alone.
+        let traced = format!("strace -f -o $HOME/trace bash -c \"echo \\$BASHPID > $C/{place}/cgroup.procs; exec {run}\"");
+        // The payload's name lies in memory that a tracer cannot read any more.
+        let count = "grep -vE 'resumed|[+]{3}|---' $HOME/trace | sed '/execve(0x/q' | wc -l";
+        let own = if place == "tools" { "" } else { "echo +cpu +memory +pids > $C/cgroup.subtree_control;" };
+        let script = format!(
+            "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); mkdir -p $C/tools $C/{place}; echo $BASHPID > $C/tools/cgroup.procs; {own}
+            for i in 1 2 3; do {traced}; {count}; done"
+        );
+        let counts = in_unit(env, &script);
+        let counts: Vec<usize> = counts.lines().map(|line| line.parse().unwrap_or_else(|_| panic!("{counts}"))).collect();
+        assert_eq!(counts.len(), 3);
+        counts.into_iter().min().unwrap_or(0)
+    }
+
+    #[test]
+    fn direct_delegation_costs_few_calls() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::new();
+        env.run("busybox").map("single").sh("true").code(0);
+        let limits = "--set limits.memory=64M --set limits.pids=20 --set limits.cpus=0.5";
+        // Beside its tracer; alone, in a cgroup that a manager removes whole, and in one that has to be tidied.
+        let more = ["tools", "own.service", "own"].map(|place| calls(&env, place, limits) - calls(&env, place, ""));
+        assert!(more.iter().all(|more| (13..=25).contains(more)), "{more:?}");
     }
 }
