@@ -196,16 +196,14 @@ impl Cgroup {
             return Ok(());
         }
         let removed = remove(&self.path, &self.directory);
-        if let Some(home) = &self.home {
-            home.restore();
-        }
+        drop(self.home.take());
         removed
     }
 }
 
-impl Home {
+impl Drop for Home {
     /// Ignoring each failure: it is ours to tidy, and nobody's to miss.
-    fn restore(&self) {
+    fn drop(&mut self) {
         // Who comes after us could not enter a cgroup that is divided.
         if let Some(file) = self.subtree_control {
             let _ = write(file, enabling(&self.controllers, '-').as_bytes());
