@@ -144,12 +144,10 @@ fn find() -> Result<(Place, Vec<Controller>), String> {
     if hierarchy != Hierarchy::Unified {
         // On newer kernels it has some: those that no longer are of version 1.
         let have = match controllers(mount).as_slice() {
-            [] => "no controllers".to_owned(),
-            some => format!("only {}", some.iter().map(|one| one.name()).collect::<Vec<_>>().join(" ")),
+            [] => "no controllers here".to_owned(),
+            some => format!("only {} here, delegated to nobody", some.iter().map(|one| one.name()).collect::<Vec<_>>().join(" ")),
         };
-        return Err(format!(
-            "cgroup version 2 has {have} here, delegated to nobody: version 1 has the others, which no ordinary user can be given"
-        ));
+        return Err(format!("cgroup version 2 has {have}: version 1 has the others, which no ordinary user can be given"));
     }
     let manager = Manager::find();
     match manager.reached {

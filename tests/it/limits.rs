@@ -472,7 +472,7 @@ mod delegated {
         // The tracer stands elsewhere, so that the run can be alone.
         let traced = format!("strace -f -o $HOME/trace bash -c \"echo \\$BASHPID > $C/{place}/cgroup.procs; exec {run}\"");
         // The payload's name lies in memory that a tracer cannot read any more.
-        let count = "grep -vE 'resumed|[+]{3}|---' $HOME/trace | sed '/execve(0x/q' | wc -l";
+        let count = "grep -vE 'resumed|[+]{3}|---' $HOME/trace | sed -n '1,/execve(0x/p' | wc -l";
         let own = if place == "tools" { "" } else { "echo +cpu +memory +pids > $C/cgroup.subtree_control;" };
         let script = format!(
             "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); mkdir -p $C/tools $C/{place}; echo $BASHPID > $C/tools/cgroup.procs; {own}
