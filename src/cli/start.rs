@@ -1,6 +1,6 @@
 //! What `run`, `shell` and `plan` have in common: everything from a profile to a plan that can be started.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, chmod, fstat};
@@ -15,7 +15,7 @@ use super::landlock_rung::Private;
 use super::ledger::Tree;
 use super::sources::{Opening, open_home, open_mounts, open_project, project_target, refuse_moved_project, refuse_swapped_image};
 use super::state::{ProjectState, lock_keep, make_directory, masks};
-use crate::host::{Delegation, Directories, Host, Ids, open_source};
+use crate::host::{Controller, Delegation, Directories, Disks, Host, Ids, open_source};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, Plan, Step};
 use crate::profile::{HomeMode, Isolation, MapMode, NetworkMode, Preset, Profile, Requirement, RootMode, TtyMode};
@@ -156,7 +156,13 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
     };
     let environment = environment(profile, &image, invocation, &inputs.variables);
     let limited = profile.limits.needs_cgroup() || profile.require.contains(&Requirement::Cgroup);
-    let delegation = limited.then(Delegation::find);
+    let limits = &profile.limits;
+    let of_processors: Vec<_> = [(limits.cpus.is_some(), Controller::Cpu), (limits.cpuset.is_some(), Controller::Cpuset)]
+        .into_iter()
+        .filter_map(|(wanted, controller)| wanted.then_some(controller))
+        .collect();
+    let delegation = limited.then(|| Delegation::find(&of_processors));
+    let disks = profile.limits.needs_disks().then(|| disks(&opened.fds, &image, directories));
     let mut plan = plan::build(&plan::Request {
         profile,
         host: &host,
@@ -172,6 +178,7 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
         seccomp: facts.as_ref(),
         resolv_conf: resolv_conf.as_ref().map(|opened| &opened.source),
         delegation: delegation.as_ref(),
+        disks: disks.as_ref(),
         temporary: private.as_ref().map(|private| private.temporary.as_path()),
     })?;
     plan.notes.extend(choice.notes.iter().chain(&image.notes).cloned());
@@ -215,6 +222,15 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
         image,
         host,
     })
+}
+
+/// What lies below all that the sandbox may read or write: what was opened, layers, and scratch directories.
+fn disks(opened: &[OwnedFd], image: &ImageFacts, directories: &Directories) -> Disks {
+    // Those of the store may be links to somewhere else. A start that has none of them does without.
+    let own = ["layers", "scratch", "scratch-range"].map(|name| open_source(&directories.data.join(name)).ok());
+    let own = own.iter().flatten().map(|opened| opened.fd.as_fd());
+    let published = image.published.iter().map(|tree| tree.fd.as_fd());
+    Disks::below(opened.iter().map(AsFd::as_fd).chain(own).chain(published))
 }
 
 fn stop_signal(profile: &Profile, image: &ImageFacts) -> Signal {

@@ -3,7 +3,7 @@
 use std::os::linux::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, CWD, Mode, OFlags, access, getxattr, openat, statfs};
+use rustix::fs::{CWD, Mode, OFlags, getxattr, openat, statfs};
 use rustix::io::Errno;
 use rustix::process::getpid;
 use serde::Serialize;
@@ -105,7 +105,7 @@ pub struct Delegation {
     pub place: Result<Place, String>,
     /// What can be enabled there, sorted.
     pub controllers: Vec<Controller>,
-    /// The processors that this process may run on, another one first each time; looked for where no cgroup limits them.
+    /// The processors that this process may run on, another one first each time; looked for where they stand in for a controller.
     pub processors: Vec<u32>,
 }
 
@@ -113,13 +113,14 @@ impl Delegation {
     /// Looks at the cgroup that this process stands in, at those above it, and for a service manager; in this order.
     ///
     /// Other processes are never moved, and a cgroup that a service manager keeps for itself is not touched even where it could be written:
-    /// `user.delegate` tells those that are delegated (systemd's CGROUP_DELEGATION document).
-    pub fn find() -> Self {
+    /// `user.delegate` tells those that are delegated (systemd's CGROUP_DELEGATION document). `of_processors`: the controllers that are
+    /// wanted, and for which an affinity stands in.
+    pub fn find(of_processors: &[Controller]) -> Self {
         let (place, controllers) = match find() {
             Ok((place, controllers)) => (Ok(place), controllers),
             Err(why) => (Err(why), Vec::new()),
         };
-        let held = controllers.contains(&Controller::Cpu) && controllers.contains(&Controller::Cpuset);
+        let held = of_processors.iter().all(|wanted| controllers.contains(wanted));
         Self { place, controllers, processors: if held { Vec::new() } else { processors() } }
     }
 }
@@ -141,7 +142,12 @@ fn find() -> Result<(Place, Vec<Controller>), String> {
         return Ok(found);
     }
     if hierarchy != Hierarchy::Unified {
-        return Err("cgroup version 2 has no controllers here: version 1 has them, which no ordinary user can be given".into());
+        // On newer kernels it has some: those that no longer are of version 1.
+        let have = match controllers(mount).as_slice() {
+            [] => "no controllers here".to_owned(),
+            some => format!("only {} here, delegated to nobody", some.iter().map(|one| one.name()).collect::<Vec<_>>().join(" ")),
+        };
+        return Err(format!("cgroup version 2 has {have}: version 1 has the others, which no ordinary user can be given"));
     }
     let manager = Manager::find();
     match manager.reached {
@@ -159,23 +165,27 @@ fn find() -> Result<(Place, Vec<Controller>), String> {
 
 /// What stands open without asking anybody.
 fn direct(mount: &Path, own: &Path) -> Option<(Place, Vec<Controller>)> {
-    if is_delegated(mount, own) && stands(own).is_some_and(|pids| pids == [getpid().as_raw_nonzero().get()]) {
+    // We stand in our own: whoever is alone there is this process.
+    if delegated(mount, own).is_some_and(|processes| processes.lines().count() == 1) {
         return Some((Place::Own { directory: own.to_owned() }, controllers(own)));
     }
     let above = own.ancestors().skip(1).take_while(|path| path.starts_with(mount));
-    let directory = above.take(MAX_DEPTH).find(|path| is_delegated(mount, path) && stands(path).is_some_and(|pids| pids.is_empty()))?;
+    let directory = above.take(MAX_DEPTH).find(|path| delegated(mount, path).is_some_and(|processes| processes.is_empty()))?;
     Some((Place::Above { directory: directory.to_owned() }, controllers(directory)))
 }
 
 /// Cgroups above our own that are looked at.
 const MAX_DEPTH: usize = 16;
 
-/// Whether a cgroup may be divided: its files can be written, and no service manager has it for itself.
-fn is_delegated(mount: &Path, directory: &Path) -> bool {
+/// The processes that stand in a cgroup, one a line, where it may be divided: its files can be written, and no service manager has it for
+/// itself. `None` also where they are many.
+fn delegated(mount: &Path, directory: &Path) -> Option<String> {
     // Who may write that may write the others: whoever delegates gives all of them (the kernel's cgroup-v2 document, "Delegation").
-    if access(directory.join("cgroup.subtree_control"), Access::WRITE_OK).is_err() {
-        return false;
-    }
+    let processes = read(&directory.join("cgroup.procs"), OFlags::RDWR)?;
+    is_ours(mount, directory).then_some(processes)
+}
+
+fn is_ours(mount: &Path, directory: &Path) -> bool {
     let managed = |path: &&Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("user@"));
     let mut below = directory.ancestors().take_while(|path| path.starts_with(mount));
     match directory.ancestors().find(managed) {
@@ -191,19 +201,14 @@ fn says_delegated(directory: &Path) -> bool {
     getxattr(directory, "user.delegate", &mut value).is_ok_and(|length| value.get(..length) == Some(b"1"))
 }
 
-/// The processes that stand in a cgroup; `None` where that cannot be read, or where they are many.
-fn stands(directory: &Path) -> Option<Vec<i32>> {
-    read(&directory.join("cgroup.procs"))?.lines().map(|line| line.parse().ok()).collect()
-}
-
 pub(super) fn controllers(directory: &Path) -> Vec<Controller> {
-    let text = read(&directory.join("cgroup.controllers")).unwrap_or_default();
+    let text = read(&directory.join("cgroup.controllers"), OFlags::RDONLY).unwrap_or_default();
     let has = |controller: &Controller| text.split_whitespace().any(|name| name == controller.name());
     Controller::ALL.into_iter().filter(has).collect()
 }
 
 fn memberships() -> Option<String> {
-    read(Path::new("/proc/self/cgroup"))
+    read(Path::new("/proc/self/cgroup"), OFlags::RDONLY)
 }
 
 /// The path of version 2 in `/proc/PID/cgroup`, cgroups(7).
@@ -217,8 +222,8 @@ pub fn own_cgroup() -> Option<String> {
 }
 
 /// A small file of the kernel, which gives it in one piece; what is longer counts as not there.
-fn read(path: &Path) -> Option<String> {
-    let fd = sys::keep_open(openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?);
+fn read(path: &Path, access: OFlags) -> Option<String> {
+    let fd = sys::keep_open(openat(CWD, path, access | OFlags::CLOEXEC, Mode::empty()).ok()?);
     let mut bytes = [0; 4096];
     let length = rustix::io::read(fd, &mut bytes).ok().filter(|length| *length < bytes.len())?;
     std::str::from_utf8(bytes.get(..length)?).ok().map(str::to_owned)
@@ -312,6 +317,6 @@ mod tests {
     #[test]
     fn a_cgroup_that_a_manager_keeps_is_not_ours() {
         // Not writable here, whatever it says; what is tried on a real host is in the tests of the virtual machine.
-        assert!(!is_delegated(Path::new("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup/user.slice/user-0.slice/user@0.service/app.slice")));
+        assert!(!is_ours(Path::new("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup/user.slice/user-0.slice/user@0.service/app.slice")));
     }
 }

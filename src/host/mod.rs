@@ -2,6 +2,7 @@
 
 mod delegation;
 mod devices;
+mod disks;
 mod facts;
 mod probe;
 mod sources;
@@ -10,6 +11,7 @@ mod worktree;
 
 pub use delegation::{Controller, Delegation, Place, own_cgroup};
 pub use devices::gpu_devices;
+pub use disks::{Disks, Number};
 pub use facts::{Directories, Host, HostError, Ids, SubRange, landlock_abi, subordinate_ranges};
 pub use probe::{Act, Blocker, Examination, Explanation, Finding, State, errno_name, examine, explain, explain_clone, namespaces_blocked};
 pub use sources::{

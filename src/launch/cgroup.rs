@@ -4,13 +4,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, mkdir, openat, rmdir, unlinkat};
 use rustix::io::{Errno, pread, read, write};
 use rustix::process::getpid;
 
 use super::scope::{self, PARENTS, ScopeError, UNIT};
 use crate::host::{Controller, Place, own_cgroup};
-use crate::plan::{Setting, in_list};
+use crate::plan::{BETWEEN_DISKS, Setting, in_list};
 use crate::sys::keep_open;
 
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +51,7 @@ pub struct Usage {
 
 /// A cgroup of this run's own. Dropping it ends what is in it and removes it.
 pub struct Cgroup {
-    base: OwnedFd,
-    name: String,
+    path: PathBuf,
     directory: OwnedFd,
     /// Where this process has left its own cgroup to be able to divide it: back there, and undivided.
     home: Option<Home>,
@@ -61,7 +60,11 @@ pub struct Cgroup {
 
 /// A cgroup that this process alone stood in.
 struct Home {
-    enabled: String,
+    path: PathBuf,
+    /// Where it stands meanwhile; left to whoever takes the whole of it away, where there is somebody.
+    aside: Option<PathBuf>,
+    subtree_control: Option<BorrowedFd<'static>>,
+    controllers: Vec<Controller>,
 }
 
 /// Names that are tried.
@@ -69,6 +72,10 @@ const MOST_NAMES: u32 = 16;
 
 /// Prefix of the names of sandboxes' cgroups; the rest is of no meaning.
 const PREFIX: &str = "hamper-";
+
+/// Where a process stays that has left its own cgroup to divide it; there is one at most, since it was alone.
+const PARENT: &str = "hamper-parent";
+const SANDBOX: &str = "hamper-sandbox";
 
 impl Cgroup {
     /// Makes a cgroup with these settings, and reads each back.
@@ -81,31 +88,38 @@ impl Cgroup {
     pub fn make(place: &Place, settings: &[Setting]) -> Result<(Self, Vec<Got>), CgroupError> {
         let controllers = controllers(settings);
         let (base, home) = match place {
-            Place::Above { directory } => (open(directory)?, None),
+            Place::Above { directory } => {
+                enable(directory, &controllers);
+                (directory.clone(), None)
+            }
             Place::Own { directory } => {
-                let base = open(directory)?;
-                step_aside(&base, &format!("{PREFIX}parent-{}", getpid().as_raw_nonzero()), directory)?;
-                (base, Some(Home { enabled: enabling(&controllers, '-') }))
+                let aside = step_aside(directory, PARENT)?;
+                let subtree_control = enable(directory, &controllers);
+                let aside = (!is_taken_away_whole(directory)).then_some(aside);
+                (directory.clone(), Some(Home { path: directory.clone(), aside, subtree_control, controllers }))
             }
             Place::Manager { mount, socket, bus } => (scope(mount, socket, *bus, &controllers)?, None),
         };
-        if !matches!(place, Place::Manager { .. }) {
-            enable(&base, &controllers);
+        // Alone in it there is no other run to be told from.
+        let name = if home.is_some() { SANDBOX.to_owned() } else { format!("{PREFIX}{}", getpid().as_raw_nonzero()) };
+        let mut path = base.join(&name);
+        let mut made = mkdir(&path, Mode::from_raw_mode(0o755));
+        if made == Err(Errno::EXIST) && home.is_some() {
+            // Of a killed run, with its limits.
+            made = rmdir(&path).and_then(|()| mkdir(&path, Mode::from_raw_mode(0o755)));
         }
-        let mut name = format!("{PREFIX}{}", getpid().as_raw_nonzero());
-        let mut made = mkdirat(&base, &name, Mode::from_raw_mode(0o755));
         for again in 1..MOST_NAMES {
             if made != Err(Errno::EXIST) {
                 break;
             }
-            // Of a killed run whose number has come round again, with its limits; or of a run whose numbers are of another namespace.
-            name = format!("{PREFIX}{}-{again}", getpid().as_raw_nonzero());
-            made = mkdirat(&base, &name, Mode::from_raw_mode(0o755));
+            // Of a killed run whose number has come round again, or of a run whose numbers are of another namespace.
+            path = base.join(format!("{name}-{again}"));
+            made = mkdir(&path, Mode::from_raw_mode(0o755));
         }
-        let failed = |act, source| CgroupError::Act { act, path: PathBuf::from(&name), source };
+        let failed = |act, source| CgroupError::Act { act, path: path.clone(), source };
         made.map_err(|errno| failed("make the cgroup", errno))?;
-        let directory = openat(&base, &name, DIRECTORY, Mode::empty()).map_err(|errno| failed("open the cgroup", errno))?;
-        let cgroup = Self { base, name, directory, home, removed: false };
+        let directory = openat(CWD, &path, DIRECTORY, Mode::empty()).map_err(|errno| failed("open the cgroup", errno))?;
+        let cgroup = Self { path, directory, home, removed: false };
         let got = settings.iter().map(|setting| cgroup.set(setting)).collect();
         Ok((cgroup, got))
     }
@@ -159,7 +173,11 @@ impl Cgroup {
 
     /// Removes what killed runs have left beside it; for a run that has lasted, since it takes a look at all that is there.
     pub fn sweep(&self) {
-        sweep(&self.base);
+        sweep(self.base());
+    }
+
+    fn base(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
     }
 
     /// Ends what is in it and removes it.
@@ -177,15 +195,24 @@ impl Cgroup {
         if std::mem::replace(&mut self.removed, true) {
             return Ok(());
         }
-        let removed = remove(self.base.as_fd(), &self.name, &self.directory);
-        if let Some(home) = &self.home {
-            // Ignoring: it is ours to tidy, and nobody's to miss.
-            let _ = put(self.base.as_fd(), "cgroup.subtree_control", &home.enabled);
-            if put(self.base.as_fd(), "cgroup.procs", "0").is_ok() {
-                let _ = unlinkat(&self.base, format!("{PREFIX}parent-{}", getpid().as_raw_nonzero()), AtFlags::REMOVEDIR);
-            }
-        }
+        let removed = remove(&self.path, &self.directory);
+        drop(self.home.take());
         removed
+    }
+}
+
+impl Drop for Home {
+    /// Ignoring each failure: it is ours to tidy, and nobody's to miss.
+    fn drop(&mut self) {
+        // Who comes after us could not enter a cgroup that is divided.
+        if let Some(file) = self.subtree_control {
+            let _ = write(file, enabling(&self.controllers, '-').as_bytes());
+        }
+        if let Some(aside) = &self.aside
+            && put(&self.path.join("cgroup.procs"), "0").is_ok()
+        {
+            let _ = rmdir(aside);
+        }
     }
 }
 
@@ -201,20 +228,21 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 /// How long processes that were killed may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn open(path: &Path) -> Result<OwnedFd, CgroupError> {
-    openat(CWD, path, DIRECTORY, Mode::empty()).map_err(|source| CgroupError::Act { act: "open", path: path.to_owned(), source })
+fn put(path: &Path, text: &str) -> Result<(), Errno> {
+    let fd = open_to_write(path)?;
+    write(fd, text.as_bytes()).map(drop)
 }
 
-fn put(directory: BorrowedFd<'_>, name: &str, text: &str) -> Result<(), Errno> {
-    let fd = keep_open(openat(directory, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
-    write(fd, text.as_bytes()).map(drop)
+/// One of a handful, which the end of the process closes.
+fn open_to_write(path: &Path) -> Result<BorrowedFd<'static>, Errno> {
+    openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map(keep_open)
 }
 
 /// Writes a setting and reads what has become of it.
 fn set(directory: BorrowedFd<'_>, setting: &Setting) -> Result<String, Errno> {
     // A handful, which the end of the process closes.
     let fd = keep_open(openat(directory, setting.file, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
-    write(fd, setting.value.as_bytes())?;
+    setting.value.split(BETWEEN_DISKS).try_for_each(|value| write(fd, value.as_bytes()).map(drop))?;
     if !setting.is_limit() {
         return Ok(setting.value.clone());
     }
@@ -229,6 +257,7 @@ fn holds(setting: &Setting, got: &str) -> bool {
     let asked = setting.value.as_str();
     match (setting.controller, asked.parse::<u64>(), got.parse::<u64>()) {
         (Controller::Memory, Ok(asked), Ok(got)) => got <= asked && asked - got < LARGEST_PAGE,
+        (Controller::Io, ..) if setting.file == "io.max" => asked.split(BETWEEN_DISKS).all(|disk| has_rates(got, disk)),
         (Controller::Io, ..) => got.strip_prefix("default ") == Some(asked),
         // Its effect is looked at.
         (Controller::Cpuset, ..) => !got.is_empty(),
@@ -236,8 +265,20 @@ fn holds(setting: &Setting, got: &str) -> bool {
     }
 }
 
+/// Whether the line of a disk has these rates, among others that were not asked for.
+fn has_rates(got: &str, disk: &str) -> bool {
+    let mut asked = disk.split(' ');
+    let number = asked.next();
+    let Some(line) = got.lines().find(|line| line.split(' ').next() == number) else { return false };
+    asked.all(|rate| line.split(' ').any(|word| word == rate))
+}
+
 fn controllers(settings: &[Setting]) -> Vec<Controller> {
     let mut controllers: Vec<Controller> = settings.iter().map(|setting| setting.controller).collect();
+    if controllers.contains(&Controller::Io) {
+        // Without it what is written is nobody's by the time that it reaches the disk.
+        controllers.push(Controller::Memory);
+    }
     controllers.sort_unstable();
     controllers.dedup();
     controllers
@@ -248,46 +289,57 @@ fn enabling(controllers: &[Controller], sign: char) -> String {
 }
 
 /// All at once, and where that is refused each by itself: one that is not there must not cost the others. What is missing shows when its
-/// files are written. A process that is just leaving makes it `EBUSY`.
-fn enable(base: &OwnedFd, controllers: &[Controller]) {
+/// files are written. A process that is just leaving makes it `EBUSY`. What it is written to is returned, for the undoing.
+fn enable(base: &Path, controllers: &[Controller]) -> Option<BorrowedFd<'static>> {
     if controllers.is_empty() {
-        return;
+        return None;
     }
+    // Ignoring: see above.
+    let file = open_to_write(&base.join("cgroup.subtree_control")).ok()?;
     let started = Instant::now();
     loop {
-        match put(base.as_fd(), "cgroup.subtree_control", &enabling(controllers, '+')) {
-            Ok(()) => return,
+        match write(file, enabling(controllers, '+').as_bytes()) {
+            Ok(_) => return Some(file),
             Err(Errno::BUSY) if started.elapsed() < Duration::from_secs(1) => std::thread::sleep(Duration::from_millis(1)),
             Err(_) => break,
         }
     }
     for controller in controllers {
         // Ignoring: see above.
-        let _ = put(base.as_fd(), "cgroup.subtree_control", &enabling(&[*controller], '+'));
+        let _ = write(file, enabling(&[*controller], '+').as_bytes());
     }
+    Some(file)
+}
+
+/// Whether somebody removes a cgroup with all that is in it as soon as its last process has ended: systemd those of its units, and who has made a
+/// container that which is its root.
+fn is_taken_away_whole(path: &Path) -> bool {
+    let unit = path.extension().is_some_and(|extension| extension == "service" || extension == "scope");
+    unit || path == Path::new("/sys/fs/cgroup")
 }
 
 /// Moves this process into a cgroup below, so that the one above can be divided.
-fn step_aside(base: &OwnedFd, name: &str, path: &Path) -> Result<(), CgroupError> {
-    let failed = |act, source| CgroupError::Act { act, path: path.join(name), source };
-    match mkdirat(base, name, Mode::from_raw_mode(0o755)) {
+fn step_aside(base: &Path, name: &str) -> Result<PathBuf, CgroupError> {
+    let path = base.join(name);
+    let failed = |act, source| CgroupError::Act { act, path: path.clone(), source };
+    match mkdir(&path, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(failed("make the cgroup", errno)),
     }
-    put(base.as_fd(), &format!("{name}/cgroup.procs"), "0").map_err(|errno| failed("enter the cgroup", errno))
+    put(&path.join("cgroup.procs"), "0").map_err(|errno| failed("enter the cgroup", errno))?;
+    Ok(path)
 }
 
 /// The scope of the user's service manager, divided.
-fn scope(mount: &Path, socket: &Path, bus: bool, controllers: &[Controller]) -> Result<OwnedFd, CgroupError> {
+fn scope(mount: &Path, socket: &Path, bus: bool, controllers: &[Controller]) -> Result<PathBuf, CgroupError> {
     let place = || {
         let own = own_cgroup()?;
         let (before, after) = own.split_once(&format!("/{UNIT}"))?;
         matches!(after, "" | "/parents").then(|| mount.join(format!("{before}/{UNIT}").trim_start_matches('/')))
     };
     let turn = scope::enter(socket, bus, || place().is_some())?;
-    let path = place().ok_or(CgroupError::Nowhere)?;
-    let base = open(&path)?;
-    step_aside(&base, PARENTS, &path)?;
+    let base = place().ok_or(CgroupError::Nowhere)?;
+    step_aside(&base, PARENTS)?;
     enable(&base, controllers);
     drop(turn);
     Ok(base)
@@ -295,26 +347,31 @@ fn scope(mount: &Path, socket: &Path, bus: bool, controllers: &[Controller]) -> 
 
 /// Removes what killed runs have left: an empty cgroup with a name of ours. One with a process in it is not removable, which the kernel
 /// sees to; one that another run has just made is told by its number.
-fn sweep(base: &OwnedFd) {
+fn sweep(base: &Path) {
     const MOST: usize = 4096;
-    let Ok(directory) = Dir::read_from(base) else { return };
+    let Ok(base) = openat(CWD, base, DIRECTORY, Mode::empty()) else { return };
+    let Ok(directory) = Dir::read_from(&base) else { return };
     for entry in directory.flatten().take(MOST) {
-        let name = entry.file_name().to_bytes();
-        let Some(number) =
-            name.strip_prefix(PREFIX.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok()?.split('-').next()?.parse::<i32>().ok())
-        else {
-            continue;
-        };
-        let gone = rustix::process::Pid::from_raw(number).is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH));
-        if gone {
+        if is_left(entry.file_name().to_bytes()) {
             // Ignoring: it is in use.
-            let _ = unlinkat(base, entry.file_name(), AtFlags::REMOVEDIR);
+            let _ = unlinkat(&base, entry.file_name(), AtFlags::REMOVEDIR);
         }
     }
 }
 
-fn remove(base: BorrowedFd<'_>, name: &str, directory: &OwnedFd) -> Result<(), Errno> {
-    let gone = || match unlinkat(base, name, AtFlags::REMOVEDIR) {
+/// Whether a cgroup has the name of one whose run may have ended: one with a number says whether it has.
+fn is_left(name: &[u8]) -> bool {
+    let Some(rest) = name.strip_prefix(PREFIX.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok()) else { return false };
+    let ended = |pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH);
+    match rest.split('-').next().map(|word| (word, word.parse().map(rustix::process::Pid::from_raw))) {
+        Some(("parent" | "sandbox", _)) => true,
+        Some((_, Ok(pid))) => pid.is_none_or(ended),
+        _ => false,
+    }
+}
+
+fn remove(path: &Path, directory: &OwnedFd) -> Result<(), Errno> {
+    let gone = || match rmdir(path) {
         Err(Errno::NOENT) => Ok(()),
         result => result,
     };
@@ -323,7 +380,7 @@ fn remove(base: BorrowedFd<'_>, name: &str, directory: &OwnedFd) -> Result<(), E
         return first;
     }
     // Before Linux 5.14 there is no such file; pid 1 is dead by now, and the kernel ends the rest of its namespace.
-    let _ = put(directory.as_fd(), "cgroup.kill", "1");
+    let _ = openat(directory, "cgroup.kill", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).and_then(|file| write(file, b"1"));
     let started = Instant::now();
     let mut pause = Duration::from_micros(200);
     loop {
@@ -356,6 +413,28 @@ mod tests {
         assert!(holds(&setting(Controller::Io, "50"), "default 50"));
         assert!(holds(&setting(Controller::Cpu, "20000 100000"), "20000 100000"));
         assert!(!holds(&setting(Controller::Pids, "20"), "max"));
+        let rates = |value: &str| Setting { controller: Controller::Io, file: "io.max", value: value.into() };
+        let got = "8:0 rbps=1048576 wbps=max riops=max wiops=max\n8:16 rbps=1048576 wbps=max riops=max wiops=max";
+        assert!(holds(&rates("8:0 rbps=1048576, 8:16 rbps=1048576"), got));
+        assert!(!holds(&rates("8:0 rbps=1048576 wbps=1048576"), got));
+        assert!(!holds(&rates("8:1 rbps=1048576"), got));
+        assert!(!holds(&rates("8:0 rbps=1048576"), ""));
+    }
+
+    #[test]
+    fn names_of_runs_that_have_ended() {
+        let own = getpid().as_raw_nonzero();
+        for (name, left) in [
+            (format!("hamper-{own}"), false),
+            (format!("hamper-{own}-2"), false),
+            ("hamper-2147483647".into(), true),
+            ("hamper-parent".into(), true),
+            ("hamper-sandbox-1".into(), true),
+            ("hamper-x".into(), false),
+            ("hamper.scope".into(), false),
+        ] {
+            assert_eq!(is_left(name.as_bytes()), left, "{name}");
+        }
     }
 
     #[test]

@@ -23,7 +23,8 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities, set_no_new_privs, set_thread_groups,
 };
 
-use super::lower::{BindSource, Lowered, Op, PublishedLower};
+use super::lower::Lowered;
+use super::op::{BindSource, Op, PublishedLower};
 use super::tree::{Kept, Missing, attach, clone_tree, clone_tree_at, mount_on, resolve, resolve_or_make, resolve_real, restrict};
 use super::wire::{Message, await_go_ahead, tell, tell_with};
 use super::{init, payload};

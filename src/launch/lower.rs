@@ -2,7 +2,7 @@
 //! politely happens here, before clone.
 
 use std::ffi::{CString, NulError};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -11,9 +11,11 @@ use rustix::io::Errno;
 use rustix::process::Resource;
 use seccompiler::BpfProgram;
 
+use super::op::{BindSource, Indexed, LandlockRule, Op, PayloadOp};
+use super::overlay::{over_options, root_op};
 use super::scratch::Scratch;
 use super::tree::Missing;
-use crate::plan::{self, Guard, Lower, MapWriter, Node, Over, Plan, Root, Step, Upper};
+use crate::plan::{self, Guard, MapWriter, Node, Plan, Step};
 use crate::profile::Rlimit;
 use crate::sys::{CStrArray, Extent, format_map};
 
@@ -53,159 +55,6 @@ pub enum LowerError {
     Missing(&'static str),
     #[error("the mount options of the root need {length} bytes; the kernel takes 4095")]
     TooManyLayers { length: usize },
-}
-
-/// An operation of the child, with the index of the step that it belongs to.
-pub(super) type Indexed<T> = (u32, T);
-
-/// A file or directory that is bound.
-pub(super) struct BindSource {
-    pub path: CString,
-    pub device: u64,
-    pub inode: u64,
-    pub missing: Missing,
-}
-
-/// A lower directory that somebody else owns. The child opens it anew, in its own mount namespace, and it must be what the parent has open.
-pub(super) struct PublishedLower {
-    pub path: CString,
-    pub device: u64,
-    pub inode: u64,
-    /// The parent's, whose number the child's takes; open until then, so that no other directory can get that inode.
-    pub fd: OwnedFd,
-}
-
-/// What init does, one entry a step.
-pub(super) enum Op {
-    WriteMaps {
-        uid: String,
-        gid: String,
-    },
-    AwaitMaps,
-    DieWithParent,
-    EnterCgroupNamespace,
-    BecomeSubreaper,
-    EndWithParent,
-    NotDumpable,
-    SetGroups(Vec<rustix::process::Gid>),
-    SetHostname(Vec<u8>),
-    LoopbackUp,
-    PrivatePropagation,
-    OverlayRoot {
-        layers: CString,
-        published: Vec<PublishedLower>,
-        marks: Vec<CString>,
-        owner: Option<(u32, u32)>,
-        options: CString,
-        target: CString,
-    },
-    /// More layers than fit into one page of options.
-    LongOverlayRoot {
-        layers: CString,
-        published: Vec<PublishedLower>,
-        /// Of a volatile overlay; none where it is not one.
-        marks: Vec<CString>,
-        owner: Option<(u32, u32)>,
-        lower: Vec<CString>,
-        upper: CString,
-        work: CString,
-        target: CString,
-    },
-    TmpfsRoot {
-        target: CString,
-    },
-    Link {
-        path: CString,
-        target: CString,
-    },
-    File {
-        path: CString,
-        mode: u32,
-        content: Vec<u8>,
-    },
-    Directory {
-        path: CString,
-        mode: u32,
-    },
-    Dev {
-        shm: CString,
-        devices: Vec<(CString, CString)>,
-    },
-    Proc,
-    Sysctls(Vec<(CString, Vec<u8>)>),
-    MaskProc {
-        directories: Vec<CString>,
-        files: Vec<CString>,
-        read_only: Vec<CString>,
-    },
-    Sys,
-    Cgroup,
-    Tmpfs {
-        target: CString,
-        options: CString,
-        read_only: bool,
-    },
-    Bind {
-        source: BindSource,
-        target: CString,
-        read_only: bool,
-        project: bool,
-    },
-    Over {
-        target: CString,
-        options: CString,
-        project: bool,
-    },
-    Guard {
-        path: CString,
-        guard: Guard,
-        mask: CString,
-    },
-    Secret {
-        name: CString,
-        target: Option<CString>,
-        content: Vec<u8>,
-    },
-    OpenPty,
-    /// Of the host's devpts.
-    OpenHostPty,
-    PivotRoot,
-    ReadOnlyRoot,
-    ChangeDirectory(CString),
-    /// On the host's tree.
-    EnterDirectory(CString),
-    DropCapabilities {
-        keep: u64,
-        ambient: bool,
-    },
-    /// Without a user namespace, in which they would be the process's own to drop.
-    DropAllCapabilities,
-    NoNewPrivileges,
-    /// A ruleset that handles signals alone.
-    ScopeSignals(OwnedFd),
-    Affinity(Box<rustix::thread::CpuSet>),
-    StartPayload {
-        init: bool,
-    },
-}
-
-/// What the payload does before execve.
-pub(super) enum PayloadOp {
-    Rlimits(Vec<(Resource, u64)>),
-    Landlock { ruleset: OwnedFd, rules: Vec<LandlockRule>, terminal: u64 },
-    CloseDescriptors,
-    Seccomp { program: BpfProgram, asks: bool },
-    Execute { candidates: Vec<CString>, argv: CStrArray, environment: CStrArray },
-}
-
-pub(super) struct LandlockRule {
-    pub path: CString,
-    pub access: u64,
-    /// The rights that remain where the path is no directory.
-    pub file_access: u64,
-    pub optional: bool,
-    /// Device and inode that it must have.
-    pub identity: Option<(u64, u64)>,
 }
 
 /// A plan made ready: the child only walks it.
@@ -486,99 +335,6 @@ fn landlock_rule(rule: &plan::LandlockRule) -> Result<LandlockRule, LowerError> 
     })
 }
 
-fn root_op(root: &Root, resources: &mut Resources) -> Result<Op, LowerError> {
-    let Root::Overlay { lower, upper, owner } = root else {
-        return Ok(Op::TmpfsRoot { target: c_path(&resources.layers)? });
-    };
-    let layers = c_path(&resources.layers)?;
-    // The root covers its own upper directory, and so hides nothing that other overlays need of the scratch directory.
-    let upper_base = match upper {
-        Upper::Scratch => resources.scratch.as_ref().ok_or(LowerError::Missing("a scratch directory"))?.relative(),
-        Upper::Keep(path) => escape(path),
-    };
-    // Any directory of ours serves: what is mounted there is seen in the new mount namespace only, and pivoted to.
-    let target = &resources.layers;
-    let names: Vec<String> = lower
-        .iter()
-        .rev()
-        .map(|lower| match lower {
-            // By the descriptor that the child puts in the place of ours.
-            Lower::Layer(name) => match resources.published.iter().find(|(link, ..)| link == name) {
-                Some((_, _, fd)) => format!("/proc/self/fd/{}", fd.as_raw_fd()),
-                None => name.clone(),
-            },
-            Lower::Directory(path) => escape(path),
-        })
-        .collect();
-    let published = std::mem::take(&mut resources.published).into_iter().map(published_lower).collect::<Result<_, _>>()?;
-    // What is thrown away need not reach the disk: without "volatile" the kernel writes the whole file system back at each unmount.
-    let volatile = if matches!(upper, Upper::Scratch) { ",volatile" } else { "" };
-    let marks = match upper {
-        Upper::Scratch => MARKS
-            .map(|name| c_string(&format!("{upper_base}/w/work/{name}"), "a mark of the kernel"))
-            .into_iter()
-            .collect::<Result<_, _>>()?,
-        Upper::Keep(_) => Vec::new(),
-    };
-    let options = format!("userxattr{volatile},lowerdir={},upperdir={upper_base}/u,workdir={upper_base}/w", names.join(":"));
-    if options.len() < OPTIONS_MAX {
-        return Ok(Op::OverlayRoot {
-            layers,
-            published,
-            marks,
-            owner: *owner,
-            options: c_string(&options, "the layers")?,
-            target: c_path(target)?,
-        });
-    }
-    Ok(Op::LongOverlayRoot {
-        layers,
-        published,
-        marks,
-        owner: *owner,
-        lower: names.iter().map(|name| c_string(name, "a layer")).collect::<Result<_, _>>()?,
-        upper: c_string(&format!("{upper_base}/u"), "the upper directory")?,
-        work: c_string(&format!("{upper_base}/w"), "the work directory")?,
-        target: c_path(target)?,
-    })
-}
-
-fn published_lower((_, path, fd): (String, PathBuf, OwnedFd)) -> Result<PublishedLower, LowerError> {
-    let stat = rustix::fs::fstat(&fd).map_err(|source| LowerError::Open { path: path.clone(), source })?;
-    Ok(PublishedLower { path: c_path(&path)?, device: stat.st_dev, inode: stat.st_ino, fd })
-}
-
-/// By these the kernel marks the work directory of a volatile overlay as not to be used again after a crash, the innermost first. A slot is
-/// thrown away after one, so that they only stand in the way of the next run.
-const MARKS: [&str; 3] = ["incompat/volatile/dirty", "incompat/volatile", "incompat"];
-
-/// mount(2) copies one page of options, the last byte of which is the terminator.
-const OPTIONS_MAX: usize = 4096;
-
-fn over_options(over: &Over, scratch: Option<&mut Scratch>) -> Result<CString, LowerError> {
-    let (base, work, more) = match over {
-        Over::Keep { path, work } => (path.clone(), work.as_str(), ",index=off"),
-        Over::Scratch(name) => {
-            let scratch = scratch.ok_or(LowerError::Missing("a scratch directory"))?;
-            (scratch.also(name).map_err(|source| LowerError::Open { path: scratch.path().join(name), source })?, "w", ",volatile")
-        }
-    };
-    let base = escape(&base);
-    c_string(&format!("userxattr{more},lowerdir=.,upperdir={base}/u,workdir={base}/{work}"), "an overlay")
-}
-
-/// In overlay options a comma ends an option, a colon a lower directory, and a backslash protects both.
-fn escape(path: &Path) -> String {
-    let mut text = String::with_capacity(path.as_os_str().len());
-    for character in path.to_string_lossy().chars() {
-        if matches!(character, '\\' | ',' | ':') {
-            text.push('\\');
-        }
-        text.push(character);
-    }
-    text
-}
-
 fn secret_op(name: &str, target: &str, resources: &mut Resources) -> Result<Op, LowerError> {
     let position = resources.secrets.iter().position(|(known, _)| known == name).ok_or(LowerError::Missing("a secret"))?;
     let (_, content) = resources.secrets.swap_remove(position);
@@ -638,10 +394,10 @@ fn inside(path: &str) -> Result<CString, LowerError> {
     c_string(if relative.is_empty() { "." } else { relative }, path)
 }
 
-fn c_string(text: &str, what: &str) -> Result<CString, LowerError> {
+pub(super) fn c_string(text: &str, what: &str) -> Result<CString, LowerError> {
     CString::new(text).map_err(|source| LowerError::Nul { what: what.to_owned(), source })
 }
 
-fn c_path(path: &Path) -> Result<CString, LowerError> {
+pub(super) fn c_path(path: &Path) -> Result<CString, LowerError> {
     CString::new(path.as_os_str().as_bytes()).map_err(|source| LowerError::Nul { what: path.display().to_string(), source })
 }

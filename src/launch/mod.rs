@@ -8,6 +8,8 @@ mod child;
 mod descendants;
 mod init;
 mod lower;
+mod op;
+mod overlay;
 mod parent;
 mod payload;
 mod scope;

@@ -12,7 +12,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::termios::tcsetpgrp;
 
 use super::child::State;
-use super::lower::{LandlockRule, PayloadOp};
+use super::op::{LandlockRule, PayloadOp};
 use super::wire::{Message, tell, tell_with};
 use crate::sys::{self, CStrArray, close_from, exit_now, landlock_add_path, landlock_restrict_self};
 

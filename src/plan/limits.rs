@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Degraded, Plan, PlanError, Request};
-use crate::host::{Controller, Delegation, Place};
+use crate::host::{Controller, Delegation, Disks, Place};
 use crate::profile::{Limits, Requirement, Rlimit};
 
 /// A file of the sandbox's cgroup and what is written into it, cgroups(7) and the kernel's cgroup-v2 document.
@@ -11,13 +11,28 @@ use crate::profile::{Limits, Requirement, Rlimit};
 pub struct Setting {
     pub controller: Controller,
     pub file: &'static str,
+    /// Of several disks one after the other, with [`BETWEEN_DISKS`] between them.
     pub value: String,
 }
+
+/// The kernel takes the limits of one disk in one write.
+pub const BETWEEN_DISKS: &str = ", ";
 
 impl Setting {
     /// Whether it is one of the limits that were asked for, and not what goes with one.
     pub fn is_limit(&self) -> bool {
         self.file != "memory.oom.group"
+    }
+
+    fn asked(&self) -> String {
+        format!("{} = {}", self.file, self.value)
+    }
+
+    /// The first of the controllers that are needed and not delegated.
+    fn lacks(&self, delegation: &Delegation) -> Option<Controller> {
+        let buffered = self.value.contains("wbps=").then_some(Controller::Memory);
+        // What is written is a cgroup's by way of the memory that it waits in (the kernel's cgroup-v2 document, "Writeback").
+        [self.controller].into_iter().chain(buffered).find(|controller| !delegation.controllers.contains(controller))
     }
 }
 
@@ -28,21 +43,44 @@ const PERIOD: u64 = 100_000;
 const LEAST_QUOTA: u64 = 1000;
 
 /// The settings of a profile's limits, in the kernel's words. `init` is one process more, which is ours.
-fn settings(limits: &Limits, init: bool) -> Vec<Setting> {
+fn settings(limits: &Limits, init: bool, disks: Option<&Disks>) -> Vec<Setting> {
     use Controller::{Cpu, Cpuset, Io, Memory, Pids};
     let quota = |cpus: f64| ((cpus * PERIOD as f64).round() as u64).max(LEAST_QUOTA);
     let rows = [
         (Memory, "memory.max", limits.memory.map(|bytes| bytes.to_string())),
         // What ends one process for want of memory ends the sandbox: half a payload is none.
         (Memory, "memory.oom.group", limits.memory.map(|_| "1".into())),
+        (Memory, "memory.high", limits.memory_high.map(|bytes| bytes.to_string())),
         (Memory, "memory.swap.max", limits.swap.map(|bytes| bytes.to_string())),
         (Pids, "pids.max", limits.pids.map(|count| (u64::from(count) + u64::from(init)).to_string())),
         (Cpu, "cpu.max", limits.cpus.map(|cpus| format!("{} {PERIOD}", quota(cpus)))),
         (Cpu, "cpu.weight", limits.cpu_weight.map(|weight| weight.to_string())),
         (Cpuset, "cpuset.cpus", limits.cpuset.clone()),
         (Io, "io.weight", limits.io_weight.map(|weight| weight.to_string())),
+        (Io, "io.max", disks.filter(|disks| !disks.numbers.is_empty()).map(|disks| rates_of_all(limits, disks))),
     ];
     rows.into_iter().filter_map(|(controller, file, value)| Some(Setting { controller, file, value: value? })).collect()
+}
+
+/// What a disk may be asked for, in the words of `io.max`.
+fn rates(limits: &Limits) -> String {
+    let rates = [("rbps", limits.io_read), ("wbps", limits.io_write)];
+    rates.iter().filter_map(|(name, rate)| Some(format!("{name}={}", (*rate)?))).collect::<Vec<_>>().join(" ")
+}
+
+fn rates_of_all(limits: &Limits, disks: &Disks) -> String {
+    let rates = rates(limits);
+    disks.numbers.iter().map(|(major, minor)| format!("{major}:{minor} {rates}")).collect::<Vec<_>>().join(BETWEEN_DISKS)
+}
+
+/// Where bytes are read and written that nothing counts, or nowhere at all.
+fn without_disk(limits: &Limits, disks: &Disks) -> Vec<Degraded> {
+    let degraded = |got| Degraded { what: "cgroup", asked: format!("io.max = {}", rates(limits)), got };
+    if disks.numbers.is_empty() && disks.unknown.is_empty() {
+        return vec![degraded("no limit: none of the sandbox's files is on a disk".into())];
+    }
+    let unknown = disks.unknown.iter();
+    unknown.map(|(path, kind)| degraded(format!("no limit for {}: no disk is known below it ({kind})", path.display()))).collect()
 }
 
 /// What a plan does for its limits.
@@ -62,36 +100,41 @@ pub struct Chosen {
 pub fn choose(request: &Request<'_>, plan: &mut Plan) -> Result<Chosen, PlanError> {
     let Some(delegation) = request.delegation else { return Ok(Chosen::default()) };
     let profile = request.profile;
-    let (can, cannot): (Vec<_>, Vec<_>) = settings(&profile.limits, profile.lifecycle.init)
+    let (can, cannot): (Vec<_>, Vec<_>) = settings(&profile.limits, profile.lifecycle.init, request.disks)
         .into_iter()
-        .partition(|setting| delegation.controllers.contains(&setting.controller));
+        .partition(|setting| setting.lacks(delegation).is_none());
     let required = profile.require.contains(&Requirement::Cgroup);
     if let (true, Err(why)) = (required, &delegation.place) {
         return Err(PlanError::Required { what: "cgroup", got: why.clone() });
     }
     let mut chosen = Chosen::default();
+    let strict = required || profile.limits.missing_is_error;
+    let elsewhere = request.disks.map(|disks| without_disk(&profile.limits, disks)).unwrap_or_default();
+    if let (true, Some(first)) = (strict, elsewhere.first()) {
+        return Err(PlanError::Limit { limit: first.asked.clone(), why: first.got.clone() });
+    }
     for setting in cannot.iter().filter(|setting| setting.is_limit()) {
-        let why = why(delegation, setting.controller);
-        if required || profile.limits.missing_is_error {
-            return Err(PlanError::Limit { limit: format!("{} = {}", setting.file, setting.value), why });
+        let why = why(delegation, setting);
+        if strict {
+            return Err(PlanError::Limit { limit: setting.asked(), why });
         }
         let instead = stand_in(setting, request, delegation, &mut chosen);
-        plan.degraded.push(Degraded {
-            what: "cgroup",
-            asked: format!("{} = {}", setting.file, setting.value),
-            got: format!("{why}{instead}"),
-        });
+        plan.degraded.push(Degraded { what: "cgroup", asked: setting.asked(), got: format!("{why}{instead}") });
     }
+    plan.degraded.extend(elsewhere);
     // One without a limit is for who requires that there is one.
     let wanted = required || !can.is_empty();
     chosen.cgroup = delegation.place.as_ref().ok().filter(|_| wanted).map(|place| (place.clone(), can));
     Ok(chosen)
 }
 
-fn why(delegation: &Delegation, controller: Controller) -> String {
+fn why(delegation: &Delegation, setting: &Setting) -> String {
     match &delegation.place {
         Err(why) => format!("no limit: {why}"),
-        Ok(_) => format!("no limit: the controller `{}` is not delegated to you", controller.name()),
+        Ok(_) => {
+            let controller = setting.lacks(delegation).unwrap_or(setting.controller);
+            format!("no limit: the controller `{}` is not delegated to you", controller.name())
+        }
     }
 }
 
@@ -144,10 +187,38 @@ mod tests {
     #[test]
     fn limits_in_the_kernels_words() {
         let limits = Limits { memory: Some(64 << 20), cpus: Some(0.25), pids: Some(20), cpuset: Some("0-1".into()), ..Limits::default() };
-        let words: Vec<String> = settings(&limits, true).iter().map(|one| format!("{}={}", one.file, one.value)).collect();
+        let words: Vec<String> = settings(&limits, true, None).iter().map(|one| format!("{}={}", one.file, one.value)).collect();
         assert_eq!(words, ["memory.max=67108864", "memory.oom.group=1", "pids.max=21", "cpu.max=25000 100000", "cpuset.cpus=0-1"]);
         let tiny = Limits { cpus: Some(0.001), ..Limits::default() };
-        assert_eq!(settings(&tiny, false).first().map(|one| one.value.as_str()), Some("1000 100000"));
+        assert_eq!(settings(&tiny, false, None).first().map(|one| one.value.as_str()), Some("1000 100000"));
+    }
+
+    #[test]
+    fn each_disk_has_the_same_rates() {
+        let limits = Limits { memory_high: Some(4096), io_read: Some(1 << 20), io_write: Some(2 << 20), ..Limits::default() };
+        let mut disks = Disks { numbers: vec![(8, 0), (254, 1)], unknown: vec![] };
+        let words: Vec<String> = settings(&limits, true, Some(&disks)).iter().map(Setting::asked).collect();
+        assert_eq!(words, ["memory.high = 4096", "io.max = 8:0 rbps=1048576 wbps=2097152, 254:1 rbps=1048576 wbps=2097152"]);
+        assert_eq!(without_disk(&limits, &disks), []);
+        disks.unknown = vec![("/home".into(), "nfs4".into())];
+        let told = |disks: &Disks| without_disk(&limits, disks).into_iter().map(|one| one.asked + ": " + &one.got).collect::<Vec<_>>();
+        let asked = "io.max = rbps=1048576 wbps=2097152: ";
+        assert_eq!(told(&disks), [format!("{asked}no limit for /home: no disk is known below it (nfs4)")]);
+        assert_eq!(told(&Disks::default()), [format!("{asked}no limit: none of the sandbox's files is on a disk")]);
+        assert!(settings(&limits, true, Some(&Disks::default())).iter().all(|setting| setting.file != "io.max"));
+    }
+
+    #[test]
+    fn what_is_written_is_held_by_way_of_memory() {
+        let delegation =
+            |controllers: &[Controller]| Delegation { place: Err(String::new()), controllers: controllers.to_vec(), processors: vec![] };
+        let disks = Disks { numbers: vec![(8, 0)], unknown: vec![] };
+        let one = |limits: Limits| settings(&limits, true, Some(&disks)).remove(0);
+        let (read, write) =
+            (one(Limits { io_read: Some(1 << 20), ..Limits::default() }), one(Limits { io_write: Some(1 << 20), ..Limits::default() }));
+        assert_eq!(read.lacks(&delegation(&[Controller::Io])), None);
+        assert_eq!(write.lacks(&delegation(&[Controller::Io])), Some(Controller::Memory));
+        assert_eq!(write.lacks(&delegation(&[Controller::Io, Controller::Memory])), None);
     }
 
     #[test]

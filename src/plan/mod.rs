@@ -1,7 +1,7 @@
 //! Profile, image, rootfs and host in, a [`Plan`] out: the ordered steps of a start.
 //!
 //! Pure: no file system, no clock, no environment, no system call. What the machine is like comes in as values. One mechanism a file;
-//! [`build`] is the one place where the order is decided, and [`laws`] states that order as predicates that every plan is checked
+//! [`build`] is where the order is decided, and [`laws`] states that order as predicates that every plan is checked
 //! against.
 
 mod build;
@@ -14,19 +14,22 @@ mod namespaces;
 mod payload;
 mod procfs;
 mod project;
+mod request;
 pub mod seccomp;
 mod step;
+mod tree;
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use build::{Home, Image, OpenedMount, Project, Request, SeccompFacts, Tree, User, Worktree, build, kept_directory, missing};
+pub use build::{build, kept_directory, missing};
 pub use landlock::{MINIMUM_ABI, file_rights, handled_access, scoped, tcp};
 pub use landlock_rung::{RUNG_MINIMUM_ABI, refuse_wishes, writable};
-pub use limits::{Setting, in_list};
+pub use limits::{BETWEEN_DISKS, Setting, in_list};
 pub use payload::{Invocation, inside_home, payload_environment};
 pub use procfs::MASKED_DIRECTORIES;
+pub use request::{Home, Image, OpenedMount, Project, Request, SeccompFacts, Tree, User, Worktree};
 pub use step::{Guard, IdMap, LandlockRule, Lower, MapWriter, Namespace, Node, Over, Root, Step, Upper};
 
 /// The ordered steps of a start, and what the supervisor must know about it.

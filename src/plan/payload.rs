@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::PlanError;
-use super::build::{Image, Project};
+use super::request::{Image, Project};
 use crate::profile::{Profile, ProjectMode};
 
 /// What the caller gave on the command line, and where the caller stands.

@@ -175,6 +175,7 @@ impl Loaded {
         self.settle_security(&mut draft.profile, cx);
         self.settle_network(&mut draft.profile, cx);
         self.settle_isolation(&draft.profile, cx);
+        self.settle_limits(&draft.profile, cx);
         self.settle_project(&draft.profile, cx);
     }
 
@@ -293,6 +294,18 @@ impl Loaded {
             if !matches!(key.name, "on_missing" | "ulimits" | "time") {
                 self.blame(cx, "limits", key.name, cannot("has no cgroup"));
             }
+        }
+    }
+
+    /// A payload that has reached its end is not slowed down before it.
+    fn settle_limits(&self, profile: &Profile, cx: &mut Cx<'_>) {
+        let limits = &profile.limits;
+        if let (Some(high), Some(max)) = (limits.memory_high, limits.memory)
+            && high > max
+        {
+            let (high, max) = (value::show_size(high), value::show_size(max));
+            let wrong = Wrong::new(format!("`{high}` is more than `memory = \"{max}\"`, at which the sandbox ends"));
+            self.blame(cx, "limits", "memory_high", wrong.hint("memory_high at most as large as memory"));
         }
     }
 

@@ -139,6 +139,9 @@ pub fn is_section(name: &str) -> bool {
     SECTIONS.iter().any(|(section, _)| *section == name)
 }
 
+/// Below that a program takes minutes to be read.
+const LEAST_BYTES_A_SECOND: u64 = 64 << 10;
+
 const fn key(
     section: &'static str,
     name: &'static str,
@@ -444,6 +447,15 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "limits",
+        "memory_high",
+        Kind::Size,
+        "",
+        "memory.high: above it the payload is slowed down and its memory taken back, and nothing is ended; absent: no such limit.",
+        set!(|cx, i| cx.size(i, 1 << 20) => Some limits.memory_high),
+        |p| p.limits.memory_high.map(value::show_size).and_then(text),
+    ),
+    key(
+        "limits",
         "swap",
         Kind::Size,
         "",
@@ -486,6 +498,24 @@ pub const KEYS: &[Key] = &[
         "io.weight; absent: the kernel's 100.",
         set!(|cx, i| cx.integer(i, 1, 10_000) => Some limits.io_weight),
         |p| p.limits.io_weight.and_then(number),
+    ),
+    key(
+        "limits",
+        "io_read",
+        Kind::Size,
+        "",
+        "io.max: bytes that may be read in a second from each disk below the sandbox's files; absent: no limit.",
+        set!(|cx, i| cx.size(i, LEAST_BYTES_A_SECOND) => Some limits.io_read),
+        |p| p.limits.io_read.map(value::show_size).and_then(text),
+    ),
+    key(
+        "limits",
+        "io_write",
+        Kind::Size,
+        "",
+        "io.max: bytes that may be written in a second to each disk below the sandbox's files; absent: no limit.",
+        set!(|cx, i| cx.size(i, LEAST_BYTES_A_SECOND) => Some limits.io_write),
+        |p| p.limits.io_write.map(value::show_size).and_then(text),
     ),
     key(
         "limits",

@@ -324,6 +324,8 @@ pub enum Missing {
 pub struct Limits {
     /// `memory.max`, bytes.
     pub memory: Option<u64>,
+    /// `memory.high`, bytes.
+    pub memory_high: Option<u64>,
     /// `memory.swap.max`, bytes.
     pub swap: Option<u64>,
     /// `cpu.max` as a number of processors.
@@ -334,6 +336,9 @@ pub struct Limits {
     pub pids: Option<u32>,
     /// `io.weight`, 1 to 10000.
     pub io_weight: Option<u32>,
+    /// `rbps` and `wbps` of `io.max`, bytes a second, on each disk below the sandbox.
+    pub io_read: Option<u64>,
+    pub io_write: Option<u64>,
     /// `cpuset.cpus` in the kernel's list form.
     pub cpuset: Option<String>,
     /// Wall clock; the payload ends with 124.
@@ -348,12 +353,19 @@ impl Limits {
     /// Whether any limit needs a cgroup.
     pub fn needs_cgroup(&self) -> bool {
         self.memory.is_some()
+            || self.memory_high.is_some()
             || self.swap.is_some()
             || self.cpus.is_some()
             || self.cpu_weight.is_some()
             || self.pids.is_some()
             || self.io_weight.is_some()
             || self.cpuset.is_some()
+            || self.needs_disks()
+    }
+
+    /// Whether any limit is one of disks.
+    pub fn needs_disks(&self) -> bool {
+        self.io_read.is_some() || self.io_write.is_some()
     }
 }
 

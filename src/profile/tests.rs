@@ -74,11 +74,14 @@ mode = "ro"
 missing = "error"
 [limits]
 memory = "2G"
+memory_high = "1G"
 swap = "0"
 cpus = 2.0
 cpu_weight = 100
 pids = 512
 io_weight = 100
+io_read = "20M"
+io_write = "10M"
 cpuset = "0-3"
 time = "30m"
 on_missing = "warn"
@@ -125,6 +128,10 @@ fn every_key_of_the_schema() {
     assert_eq!(profile.mounts[0].kind, MountKind::Bind { source: "/base/../data".into(), missing: Missing::Error });
     assert!(profile.mounts[0].read_only);
     assert_eq!(profile.mounts[0].origin, "x.toml:31");
+    assert_eq!(
+        (profile.limits.memory_high, profile.limits.io_read, profile.limits.io_write),
+        (Some(1 << 30), Some(20 << 20), Some(10 << 20))
+    );
     assert_eq!(profile.limits.time, Some(Duration::from_secs(1800)));
     assert_eq!(profile.limits.ulimits, [(Rlimit::Nofile, 4096), (Rlimit::Core, 0)]);
     assert_eq!(profile.network.hosts, [("db.local".into(), "10.1.2.3".parse().expect("address"))]);
@@ -195,6 +202,12 @@ fn findings_name_place_key_and_remedy() {
             "[limits]\nmemory = \"1 G\"",
             "x.toml:3:10: limits.memory: `1 G` is no size | sizes are bytes or `512K`, `512M`, `2G`, `1T` (powers of 1024)",
         ),
+        (
+            "[limits]\nmemory = \"1G\"\nmemory_high = \"2G\"",
+            "x.toml:4:15: limits.memory_high: `2G` is more than `memory = \"1G\"`, at which the sandbox ends | memory_high at most as large as memory",
+        ),
+        ("[limits]\nio_write = \"1K\"", "x.toml:3:12: limits.io_write: `1K` is less than 64K, the least that works"),
+        ("[limits]\nio_read = 0", "x.toml:3:11: limits.io_read: is less than 64K, the least that works"),
         ("[limits]\ntime = 30", "x.toml:3:8: limits.time: is an integer, not a duration | with its unit: \"30s\""),
         ("command = \"npm test\"", "x.toml:2:11: command: is a string, not an array | command = [\"sh\", \"-c\", \"npm test\"]"),
         ("pull = \"alway\"", "x.toml:2:8: pull: `alway` is none of `missing`, `always`, `never`, `locked` | pull = \"always\""),

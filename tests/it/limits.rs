@@ -15,8 +15,9 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// Every limit, with the kernel's file and what it is to hold.
-const ALL: [(&str, &str, &str); 7] = [
+const ALL: [(&str, &str, &str); 8] = [
     ("limits.memory=64M", "memory.max", "67108864"),
+    ("limits.memory_high=48M", "memory.high", "50331648"),
     ("limits.swap=0", "memory.swap.max", "0"),
     ("limits.pids=20", "pids.max", "21"),
     ("limits.cpus=0.5", "cpu.max", "50000 100000"),
@@ -31,9 +32,11 @@ fn limited(env: &TestEnv) -> Hamper {
 
 /// The files that this host's cgroups hold, as far as they are known: `None` where the host is none of `tests/vm`.
 fn held_here() -> Option<&'static [&'static str]> {
-    const USUAL: &[&str] = &["memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight"];
+    const USUAL: &[&str] = &["memory.max", "memory.high", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight"];
     match vm_variant()?.as_str() {
-        "full-delegation" => Some(&["memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight", "cpuset.cpus", "io.weight"]),
+        "full-delegation" => {
+            Some(&["memory.max", "memory.high", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight", "cpuset.cpus", "io.weight"])
+        }
         "no-delegation" | "no-session" | "cgroup-v1" => Some(&[]),
         _ => Some(USUAL),
     }
@@ -111,6 +114,26 @@ fn limits_that_are_not_asked_for_cost_and_say_nothing() {
 fn holds(env: &TestEnv, set: &str, file: &str) -> bool {
     let (_, report) = report(env, env.run("busybox").in_session().set(set), "true");
     got(&report)[file].is_some()
+}
+
+#[test]
+fn bytes_a_second_are_held_on_each_disk_or_told_of() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let run = || env.run("busybox").in_session().set("limits.io_read=20M").set("limits.io_write=10M");
+    let (seen, report) = report(&env, run(), "cat /sys/fs/cgroup/io.max");
+    match &got(&report)["io.max"] {
+        Some(text) => {
+            assert!(text.contains(" rbps=20971520 wbps=10485760 "), "{text}");
+            assert_eq!(seen.code(0).silent().stdout.trim(), text);
+        }
+        None => {
+            assert!(seen.stderr.contains("io.max = "), "{}", seen.stderr);
+            assert!(seen.stderr.contains("rbps=20971520 wbps=10485760: no limit"), "{}", seen.stderr);
+            let strict = run().set("limits.on_missing=error").sh("echo ran").any().code(125).told(&["rbps=20971520 wbps=10485760"]);
+            assert_eq!(strict.stdout, "");
+        }
+    }
 }
 
 #[test]
@@ -205,6 +228,52 @@ mod delegated {
     }
 
     #[test]
+    fn a_payload_above_memory_high_gives_back_and_goes_on() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::new();
+        // Pages of a file, which can be had anew.
+        let script =
+            "dd if=/dev/zero of=/big bs=1M count=96 2>/dev/null; cd /sys/fs/cgroup; cat memory.current; grep -w high memory.events";
+        let figures = |run: Hamper| -> (u64, u64) {
+            let out = run.sh(script).code(0).silent().stdout;
+            let numbers: Vec<u64> = out.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            (numbers[0], numbers[1])
+        };
+        let (free, _) = figures(run(&env).set("limits.memory=512M"));
+        assert!(free > 90 << 20, "{free}");
+        let (held, reclaims) = figures(run(&env).set("limits.memory_high=32M"));
+        assert!(held < 48 << 20 && reclaims > 0, "{held} {reclaims}");
+    }
+
+    #[test]
+    fn what_is_read_and_written_takes_its_time() {
+        let Some(_alone) = here() else { return };
+        if vm_variant().as_deref() != Some("full-delegation") {
+            return;
+        }
+        let env = TestEnv::new();
+        std::fs::write(env.project().join("file"), vec![1; 6 << 20]).expect("a file");
+        let acts = [
+            ("limits.io_write=1M", "dd if=/dev/zero of=out bs=64k count=96 oflag=direct"),
+            // Written back by the kernel, in the name of who wrote it.
+            ("limits.io_write=1M", "dd if=/dev/zero of=out bs=64k count=96 conv=fsync"),
+            ("limits.io_read=1M", "dd if=file of=/dev/null bs=64k iflag=direct"),
+        ];
+        for (set, act) in acts {
+            // A file of its own: one that is there already stays its first writer's for a while.
+            let script = format!("rm -f out; read a r < /proc/uptime; {act} || exit 1; read b r < /proc/uptime; echo $a $b");
+            let seconds = |run: Hamper| -> f64 {
+                let out = run.sh(&script).code(0).stdout;
+                let numbers: Vec<f64> = out.split_whitespace().map(|word| word.parse().expect("a number")).collect();
+                numbers[1] - numbers[0]
+            };
+            // Six MiB, of which the kernel gives the first fraction of a second in advance.
+            let (free, held) = (seconds(run(&env)), seconds(run(&env).set(set)));
+            assert!((4.5..12.0).contains(&held) && free < held / 2.0, "{act}: {held} s at 1 MiB a second, {free} s without a limit");
+        }
+    }
+
+    #[test]
     fn a_share_of_a_processor_is_that_share() {
         let Some(_alone) = here() else { return };
         let env = TestEnv::new();
@@ -223,10 +292,11 @@ mod delegated {
     fn weights_divide_what_is_there() {
         let Some(_alone) = here() else { return };
         let env = TestEnv::new();
-        // Both want all processors for all of the time that is measured.
+        // Both want all processors for all of the time that is measured: more loops than processors, so that none is left to one alone.
         let go = env.project().join("go");
         let wait = format!("while [ ! -e {} ]; do sleep 1; done", go.display());
-        let script = format!("{USED}\n{wait}; for i in 1 2; do (spin 22) & done; sleep 3; used; a=$u; sleep 15; used; echo $a $u; wait");
+        let script =
+            format!("{USED}\n{wait}; for i in 1 2 3 4; do (spin 22) & done; sleep 3; used; a=$u; sleep 15; used; echo $a $u; wait");
         let start = |weight: u32| begun(run(&env).set(&format!("limits.cpu_weight={weight}")), &script);
         let (light, heavy) = (start(100), start(300));
         std::fs::write(&go, "").expect("go");
@@ -338,7 +408,7 @@ mod delegated {
         let hamper = crate::support::hamper().display().to_string();
         let image = crate::support::image("busybox");
         let words = format!("--image {image} --entrypoint '' --set limits.memory=64M");
-        // Alone in it: it steps aside, and is back in the end, with nothing left.
+        // Alone in it: it steps aside.
         let alone = in_unit(&env, &format!("exec {hamper} run {words} -- cat /sys/fs/cgroup/memory.max"));
         assert_eq!(alone.trim(), "67108864");
         let plan = in_unit(&env, &format!("exec {hamper} plan {words} -- true"));
@@ -357,10 +427,71 @@ mod delegated {
         let kept = env
             .program("systemd-run", ["--user", "--scope", "-q", &hamper, "plan"])
             .in_session()
+            // A session that has told nobody where it is.
+            .env("XDG_RUNTIME_DIR", format!("/run/user/{}", rustix::process::getuid().as_raw()))
             .args(words)
             .args(["--", "true"])
             .output()
             .ok();
         assert!(!kept.contains("our own"), "{kept}");
+    }
+
+    #[test]
+    fn what_a_killed_run_has_left_in_its_own_cgroup_is_no_hindrance() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::new();
+        env.run("busybox").sh("true").code(0);
+        let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+        let run = |limits: &str, command: &str| {
+            format!(
+                "bash -c \"echo \\$BASHPID > $O/cgroup.procs; exec {hamper} run --image {image} --entrypoint '' {limits} -- {command}\""
+            )
+        };
+        let killed = run("--set limits.memory=64M --set limits.pids=20", "sleep 1000");
+        let next = run("--set limits.memory=32M", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max");
+        let script = format!(
+            "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); O=$C/own; mkdir $C/tools $O; echo $BASHPID > $C/tools/cgroup.procs
+            echo +cpu +memory +pids > $C/cgroup.subtree_control
+            {killed} & P=$!; until grep -q populated.1 $O/hamper-sandbox/cgroup.events; do sleep 1; done 2>/dev/null
+            kill -9 $P; while grep -q populated.1 $O/cgroup.events; do sleep 1; done
+            ls -d $O/*/ | sed 's|.*/own/||'; echo -memory -pids > $O/cgroup.subtree_control; {next} 2>&1; ls -d $O/*/ 2>/dev/null; true"
+        );
+        let seen = in_unit(&env, &script);
+        let lines: Vec<&str> = seen.lines().filter(|line| !line.contains("Killed")).collect();
+        // The limit of the first is not that of the second, and nothing is left in the end.
+        assert_eq!(
+            lines,
+            ["hamper-parent/", "hamper-sandbox/", "33554432", "cat: can't open '/sys/fs/cgroup/pids.max': No such file or directory"]
+        );
+    }
+
+    /// System calls until the payload begins, of a run in a delegated cgroup: the fewest of three, since one may have to wait.
+    fn calls(env: &TestEnv, place: &str, more: &str) -> usize {
+        let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+        let run = format!("{hamper} run --image {image} --entrypoint '' --set identity.map=single {more} -- true");
+        // The tracer stands elsewhere, so that the run can be alone.
+        let traced = format!("strace -f -o $HOME/trace bash -c \"echo \\$BASHPID > $C/{place}/cgroup.procs; exec {run}\"");
+        // The payload's name lies in memory that a tracer cannot read any more.
+        let count = "grep -vE 'resumed|[+]{3}|---' $HOME/trace | sed -n '1,/execve(0x/p' | wc -l";
+        let own = if place == "tools" { "" } else { "echo +cpu +memory +pids > $C/cgroup.subtree_control;" };
+        let script = format!(
+            "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); mkdir -p $C/tools $C/{place}; echo $BASHPID > $C/tools/cgroup.procs; {own}
+            for i in 1 2 3; do {traced}; {count}; done"
+        );
+        let counts = in_unit(env, &script);
+        let counts: Vec<usize> = counts.lines().map(|line| line.parse().unwrap_or_else(|_| panic!("{counts}"))).collect();
+        assert_eq!(counts.len(), 3);
+        counts.into_iter().min().unwrap_or(0)
+    }
+
+    #[test]
+    fn direct_delegation_costs_few_calls() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::new();
+        env.run("busybox").map("single").sh("true").code(0);
+        let limits = "--set limits.memory=64M --set limits.pids=20 --set limits.cpus=0.5";
+        // Beside its tracer; alone, in a cgroup that a manager removes whole, and in one that has to be tidied.
+        let more = ["tools", "own.service", "own"].map(|place| calls(&env, place, limits) - calls(&env, place, ""));
+        assert!(more.iter().all(|more| (13..=25).contains(more)), "{more:?}");
     }
 }

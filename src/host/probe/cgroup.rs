@@ -10,7 +10,7 @@ use crate::host::delegation::{self, Delegation, Hierarchy, Manager};
 /// Controllers that limits of a profile need.
 const WANTED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
-const INSTEAD: &str = "limits.memory, swap, cpus, cpu_weight, pids, io_weight and cpuset are not enforced: said loudly, or refused with on_missing = \"error\"; time and ulimits work";
+const INSTEAD: &str = "limits.memory, memory_high, swap, cpus, cpu_weight, pids, io_weight, io_read, io_write and cpuset are not enforced: said loudly, or refused with on_missing = \"error\"; time and ulimits work";
 
 /// The file that gives a user's manager every controller, and how it takes effect.
 fn delegate() -> [String; 3] {
@@ -65,7 +65,7 @@ fn without(have: &[String]) -> Vec<&'static str> {
 
 fn unified() -> Finding {
     const CHECK: &str = "cgroup";
-    let Delegation { place, controllers: have, .. } = Delegation::find();
+    let Delegation { place, controllers: have, .. } = Delegation::find(&[]);
     let place = match place {
         Ok(place) => place,
         Err(why) => return Finding::missing(CHECK, format!("version 2, but {why}")).instead(INSTEAD).remedy(["# see user_manager"]),

@@ -686,11 +686,12 @@ fn auto_falls_back_and_says_so() {
             ("project.protect=[\"x\"]", "project.protect"),
             ("limits.memory=1G", "limits"),
             ("require=[\"protect\"]", "protect"),
-            ("security.preset=untrusted", "require"),
+            // Where no cgroup can be had, the preset's `require` names that first.
+            ("security.preset=untrusted", "require|security.preset"),
         ] {
             let out = with(by, &["--set", set], &["touch", "ran"]);
             assert_eq!(out.status.code(), Some(125), "{set}: {}", out.stderr);
-            assert!(out.stderr.contains(key), "{set}: {}", out.stderr);
+            assert!(key.split('|').any(|key| out.stderr.contains(key)), "{set}: {}", out.stderr);
         }
         with(by, &["-v", "/usr:/mnt:ro"], &["touch", "ran"]).code(125).told(&["mounts cannot be had", "hint:"]);
         // Nor can another image.
