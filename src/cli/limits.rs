@@ -1,7 +1,8 @@
 //! The cgroup of a run, from the plan's step to its end: what could not be had stops the run or is said, each limit by itself.
 
 use std::os::fd::BorrowedFd;
-use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
 
 use super::error::CliError;
 use super::output::talk;
@@ -11,15 +12,11 @@ use crate::profile::{Profile, Requirement};
 use crate::report::Limits;
 use crate::supervise::{End, Got, Outcome, Usage};
 
-/// From here on a run is in no hurry to end.
-const LASTING: Duration = Duration::from_millis(250);
-
 /// A run that has a cgroup of its own, or was to have one.
 pub struct Limited {
     cgroup: Option<Cgroup>,
     got: Vec<Got>,
     memory: Option<u64>,
-    started: Instant,
     pub missing: Vec<Degraded>,
 }
 
@@ -28,23 +25,23 @@ pub struct Limited {
 /// # Errors
 /// Where the profile does not do without a limit that cannot be had.
 pub fn make(steps: &[Step], profile: &Profile) -> Result<Option<Limited>, CliError> {
-    let Some((place, settings)) = steps.iter().find_map(|step| match step {
-        Step::MakeCgroup { place, settings } => Some((place, settings)),
+    let Some((place, settings, nested)) = steps.iter().find_map(|step| match step {
+        Step::MakeCgroup { place, settings, nested } => Some((place, settings, *nested)),
         _ => None,
     }) else {
         return Ok(None);
     };
     let strict = profile.limits.missing_is_error || profile.require.contains(&Requirement::Cgroup);
-    let (memory, started) = (profile.limits.memory, Instant::now());
-    let made = match Cgroup::make(place, settings) {
+    let memory = profile.limits.memory;
+    let made = match Cgroup::make(place, settings, nested) {
         Ok((cgroup, got)) => {
-            Limited { cgroup: Some(cgroup), memory, started, missing: got.iter().filter(|got| !got.held).map(missed).collect(), got }
+            Limited { cgroup: Some(cgroup), memory, missing: got.iter().filter(|got| !got.held).map(missed).collect(), got }
         }
         Err(error) if strict => return Err(error.into()),
         Err(error) => {
             let why = CliError::from(error).chain();
             let missing = settings.iter().filter(|setting| setting.is_limit()).map(|setting| degraded(setting, why.clone())).collect();
-            Limited { cgroup: None, memory, started, missing, got: Vec::new() }
+            Limited { cgroup: None, memory, missing, got: Vec::new() }
         }
     };
     match made.missing.first() {
@@ -55,9 +52,18 @@ pub fn make(steps: &[Step], profile: &Profile) -> Result<Option<Limited>, CliErr
 
 fn missed(got: &Got) -> Degraded {
     let why = match &got.value {
+        Ok(_) if got.setting.file == "io.weight" => "no limit: no disk of this machine is divided by weights (io.cost.qos)".into(),
         Ok(value) if value.is_empty() => "nothing".into(),
         Ok(value) => format!("{value:?}"),
-        Err(errno) => format!("no limit: {errno} (os error {})", errno.raw_os_error()),
+        Err(errno) if got.setting.file == "cpuset.cpus" && *errno == Errno::RANGE => "no limit: this machine has no such processors".into(),
+        // What was delegated since the manager has started is there, and not passed on.
+        Err(Errno::NOENT) => format!(
+            "no limit: the controller `{}` is not passed on to the sandbox's cgroup; a service manager does that when it has started anew, \
+             which ends all that runs in it: sudo systemctl restart user@{}.service",
+            got.setting.controller.name(),
+            rustix::process::getuid().as_raw()
+        ),
+        Err(errno) => format!("no limit: {errno}"),
     };
     degraded(&got.setting, why)
 }
@@ -73,16 +79,15 @@ impl Limited {
 
     /// Reads what was used, where that is to be told, gives the end its true name, and removes the cgroup.
     pub fn end(self, outcome: &mut Outcome, tell: bool) -> Limits {
-        let Self { cgroup, got, memory, started, missing: _ } = self;
+        let Self { cgroup, got, memory, missing: _ } = self;
         let Some(cgroup) = cgroup else { return Limits { got, usage: Usage::default() } };
         let killed = matches!(outcome.end, End::Lost | End::Signaled(9));
         let usage = if tell || killed { cgroup.usage() } else { Usage::default() };
-        if let (true, Some(limit), Some(1..)) = (killed, memory, usage.memory_oom_kills) {
-            outcome.end = End::MemoryLimit(limit);
+        if let (true, Some(1..)) = (killed, usage.memory_oom_kills) {
+            // Where it was not this limit that was reached, it was that of a cgroup above, or the machine.
+            outcome.end = End::MemoryLimit(memory.filter(|_| usage.memory_limit_hits != Some(0)));
         }
-        if started.elapsed() > LASTING {
-            cgroup.sweep();
-        }
+        cgroup.sweep();
         if let Err(errno) = cgroup.remove() {
             talk(&format!("hamper: ignoring: cannot remove the sandbox's cgroup: {errno}"));
         }

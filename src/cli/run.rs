@@ -478,8 +478,12 @@ fn code(steps: &[Step], outcome: &Outcome) -> Result<i32, CliError> {
             ),
             hint: Some("[project] on_replace = \"warn\" lets it go on".into()),
         }),
-        End::MemoryLimit(bytes) => {
-            talk(&format!("hamper: memory limit {} reached; killed by the kernel", super::limits::shown(*bytes)));
+        End::MemoryLimit(limit) => {
+            talk(&match limit {
+                Some(bytes) => format!("hamper: memory limit {} reached; killed by the kernel", super::limits::shown(*bytes)),
+                None => "hamper: killed by the kernel for want of memory: not at a limit of this profile, but at one around it, or the machine's"
+                    .to_owned(),
+            });
             Ok(128 + 9)
         }
         End::Lost => Err(CliError::Told { words: "the sandbox was killed".into(), hint: None }),

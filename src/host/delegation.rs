@@ -1,10 +1,14 @@
 //! Where a cgroup that is ours to divide can come from. Looked for only where a profile sets limits.
 
 use std::os::linux::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, getxattr, openat, statfs};
 use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::getpid;
 use serde::Serialize;
 
@@ -152,7 +156,11 @@ fn find() -> Result<(Place, Vec<Controller>), String> {
     let manager = Manager::find();
     match manager.reached {
         Ok(()) => {
-            let controllers = controllers(&manager.service());
+            let service = manager.service();
+            if let Some(limit) = left_behind(mount, &own, &service.join("app.slice")) {
+                return Err(format!("{own} has a limit of its own ({limit}), which a scope of the service manager would leave"));
+            }
+            let controllers = controllers(&service);
             Ok((Place::Manager { mount: mount.into(), bus: manager.is_bus(), socket: manager.path() }, controllers))
         }
         Err(errno) => Err(format!(
@@ -161,6 +169,24 @@ fn find() -> Result<(Place, Vec<Controller>), String> {
             errno_name(errno)
         )),
     }
+}
+
+/// A limit that this process stands under, and would not in a cgroup of its user's manager: `FILE = VALUE`.
+///
+/// Not of processes: managers limit these for every unit.
+fn left_behind(mount: &Path, own: &str, slice: &Path) -> Option<String> {
+    const NONE: [(&str, &str); 4] = [("memory.max", "max"), ("memory.high", "max"), ("memory.swap.max", "max"), ("cpuset.cpus", "")];
+    let own = mount.join(own.trim_start_matches('/'));
+    let left = own.ancestors().take(MAX_DEPTH).take_while(|path| path.starts_with(mount) && !slice.starts_with(path));
+    left.flat_map(|path| {
+        let limit = |(file, none): &(&str, &str)| {
+            let value = read(&path.join(file), OFlags::RDONLY)?;
+            (value.trim_end() != *none).then(|| format!("{file} = {}", value.trim_end()))
+        };
+        let quota = read(&path.join("cpu.max"), OFlags::RDONLY).filter(|value| !value.starts_with("max"));
+        NONE.iter().filter_map(limit).chain(quota.map(|value| format!("cpu.max = {}", value.trim_end()))).collect::<Vec<_>>()
+    })
+    .next()
 }
 
 /// What stands open without asking anybody.
@@ -238,6 +264,21 @@ fn processors() -> Vec<u32> {
     processors
 }
 
+/// How long a service manager that is well may take for one connection.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Connects to a socket; one whose listener takes nobody on is given up.
+///
+/// # Errors
+/// Those of connect(2): `EAGAIN` where the time is over.
+pub fn connect_within(path: &Path, time: Duration) -> Result<UnixStream, Errno> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Also the time of connect(2), where the listener's queue is full: socket(7), SO_SNDTIMEO.
+    set_socket_timeout(&socket, Timeout::Send, Some(time))?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}
+
 /// The user's own service manager.
 pub(super) struct Manager {
     directory: PathBuf,
@@ -272,10 +313,7 @@ impl Manager {
     fn connect(&mut self) -> Result<(), Errno> {
         for name in Self::SOCKETS {
             self.socket = name;
-            self.reached = self.owned().and_then(|()| match std::os::unix::net::UnixStream::connect(self.path()) {
-                Ok(_) => Ok(()),
-                Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
-            });
+            self.reached = self.owned().and_then(|()| connect_within(&self.path(), ANSWERS_WITHIN).map(drop));
             if self.reached.is_ok() {
                 break;
             }

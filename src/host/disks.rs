@@ -32,21 +32,35 @@ impl Disks {
             let mask = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
             let Ok(found) = statx(fd, "", AtFlags::EMPTY_PATH, mask) else { continue };
             let mount = mount(&mounts, found.stx_mnt_id);
-            let below = match (found.stx_dev_major, mount) {
-                (0, Some(mount)) => mount.disks(sys),
-                (0, None) => Vec::new(),
-                (major, _) => whole(sys, (major, found.stx_dev_minor)).into_iter().collect(),
-            };
-            if below.is_empty() {
-                let kind = mount.map_or("unknown", |mount| mount.kind);
-                if !IN_MEMORY.contains(&kind) {
-                    unknown.insert((mount.map_or_else(|| path(fd), |mount| unescaped(mount.point)), kind.to_owned()));
-                }
+            let number = (found.stx_dev_major, found.stx_dev_minor);
+            numbers.extend(note(sys, number, mount, || path(fd), &mut unknown));
+            // What is mounted in it comes with it.
+            for (inner, number) in mounted_below(&mounts, &path(fd)) {
+                numbers.extend(note(sys, number, Some(inner), PathBuf::new, &mut unknown));
             }
-            numbers.extend(below);
         }
         Self { numbers: numbers.into_iter().collect(), unknown: unknown.into_iter().collect() }
     }
+}
+
+/// The disks of one file system; where there are none and it is not one of memory alone, that is noted.
+fn note(
+    sys: &Path,
+    number: Number,
+    mount: Option<Mount<'_>>,
+    path: impl FnOnce() -> PathBuf,
+    unknown: &mut BTreeSet<(PathBuf, String)>,
+) -> Vec<Number> {
+    let below = match (number, mount) {
+        ((0, _), Some(mount)) => mount.disks(sys),
+        ((0, _), None) => Vec::new(),
+        _ => whole(sys, number).into_iter().collect(),
+    };
+    let kind = mount.map_or("unknown", |mount| mount.kind);
+    if below.is_empty() && !IN_MEMORY.contains(&kind) {
+        unknown.insert((mount.map_or_else(path, |mount| unescaped(mount.point)), kind.to_owned()));
+    }
+    below
 }
 
 fn path(fd: BorrowedFd<'_>) -> PathBuf {
@@ -63,13 +77,26 @@ struct Mount<'m> {
 
 fn mount(text: &str, id: u64) -> Option<Mount<'_>> {
     let id = id.to_string();
-    text.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        (fields.next()? == id).then_some(())?;
-        let point = fields.nth(3)?;
-        let mut after = fields.skip_while(|field| *field != "-").skip(1);
-        Some(Mount { point, kind: after.next()?, source: after.next()? })
-    })
+    text.lines().find_map(|line| parse(line).filter(|(found, ..)| *found == id).map(|(.., mount)| mount))
+}
+
+/// The number of a mount, that of its device, and the rest.
+fn parse(line: &str) -> Option<(&str, Number, Mount<'_>)> {
+    let mut fields = line.split(' ');
+    let id = fields.next()?;
+    let (major, minor) = fields.nth(1)?.split_once(':')?;
+    let point = fields.nth(1)?;
+    let mut after = fields.skip_while(|field| *field != "-").skip(1);
+    Some((id, (major.parse().ok()?, minor.parse().ok()?), Mount { point, kind: after.next()?, source: after.next()? }))
+}
+
+/// Mounts below a directory, and their devices.
+fn mounted_below<'m>(text: &'m str, directory: &Path) -> Vec<(Mount<'m>, Number)> {
+    let inside = |mount: &Mount<'_>| {
+        let point = unescaped(mount.point);
+        point.starts_with(directory) && point != directory
+    };
+    text.lines().filter_map(parse).map(|(_, number, mount)| (mount, number)).filter(|(mount, _)| inside(mount)).collect()
 }
 
 impl Mount<'_> {
@@ -130,6 +157,10 @@ mod tests {
         let other = mount(text, 31).expect("a mount");
         assert_eq!((unescaped(other.point), other.kind), (PathBuf::from("/a b"), "nfs4"));
         assert_eq!(mount(text, 3), None);
+        let below =
+            |path: &str| mounted_below(text, Path::new(path)).iter().map(|(mount, number)| (mount.kind, *number)).collect::<Vec<_>>();
+        assert_eq!(below("/"), [("nfs4", (0, 28))]);
+        assert_eq!((below("/a"), below("/a b")), (vec![], vec![]));
     }
 
     #[test]

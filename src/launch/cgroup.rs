@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, mkdir, openat, rmdir, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, mkdir, mkdirat, openat, rmdir, unlinkat};
 use rustix::io::{Errno, pread, read, write};
 use rustix::process::getpid;
 
@@ -37,6 +37,8 @@ pub struct Got {
 pub struct Usage {
     /// Bytes at the most; absent before Linux 5.19.
     pub memory_peak: Option<u64>,
+    /// Times that what it may have was not enough; where it is what all may have, they count there.
+    pub memory_limit_hits: Option<u64>,
     /// Processes that the kernel has killed for want of memory.
     pub memory_oom_kills: Option<u64>,
     pub cpu_usec: Option<u64>,
@@ -53,6 +55,8 @@ pub struct Usage {
 pub struct Cgroup {
     path: PathBuf,
     directory: OwnedFd,
+    /// Below it, with nothing that limits: where the sandbox is born.
+    inner: Option<OwnedFd>,
     /// Where this process has left its own cgroup to be able to divide it: back there, and undivided.
     home: Option<Home>,
     removed: bool,
@@ -77,6 +81,10 @@ const PREFIX: &str = "hamper-";
 const PARENT: &str = "hamper-parent";
 const SANDBOX: &str = "hamper-sandbox";
 
+/// Where a payload stands that can make cgroup namespaces and mount in them: the kernel keeps it from the limits of the cgroup that is the
+/// root of its namespace, and of no cgroup below, and the limits are above that root then.
+const INNER: &str = "payload";
+
 impl Cgroup {
     /// Makes a cgroup with these settings, and reads each back.
     ///
@@ -85,7 +93,7 @@ impl Cgroup {
     ///
     /// # References
     /// cgroups(7), the kernel's cgroup-v2 document; systemd's CGROUP_DELEGATION document
-    pub fn make(place: &Place, settings: &[Setting]) -> Result<(Self, Vec<Got>), CgroupError> {
+    pub fn make(place: &Place, settings: &[Setting], nested: bool) -> Result<(Self, Vec<Got>), CgroupError> {
         let controllers = controllers(settings);
         let (base, home) = match place {
             Place::Above { directory } => {
@@ -119,14 +127,23 @@ impl Cgroup {
         let failed = |act, source| CgroupError::Act { act, path: path.clone(), source };
         made.map_err(|errno| failed("make the cgroup", errno))?;
         let directory = openat(CWD, &path, DIRECTORY, Mode::empty()).map_err(|errno| failed("open the cgroup", errno))?;
-        let cgroup = Self { path, directory, home, removed: false };
+        let mut cgroup = Self { path, directory, inner: None, home, removed: false };
+        if nested {
+            cgroup.inner = Some(cgroup.divide()?);
+        }
         let got = settings.iter().map(|setting| cgroup.set(setting)).collect();
         Ok((cgroup, got))
     }
 
+    fn divide(&self) -> Result<OwnedFd, CgroupError> {
+        let failed = |act, source| CgroupError::Act { act, path: self.path.join(INNER), source };
+        mkdirat(&self.directory, INNER, Mode::from_raw_mode(0o755)).map_err(|errno| failed("make the cgroup", errno))?;
+        openat(&self.directory, INNER, DIRECTORY, Mode::empty()).map_err(|errno| failed("open the cgroup", errno))
+    }
+
     /// For clone3(2).
     pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.directory.as_fd()
+        self.inner.as_ref().unwrap_or(&self.directory).as_fd()
     }
 
     fn set(&self, setting: &Setting) -> Got {
@@ -137,11 +154,15 @@ impl Cgroup {
 
     /// A list of processors that the cgroups above do not have gives all that they have.
     fn has_effect(&self, setting: &Setting) -> bool {
-        setting.file != "cpuset.cpus"
-            || self.read("cpuset.cpus.effective").is_some_and(|list| {
+        match setting.file {
+            "cpuset.cpus" => self.read("cpuset.cpus.effective").is_some_and(|list| {
                 let list = list.trim();
                 (0..u32::from(u16::MAX)).filter(|cpu| in_list(list, *cpu)).all(|cpu| in_list(&setting.value, cpu))
-            })
+            }),
+            // It is taken everywhere, and obeyed by disks with a cost model (the kernel's cgroup-v2 document, "io.cost.qos").
+            "io.weight" => std::fs::read_to_string(COST_MODELS).is_ok_and(|text| text.contains("enable=1")),
+            _ => true,
+        }
     }
 
     /// What was used until now; a controller that is not there has no figures.
@@ -150,6 +171,7 @@ impl Cgroup {
         let (memory, cpu, pids) = (self.read("memory.events"), self.read("cpu.stat"), self.read("pids.events"));
         Usage {
             memory_peak: number("memory.peak"),
+            memory_limit_hits: memory.as_deref().and_then(|text| field(text, "oom")),
             memory_oom_kills: memory.as_deref().and_then(|text| field(text, "oom_kill")),
             cpu_usec: cpu.as_deref().and_then(|text| field(text, "usage_usec")),
             cpu_throttled_periods: cpu.as_deref().and_then(|text| field(text, "nr_throttled")),
@@ -223,6 +245,9 @@ impl Drop for Cgroup {
     }
 }
 
+/// For each disk whether weights divide it; at the root alone.
+const COST_MODELS: &str = "/sys/fs/cgroup/io.cost.qos";
+
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// How long processes that were killed may take to be gone.
@@ -275,10 +300,9 @@ fn has_rates(got: &str, disk: &str) -> bool {
 
 fn controllers(settings: &[Setting]) -> Vec<Controller> {
     let mut controllers: Vec<Controller> = settings.iter().map(|setting| setting.controller).collect();
-    if controllers.contains(&Controller::Io) {
-        // Without it what is written is nobody's by the time that it reaches the disk.
-        controllers.push(Controller::Memory);
-    }
+    // Without it nobody learns what the kernel has killed here for want of memory, and what is written is nobody's by the time that it
+    // reaches the disk.
+    controllers.push(Controller::Memory);
     controllers.sort_unstable();
     controllers.dedup();
     controllers
@@ -354,9 +378,28 @@ fn sweep(base: &Path) {
     for entry in directory.flatten().take(MOST) {
         if is_left(entry.file_name().to_bytes()) {
             // Ignoring: it is in use.
-            let _ = unlinkat(&base, entry.file_name(), AtFlags::REMOVEDIR);
+            let _ = remove_all(&base, entry.file_name(), 0);
         }
     }
+}
+
+/// Cgroups in each other that a payload may have made and that are removed again; the kernel allows a namespace no more by default.
+const MAX_BELOW: usize = 64;
+
+/// Removes a cgroup and those that a payload has made in it, the lowest first; one with a process in it is `EBUSY`.
+fn remove_all(parent: &OwnedFd, name: &std::ffi::CStr, depth: usize) -> Result<(), Errno> {
+    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Err(Errno::BUSY) if depth < MAX_BELOW => {}
+        result => return result,
+    }
+    let directory = openat(parent, name, DIRECTORY.union(OFlags::NOFOLLOW), Mode::empty())?;
+    for entry in Dir::read_from(&directory)?.flatten() {
+        let is_cgroup = entry.file_type() == rustix::fs::FileType::Directory && !matches!(entry.file_name().to_bytes(), b"." | b"..");
+        if is_cgroup {
+            remove_all(&directory, entry.file_name(), depth + 1)?;
+        }
+    }
+    unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
 /// Whether a cgroup has the name of one whose run may have ended: one with a number says whether it has.
@@ -370,12 +413,15 @@ fn is_left(name: &[u8]) -> bool {
     }
 }
 
+fn remove_with_all(path: &Path) -> Result<(), Errno> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL) };
+    let name = std::ffi::CString::new(std::os::unix::ffi::OsStrExt::as_bytes(name)).map_err(|_| Errno::INVAL)?;
+    remove_all(&openat(CWD, parent, DIRECTORY, Mode::empty())?, &name, 0)
+}
+
 fn remove(path: &Path, directory: &OwnedFd) -> Result<(), Errno> {
-    let gone = || match rmdir(path) {
-        Err(Errno::NOENT) => Ok(()),
-        result => result,
-    };
-    let first = gone();
+    let gone = |removed: Result<(), Errno>| if removed == Err(Errno::NOENT) { Ok(()) } else { removed };
+    let first = gone(rmdir(path));
     if first != Err(Errno::BUSY) {
         return first;
     }
@@ -384,7 +430,7 @@ fn remove(path: &Path, directory: &OwnedFd) -> Result<(), Errno> {
     let started = Instant::now();
     let mut pause = Duration::from_micros(200);
     loop {
-        match gone() {
+        match gone(remove_with_all(path)) {
             Err(Errno::BUSY) if started.elapsed() < PATIENCE => std::thread::sleep(pause),
             result => return result,
         }

@@ -14,13 +14,15 @@ use zbus::Variant;
 use zbus::wire::serialized::{Context, Data};
 use zbus::wire::{DynamicType, Endian, ObjectPath, Signature, Type, to_bytes};
 
+use crate::host::connect_within;
+
 /// The scope that all runs of a user share while there are any.
 pub const UNIT: &str = "hamper.scope";
 
 /// Where in it the processes stay that watch over sandboxes: a cgroup that is divided may have none of its own (cgroups(7)).
 pub const PARENTS: &str = "parents";
 
-/// How long the manager may take, for each answer and in all.
+/// How long all of it may take: another run's turn, and the manager.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest pause between two questions.
@@ -50,14 +52,16 @@ pub fn enter(socket: &Path, is_bus: bool, mut arrived: impl FnMut() -> bool) -> 
     let failed = |source| ScopeError::Connection { socket: socket.display().to_string(), source };
     // One of this user's runs at a time: many that ask at once only keep the manager from answering any. Nobody else can open it.
     let turn = socket.parent().map(File::open).transpose().map_err(failed)?;
-    turn.as_ref().map_or(Ok(()), File::lock).map_err(failed)?;
     let started = Instant::now();
+    if let Some(file) = &turn {
+        take_turn(file, started).map_err(failed)?;
+    }
     let mut pause = Duration::from_millis(1);
     let mut wait = || {
         std::thread::sleep(pause);
         pause = (pause * 2).min(PAUSE);
     };
-    let mut manager = Manager::connect(socket, is_bus).map_err(failed)?;
+    let mut manager = Manager::connect(socket, is_bus, started + PATIENCE).map_err(failed)?;
     loop {
         match manager.attach().map_err(failed)? {
             Answer::Done => break,
@@ -84,6 +88,21 @@ pub fn enter(socket: &Path, is_bus: bool, mut arrived: impl FnMut() -> bool) -> 
     Ok(turn)
 }
 
+/// One that was stopped in its turn must not stop all others.
+fn take_turn(file: &File, started: Instant) -> std::io::Result<()> {
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(std::fs::TryLockError::WouldBlock) if started.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let words = format!("another run has had its turn for {} s: pgrep -a hamper", PATIENCE.as_secs());
+                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, words));
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
 /// Whether an error is one of the manager's own.
 fn is(error: &str, names: &[&str]) -> bool {
     error.strip_prefix("org.freedesktop.systemd1.").is_some_and(|name| names.contains(&name))
@@ -97,16 +116,57 @@ enum Answer {
 
 /// A connection on which one call is under way at a time.
 struct Manager {
-    stream: BufReader<UnixStream>,
+    stream: BufReader<Timed>,
     serial: u32,
+}
+
+/// A connection that is given up at a time, however slowly its bytes come.
+struct Timed {
+    stream: UnixStream,
+    deadline: Instant,
+}
+
+impl Timed {
+    fn left(&self) -> std::io::Result<Option<Duration>> {
+        match self.deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            Some(left) => Ok(Some(left)),
+            None => Err(out_of_time()),
+        }
+    }
+}
+
+/// The kernel's `EAGAIN` for a time that is over says nothing to people.
+fn out_of_time() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, format!("it does not answer within {} s", PATIENCE.as_secs()))
+}
+
+fn timed<T>(result: std::io::Result<T>) -> std::io::Result<T> {
+    result.map_err(|error| if error.kind() == std::io::ErrorKind::WouldBlock { out_of_time() } else { error })
+}
+
+impl Read for Timed {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        timed(self.stream.read(bytes))
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        timed(self.stream.write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 impl Manager {
     /// Says who we are, and begins; to a bus also hello.
-    fn connect(socket: &Path, is_bus: bool) -> std::io::Result<Self> {
-        let stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+    fn connect(socket: &Path, is_bus: bool, deadline: Instant) -> std::io::Result<Self> {
+        let left = deadline.saturating_duration_since(Instant::now()).max(PAUSE);
+        let stream = Timed { stream: timed(connect_within(socket, left).map_err(std::io::Error::from))?, deadline };
         let identity: String = rustix::process::geteuid().as_raw().to_string().bytes().map(|byte| format!("{byte:02x}")).collect();
         let mut manager = Self { stream: BufReader::new(stream), serial: 0 };
         manager.stream.get_mut().write_all(format!("\0AUTH EXTERNAL {identity}\r\nBEGIN\r\n").as_bytes())?;
@@ -155,14 +215,12 @@ impl Manager {
         let mut fields: Vec<(u8, Variant<'_>)> = names.map(|(code, name)| (code, Variant::from(name))).into();
         fields.push((PATH, Variant::from(ObjectPath::from_static_str_unchecked(path))));
         self.stream.get_mut().write_all(&message(METHOD_CALL, self.serial, fields, body)?)?;
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
+        loop {
             // Signals, and whatever else is not the answer, are passed over.
             if let Some(answer) = Reply::read(&mut self.stream)?.answer(self.serial)? {
                 return Ok(answer);
             }
         }
-        Err(std::io::ErrorKind::TimedOut.into())
     }
 }
 

@@ -159,11 +159,18 @@ fn parent_steps(request: &Request<'_>, landlock: Option<u32>, cgroup: Option<&(P
     }
     let mut namespaces = namespaces(request.profile.network.mode);
     if let Some((place, settings)) = cgroup {
-        steps.push(Step::MakeCgroup { place: place.clone(), settings: settings.clone() });
+        steps.push(Step::MakeCgroup { place: place.clone(), settings: settings.clone(), nested: can_mount(request.profile) });
         // One that is made by clone has the parent's cgroup for its root, not the one that the child is born in.
         namespaces.retain(|namespace| *namespace != Namespace::Cgroup);
     }
     steps.push(Step::Clone { namespaces });
+}
+
+/// Whether a payload may come by a mount of its own, of cgroups among them.
+fn can_mount(profile: &Profile) -> bool {
+    let security = &profile.security;
+    let filtered = matches!(security.seccomp, SeccompSource::Default | SeccompSource::Strict) && security.seccomp_allow.is_empty();
+    security.nested_userns || !filtered || !security.caps.is_empty()
 }
 
 fn needs_scratch(request: &Request<'_>) -> bool {
@@ -267,7 +274,7 @@ pub mod tests_support {
             Step::OpenSource { source: source.clone() },
             Step::TakeScratch,
             Step::BecomeSubreaper,
-            Step::MakeCgroup { place: Place::Own { directory: "/x".into() }, settings: vec![] },
+            Step::MakeCgroup { place: Place::Own { directory: "/x".into() }, settings: vec![], nested: false },
             Step::Clone { namespaces: vec![] },
             Step::WriteIdMaps { uid: vec![], gid: vec![], deny_setgroups: true, by: MapWriter::Init },
             Step::DieWithParent,

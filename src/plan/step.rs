@@ -165,9 +165,11 @@ pub enum Step {
     },
     // Without a pid namespace, in the parent and in init: processes whose parents have ended become theirs to end.
     BecomeSubreaper,
+    // `nested`: the sandbox is born in one more below it.
     MakeCgroup {
         place: Place,
         settings: Vec<Setting>,
+        nested: bool,
     },
     Clone {
         namespaces: Vec<Namespace>,
@@ -303,8 +305,8 @@ impl fmt::Display for Step {
                 write!(f, "create the Landlock ruleset (ABI {abi}{})", if *no_tcp { ", no TCP" } else { "" })
             }
             Self::BecomeSubreaper => write!(f, "take in processes that lose their parent"),
-            Self::MakeCgroup { place, settings } => {
-                write!(f, "make a cgroup {place}, for the clone to be born in")?;
+            Self::MakeCgroup { place, settings, nested } => {
+                write!(f, "make a cgroup {place}, for the clone to be born in{}", if *nested { " one below" } else { "" })?;
                 settings.iter().try_for_each(|Setting { file, value, .. }| write!(f, ", {file} = {value}"))
             }
             Self::EnterCgroupNamespace => write!(f, "make a cgroup namespace with the sandbox's cgroup for its root"),

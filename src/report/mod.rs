@@ -83,7 +83,8 @@ impl<'a> Report<'a> {
             End::Signaled(signal) => (exit(None, Some(*signal), "signal"), None),
             End::TimeLimit => (exit(None, None, "time limit"), None),
             End::Replaced(_) => (exit(None, None, "a guarded file was made or replaced while the sandbox ran"), None),
-            End::MemoryLimit(_) => (exit(None, Some(9), "memory limit"), None),
+            End::MemoryLimit(Some(_)) => (exit(None, Some(9), "memory limit"), None),
+            End::MemoryLimit(None) => (exit(None, Some(9), "want of memory"), None),
             End::Lost => (exit(None, None, "killed from outside"), None),
             End::Failed { step, errno } => (None, Some(failed(*step, *errno))),
         };
@@ -137,10 +138,13 @@ pub struct Limits {
     pub usage: Usage,
 }
 
-/// Every limit that was asked for, in the words of the kernel, with what its file says; those that are nowhere are `null`.
+/// Every limit that was asked for, in the words of the kernel, with what its file says; those that nothing holds are `null`.
 fn limits(profile: &Profile, plan: &Plan, limits: Option<&Limits>) -> Option<Protection> {
     let got = limits.map_or(&[][..], |limits| limits.got.as_slice());
-    let had = got.iter().map(|got| (got.setting.file.to_owned(), json!({ "asked": got.setting.value, "got": got.value.as_ref().ok() })));
+    let had = got.iter().filter(|got| got.setting.is_limit()).map(|got| {
+        let value = got.value.as_ref().ok().filter(|_| got.held);
+        (got.setting.file.to_owned(), json!({ "asked": got.setting.value, "got": value }))
+    });
     let missed = plan.degraded.iter().filter(|one| one.what == "cgroup").filter_map(|one| one.asked.split_once(" = "));
     let missed = missed.map(|(file, value)| (file.to_owned(), json!({ "asked": value, "got": null })));
     let all: serde_json::Map<String, Value> = missed.chain(had).collect();

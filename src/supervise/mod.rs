@@ -66,8 +66,8 @@ pub enum End {
     Failed { step: u32, errno: Errno },
     /// The host replaced a guarded file.
     Replaced(PathBuf),
-    /// The kernel has killed it at its `memory.max`, in bytes.
-    MemoryLimit(u64),
+    /// The kernel has killed it at its `memory.max`, in bytes, or for want of memory that is nobody's alone.
+    MemoryLimit(Option<u64>),
     /// Init is gone without a word: somebody killed it.
     Lost,
 }

@@ -73,6 +73,27 @@ impl Host {
     }
 }
 
+/// A test for another host is over at once; one that nothing knows would have none.
+#[test]
+fn this_host_has_a_test() {
+    const ALL: [&str; 12] = [
+        "cgroup-v1",
+        "default",
+        "full-delegation",
+        "nfs-home",
+        "no-delegation",
+        "no-newuidmap",
+        "no-session",
+        "no-session-environment",
+        "no-subuid",
+        "no-user-bus",
+        "no-userns",
+        "tmpfs-home",
+    ];
+    assert_eq!(vm_kernel().is_some(), vm_variant().is_some(), "a kernel and a variant go together");
+    assert!(vm_variant().is_none_or(|variant| ALL.contains(&&*variant)), "{:?} has no test", vm_variant());
+}
+
 const NO_LIMITS: &str = "not enforced";
 
 #[test]

@@ -35,7 +35,8 @@ fn held_here() -> Option<&'static [&'static str]> {
     const USUAL: &[&str] = &["memory.max", "memory.high", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight"];
     match vm_variant()?.as_str() {
         "full-delegation" => {
-            Some(&["memory.max", "memory.high", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight", "cpuset.cpus", "io.weight"])
+            // No disk of an emulator is divided by weights.
+            Some(&["memory.max", "memory.high", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight", "cpuset.cpus"])
         }
         "no-delegation" | "no-session" | "cgroup-v1" => Some(&[]),
         _ => Some(USUAL),
@@ -271,6 +272,72 @@ mod delegated {
             let (free, held) = (seconds(run(&env)), seconds(run(&env).set(set)));
             assert!((4.5..12.0).contains(&held) && free < held / 2.0, "{act}: {held} s at 1 MiB a second, {free} s without a limit");
         }
+    }
+
+    /// Who can make a cgroup namespace and mount in it is above all cgroups that it makes, and not above its limits.
+    #[test]
+    fn a_payload_that_can_mount_lifts_no_limit_and_leaves_nothing() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::new();
+        let script = "unshare -U -r -m -C sh -c 'mkdir -p /tmp/x; mount -t cgroup2 none /tmp/x && mkdir /tmp/x/in && mkdir /tmp/x/in/deep; \
+                      echo 0 >/tmp/x/in/cgroup.procs; unshare -C sh -c \"echo max >/tmp/x/memory.max; echo max >/tmp/x/../memory.max\"' 2>/dev/null; \
+                      dd if=/dev/zero of=/dev/null bs=200M count=1";
+        let limits = |run: Hamper| run.in_session().set("limits.memory=64M").set("limits.swap=0").set("security.nested_userns=true");
+        let seen = limits(env.run("host")).payload(["sh", "-c", script]).output().any();
+        seen.code(137).told(&["memory limit 64 MiB reached"]);
+        assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+        // The control: it has namespaces and mounts of its own.
+        let made = "unshare -U -r -m -C sh -c 'mkdir -p /tmp/x; mount -t cgroup2 none /tmp/x && mkdir /tmp/x/in && echo made'";
+        let made = limits(env.run("host")).payload(["sh", "-c", made]).output().any();
+        assert_eq!(made.code(0).stdout.trim(), "made");
+        assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+    }
+
+    /// Killed for want of memory that another limit, around the sandbox, does not give.
+    #[test]
+    fn a_limit_around_the_sandbox_is_not_called_its_own() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::new();
+        let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+        env.run("busybox").sh("true").code(0);
+        let run = |limits: &str| {
+            format!("{hamper} run --image {image} --entrypoint '' {limits} -- dd if=/dev/zero of=/dev/null bs=200M count=1; echo ended $?")
+        };
+        let around = |limits: &str| {
+            let script = format!(
+                "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); mkdir $C/tools $C/around; echo $BASHPID > $C/tools/cgroup.procs
+                echo +memory +pids > $C/cgroup.subtree_control; echo 100M > $C/around/memory.max; echo 0 > $C/around/memory.swap.max
+                mkdir $C/around/own; bash -c \"echo \\$BASHPID > $C/around/own/cgroup.procs; {}\" 2>&1",
+                run(limits).replace("$?", "\\$?")
+            );
+            in_unit(&env, &script)
+        };
+        let seen = around("--set limits.memory=1G");
+        assert!(seen.contains("for want of memory: not at a limit of this profile") && seen.contains("ended 137"), "{seen}");
+        let seen = around("--set limits.pids=50");
+        assert!(seen.contains("for want of memory: not at a limit of this profile") && seen.contains("ended 137"), "{seen}");
+        let seen = around("--set limits.memory=50M --set limits.swap=0");
+        assert!(seen.contains("memory limit 50 MiB reached") && seen.contains("ended 137"), "{seen}");
+    }
+
+    /// Limits that the caller stands under are not left behind for those that it asks for.
+    #[test]
+    fn a_scope_does_not_leave_the_limits_of_a_unit() {
+        let Some(_alone) = here() else { return };
+        let env = TestEnv::new();
+        let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+        env.run("busybox").sh("true").code(0);
+        let run = |more: &[&str]| {
+            let words = ["--user", "--scope", "-q", "-p", "MemoryMax=100M", "-p", "MemorySwapMax=0", &hamper, "run", "--image", &image];
+            let words = words.into_iter().chain(["--entrypoint", "", "--set", "limits.pids=50"]).chain(more.iter().copied());
+            let command = ["--", "dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"];
+            let program = env.program("systemd-run", words).in_session();
+            program.env("XDG_RUNTIME_DIR", format!("/run/user/{}", rustix::process::getuid().as_raw())).args(command).output().any()
+        };
+        let seen = run(&[]);
+        assert!(!seen.status.success(), "{}", seen.stderr);
+        let _ = seen.told(&["pids.max = 51", "has a limit of its own (memory."]);
+        let _ = run(&["--set", "limits.on_missing=error"]).code(125).told(&["pids.max = 51"]);
     }
 
     #[test]
