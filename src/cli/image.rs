@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::error::escape;
+use super::error::{escape, told};
 use super::image_du;
 use super::image_history::{self, HistoryArgs};
 use super::image_publish::{self, PublishArgs};
 use super::image_push::{self, PushArgs};
 use super::image_save::{self, SaveArgs};
-use super::output::{say, talk};
+use super::output::{say, say_json, talk};
 use super::progress::Display;
 use crate::host::{Directories, subordinate_ranges};
 use crate::image::{self, ImageConfig, Reference};
@@ -185,14 +185,11 @@ pub fn run(args: &ImageArgs) -> ExitCode {
             ExitCode::from(2)
         }
         Err(Failure::Rootfs(error)) => {
-            talk(&format!("hamper: {}", escape(&error.chain())));
             let hint = match &error {
                 rootfs::Error::Image(image::Error::NoPlatform { .. }) => Some("name one of these: --platform OS/ARCH[/VARIANT]"),
                 error => error.hint(),
             };
-            if let Some(hint) = hint {
-                talk(&format!("hint: {}", escape(hint)));
-            }
+            talk(&told(&error.chain(), hint));
             ExitCode::from(1)
         }
     }
@@ -406,7 +403,8 @@ fn say_prepared(prepared: &Prepared, format: Format) {
     match format {
         Format::Table => say(&prepared.digest.to_string()),
         Format::Json => {
-            say(&json!({ "digest": prepared.digest, "tree": prepared.tree, "user": prepared.user, "notes": prepared.notes }).to_string())
+            let value = json!({ "digest": prepared.digest, "tree": prepared.tree, "user": prepared.user, "notes": prepared.notes });
+            say(&super::output::json(&value.to_string()));
         }
     }
 }
@@ -471,7 +469,7 @@ fn unpack(store: &Store, source: &str, wanted: Wanted<'_>, directory: &Path) -> 
 fn list(store: &Store, format: Format) -> Result<(), Failure> {
     let images = rootfs::images(store)?;
     if format == Format::Json {
-        say(&serde_json::to_string_pretty(&images).unwrap_or_default());
+        say_json(&images);
         return Ok(());
     }
     let mut rows = vec![["NAME", "DIGEST", "PLATFORM", "SIZE", "SOURCE"].map(str::to_owned)];
@@ -508,7 +506,7 @@ fn inspect(store: &Store, wanted: &str) -> Result<(), Failure> {
     };
     let config = config.transpose().map_err(rootfs::Error::from)?;
     let manifest = store.blob(&image.digest)?.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
-    say(&serde_json::to_string_pretty(&json!({ "image": image, "config": config, "manifest": manifest })).unwrap_or_default());
+    say_json(&json!({ "image": image, "config": config, "manifest": manifest }));
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use super::error::escape;
+use super::error::{escape, told};
 use super::exit::ExitCode;
 use super::output::talk;
 use super::progress::Display;
@@ -87,10 +87,7 @@ pub fn log_out(args: &LogoutArgs) -> ExitCode {
 }
 
 fn failed(error: &registry::Error) -> ExitCode {
-    talk(&format!("hamper: {}", escape(&image::chain(error))));
-    if let Some(hint) = error.hint() {
-        talk(&format!("hint: {}", escape(&hint)));
-    }
+    talk(&told(&image::chain(error), error.hint().as_deref()));
     ExitCode::FAILURE
 }
 

@@ -31,7 +31,7 @@ mod tests;
 
 pub use files::{Caller, Directory, ReadError};
 pub use find::{FindError, Found, Listed, Origin, Search, bare, find, list, local_text};
-pub use finding::{Finding, Findings, escape};
+pub use finding::{Finding, Findings, escape, is_unseen};
 pub use finish::Loaded;
 pub use lock::{LOCK_NAME, Lock, LockError, LockedImage, LockedPlatform, read_lock};
 pub use model::*;
