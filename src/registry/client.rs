@@ -61,6 +61,8 @@ pub struct Client {
     answered: Mutex<HashSet<String>>,
     /// Mirrors that could not be asked: they are left out from then on.
     dead: Mutex<HashSet<String>>,
+    /// The mirrors that bytes of a blob came from, for the case that they are the wrong ones.
+    givers: Mutex<HashMap<Digest, Vec<Endpoint>>>,
 }
 
 impl Client {
@@ -75,6 +77,7 @@ impl Client {
             credentials: Mutex::default(),
             answered: Mutex::default(),
             dead: Mutex::default(),
+            givers: Mutex::default(),
         }
     }
 
@@ -156,6 +159,13 @@ impl Client {
             self.tell(&Event::Ignoring { words: format!("{}; the mirror is not asked again in this run", chain(error)) });
         }
         true
+    }
+
+    /// Remembers that bytes of a blob come from a mirror.
+    pub(super) fn given(&self, digest: &Digest, endpoint: &Endpoint) {
+        if endpoint.is_mirror {
+            self.givers.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()).or_default().push(endpoint.clone());
+        }
     }
 
     /// Says that there is another try, and waits for it.
@@ -292,7 +302,7 @@ impl Inner {
         }
     }
 
-    fn fetch_manifest(&self, which: &str) -> Result<Result<Vec<u8>, Broken>, Error> {
+    fn fetch_manifest(&self, which: &str, digest: Option<&Digest>) -> Result<Result<Vec<u8>, Broken>, Error> {
         let step = format!("fetch manifest {which} of {}", self.name);
         let path = format!("manifests/{which}");
         let given = self.get(&path, &[("accept", ACCEPTED.to_owned())], &step, &[200])?;
@@ -302,12 +312,28 @@ impl Inner {
             Ok(bytes) => bytes,
             Err(broken) => return Ok(Err(broken)),
         };
+        // A mirror in trouble answers with a page for people, and a status that says nothing of it.
+        if endpoint.is_mirror && !serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|value| value.is_object()) {
+            let error = Error::refused(&host, &step, "what it sends is no manifest");
+            return Ok(Err(self.broken(endpoint, error)));
+        }
         // Where it says which bytes it means, these must be the ones.
         if let Some(stated) = stated.filter(|stated| stated.algorithm() == image::Algorithm::Sha256 && *stated != Digest::of(&bytes)) {
             let error = Error::refused(&host, &step, format!("it says that this is {stated}, and sends {}", Digest::of(&bytes)));
             return Ok(Err(self.broken(endpoint, error)));
         }
-        Ok(Ok(bytes))
+        Ok(match digest {
+            Some(digest) => self.verified(endpoint, &host, digest, bytes, &step),
+            None => Ok(bytes),
+        })
+    }
+
+    /// What was asked for by its digest. Of a registry's own bytes the error is that of who verifies them; a mirror has no say.
+    fn verified(&self, endpoint: &Endpoint, host: &str, digest: &Digest, bytes: Vec<u8>, step: &str) -> Result<Vec<u8>, Broken> {
+        if !endpoint.is_mirror || digest.is_of(&bytes) {
+            return Ok(bytes);
+        }
+        Err(self.broken(endpoint, Error::refused(host, step, "the mirror sends something else, of another digest")))
     }
 
     fn broken(&self, endpoint: &Endpoint, error: Error) -> Broken {
@@ -347,7 +373,7 @@ impl Remote for Repository {
     }
 
     fn manifest_of_tag(&self, tag: &str) -> Result<Vec<u8>, image::Error> {
-        Ok(self.0.again_if_broken(|| self.0.fetch_manifest(tag))?)
+        Ok(self.0.again_if_broken(|| self.0.fetch_manifest(tag, None))?)
     }
 
     fn digest_of_tag(&self, tag: &str) -> Result<Option<Digest>, image::Error> {
@@ -360,19 +386,28 @@ impl Remote for Repository {
     }
 
     fn manifest(&self, digest: &Digest) -> Result<Vec<u8>, image::Error> {
-        Ok(self.0.again_if_broken(|| self.0.fetch_manifest(&digest.to_string()))?)
+        Ok(self.0.again_if_broken(|| self.0.fetch_manifest(&digest.to_string(), Some(digest)))?)
     }
 
     fn document(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, image::Error> {
         let step = format!("fetch config {digest} of {}", self.0.name);
         let fetch = || {
             let given = self.0.get(&format!("blobs/{digest}"), &[], &step, &[200])?;
-            Ok(self.0.read_all(given, size, &step))
+            let (host, endpoint) = (given.answer.host.clone(), given.endpoint);
+            Ok(self.0.read_all(given, size, &step).and_then(|bytes| self.0.verified(endpoint, &host, digest, bytes, &step)))
         };
         Ok(self.0.again_if_broken(fetch)?)
     }
 
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, image::Error> {
         Ok(Box::new(BlobStream::open(Arc::clone(&self.0), digest.clone(), size)?))
+    }
+
+    fn distrust(&self, digest: &Digest, why: &str) -> bool {
+        let client = &self.0.client;
+        let givers = client.givers.lock().unwrap_or_else(PoisonError::into_inner).remove(digest).unwrap_or_default();
+        let step = format!("use layer {digest} of {}", self.0.name);
+        let left_out = givers.iter().filter(|mirror| client.leave_out(mirror, &Error::refused(&mirror.authority, &step, why)));
+        left_out.count() > 0
     }
 }

@@ -19,9 +19,9 @@ pub enum Error {
     /// An answer that breaks the rules, or that hamper does not follow.
     #[error("{host}: cannot {step}: {reason}")]
     Refused { host: String, step: String, reason: String },
-    /// A body that broke off or stood still again and again.
-    #[error("{host}: cannot {step}: gave up after {tries} tries at byte {at} of {size}")]
-    Cut { host: String, step: String, tries: u32, at: u64, size: u64, source: std::io::Error },
+    /// A body that broke off or stood still; with a number of tries where it did so again and again.
+    #[error("{host}: cannot {step}: {} at byte {at} of {size}", gave_up(*.tries))]
+    Cut { host: String, step: String, tries: Option<u32>, at: u64, size: u64, source: std::io::Error },
     /// An upload of which the registry knows nothing any more: it can only begin anew.
     #[error("{host}: cannot {step}: the registry has dropped the upload")]
     Lost { host: String, step: String, source: Box<Error> },
@@ -67,6 +67,14 @@ impl Error {
             Self::Setting { name, .. } if name == "HOME" => "export HOME=/path/to/your/home".to_owned(),
             Self::Setting { .. } => "look at it: env | grep -i proxy".to_owned(),
         })
+    }
+}
+
+fn gave_up(tries: Option<u32>) -> String {
+    match tries {
+        None => "it broke off".to_owned(),
+        Some(1) => "gave up after 1 try".to_owned(),
+        Some(tries) => format!("gave up after {tries} tries"),
     }
 }
 
@@ -134,8 +142,14 @@ mod tests {
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let wrong = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
         let plain = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
-        let cut =
-            Error::Cut { host: host.clone(), step: step.clone(), tries: 7, at: 5, size: 9, source: std::io::ErrorKind::TimedOut.into() };
+        let cut = |tries| Error::Cut {
+            host: host.clone(),
+            step: step.clone(),
+            tries,
+            at: 5,
+            size: 9,
+            source: std::io::ErrorKind::TimedOut.into(),
+        };
         let busy = Error::Busy { host: host.clone(), step: step.clone(), status: 429, wait: Duration::from_secs(3600) };
         let lost = Error::Lost { host: host.clone(), step: step.clone(), source: Box::new(status(404)) };
         for (error, words, hint) in [
@@ -151,7 +165,9 @@ mod tests {
             (status(429), "status 429", "hamper login r.example"),
             (status(503), "status 503", "try again later"),
             (Error::refused(&host, &step, "it sends more"), "it sends more", "curl -v"),
-            (cut, "gave up after 7 tries at byte 5 of 9", "pull again"),
+            (cut(Some(7)), "gave up after 7 tries at byte 5 of 9", "pull again"),
+            (cut(Some(1)), "gave up after 1 try at byte 5 of 9", "pull again"),
+            (cut(None), "it broke off at byte 5 of 9", "pull again"),
             (busy, "status 429, and it asks for 3600 s", "wait as long"),
             (lost, "status 404", "push again"),
         ] {

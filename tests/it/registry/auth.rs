@@ -441,6 +441,48 @@ fn a_mirror_in_trouble_is_left_out_for_the_rest() {
     }
 }
 
+/// Whatever a mirror sends that is not what was asked for: the registry is asked, and the mirror's host is told.
+#[test]
+fn a_mirror_with_wrong_content_is_left_out() {
+    let whole = super::faulty::content("busybox");
+    let layer = super::faulty::largest(&whole).0;
+    let pinned = whole.keys().find(|path| path.contains("/manifests/sha256:")).expect("manifest").clone();
+    let is_config = |path: &&String| path.contains("/blobs/") && whole[*path].1.windows(8).any(|part| part == b"diff_ids");
+    let config = whole.keys().find(is_config).expect("config").clone();
+    let tag = "/v2/x/manifests/v1".to_owned();
+    let digest = pinned.rsplit_once('/').expect("digest").1.to_owned();
+    let end = |bytes: &[u8]| [&bytes[..bytes.len() - 3], b"xyz"].concat();
+    let middle = |bytes: &[u8]| [&bytes[..bytes.len() / 2], b"xyz", &bytes[bytes.len() / 2 + 3..]].concat();
+    let page = |_: &[u8]| b"<html>welcome</html>".to_vec();
+    let shorter = |bytes: &[u8]| bytes[..bytes.len() - 1].to_vec();
+    type Wrong<'w> = (&'w String, &'w dyn Fn(&[u8]) -> Vec<u8>);
+    let wrongs: [Wrong<'_>; 8] = [
+        (&layer, &end),
+        (&layer, &middle),
+        (&layer, &shorter),
+        (&config, &end),
+        (&config, &shorter),
+        (&tag, &page),
+        (&pinned, &middle),
+        (&pinned, &page),
+    ];
+    for (path, wrong) in wrongs {
+        let mut content = whole.clone();
+        let entry = content.get_mut(path).expect("content");
+        entry.1 = wrong(&entry.1);
+        let mirror = Faulty::serve_content(content, |_, _| None);
+        let registry = Faulty::serve("busybox", |_, _| None);
+        let env = TestEnv::alone();
+        let settings = format!("[registries.\"{}\"]\nmirrors = [\"{}\"]\n", registry.host(), mirror.host());
+        write(env.config().join("hamper/registries.toml"), &settings);
+        let reference = if *path == pinned { format!("{}/x@{digest}", registry.host()) } else { registry.reference() };
+        let seen = pull(&env, &reference).code(0);
+        let _ = seen.told(&[&format!("ignoring: {}: cannot", mirror.host()), "the mirror is not asked again"]);
+        assert!(mirror.asked().iter().any(|one| one.path == *path) && registry.asked().iter().any(|one| one.path == *path), "{path}");
+        env.run(&reference).map("single").args(["--offline"]).probe("exit 4").code(4);
+    }
+}
+
 /// Below a mirror's prefix, credentials are looked for by the name that the image has there.
 #[test]
 fn a_mirror_has_credentials_of_its_prefix() {

@@ -74,6 +74,49 @@ fn a_range_of_something_else_is_refused() {
     assert_eq!(layers(&env), 0);
 }
 
+/// RFC 9110 section 15.3.7: less than was asked for is an answer.
+#[test]
+fn a_shorter_range_is_taken_for_what_it_is() {
+    let content = content("busybox");
+    let (path, bytes) = largest(&content);
+    let (wanted, piece) = (path.clone(), bytes.len() / 5);
+    let registry = Faulty::serve_content(content, move |asked, _| {
+        (asked.path == wanted).then(|| match asked.from() {
+            0 => Reply { cut: Some(piece), ..Reply::new(200, bytes.clone()) },
+            from => {
+                let end = (from + piece).min(bytes.len());
+                Reply::new(206, &bytes[from..end]).header("content-range", format!("bytes {from}-{}/{}", end - 1, bytes.len()))
+            }
+        })
+    });
+    let env = TestEnv::alone();
+    let seen = pull(&env, &registry.reference()).code(0);
+    assert_eq!(seen.stderr.matches("again in").count(), 1, "{}", seen.stderr);
+    assert!(registry.asked().iter().filter(|one| one.path == path).count() >= 5);
+}
+
+#[test]
+fn a_registry_that_refuses_ranges_is_asked_for_the_whole() {
+    for refuses in [true, false] {
+        let content = content("busybox");
+        let (path, bytes) = largest(&content);
+        let wanted = path.clone();
+        let registry = Faulty::serve_content(content, move |asked, before| {
+            (asked.path == wanted).then(|| match (asked.header("range"), before) {
+                (Some(_), _) if refuses => Reply::new(416, "").header("content-range", format!("bytes */{}", bytes.len())),
+                (Some(_), _) => Reply::new(206, &bytes[asked.from()..]),
+                (None, 0) => Reply { cut: Some(bytes.len() / 2), ..Reply::new(200, bytes.clone()) },
+                (None, _) => Reply::new(200, bytes.clone()),
+            })
+        });
+        let env = TestEnv::alone();
+        let seen = pull(&env, &registry.reference()).code(0).told(&["it broke off at byte"]);
+        assert!(!seen.stderr.contains("gave up"), "{}", seen.stderr);
+        let ranges: Vec<bool> = registry.asked().iter().filter(|one| one.path == path).map(|one| one.header("range").is_some()).collect();
+        assert_eq!(ranges, [false, true, false]);
+    }
+}
+
 #[test]
 fn a_server_that_is_busy_is_given_the_time_that_it_asks_for() {
     for (status, wait) in [(429, Some("2")), (503, Some("1")), (500, None), (502, None)] {

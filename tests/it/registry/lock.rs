@@ -156,7 +156,7 @@ fn project(registry: &Faulty) -> TestEnv {
 fn an_entry_without_platform_has_that_of_its_config() {
     let mut content = content("busybox");
     let image = only(&content);
-    let inner = put(&mut content, "inner", INDEX, &index(&[image.clone()]));
+    let inner = put(&mut content, "inner", INDEX, &index(std::slice::from_ref(&image)));
     for entry in [image.clone(), inner] {
         put(&mut content, "v1", INDEX, &index(&[entry]));
         let registry = Faulty::serve_content(content.clone(), |_, _| None);
