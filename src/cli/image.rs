@@ -340,11 +340,13 @@ pub struct Wanted<'a> {
     pub offline: bool,
     pub names: Option<&'a [Reference]>,
     pub keep_blobs: bool,
+    /// Nothing is told of it: it is only looked whether it can be done.
+    pub quiet: bool,
 }
 
 impl Default for Wanted<'_> {
     fn default() -> Self {
-        Self { platform: None, pull: Pull::Missing, offline: false, names: None, keep_blobs: false }
+        Self { platform: None, pull: Pull::Missing, offline: false, names: None, keep_blobs: false, quiet: false }
     }
 }
 
@@ -365,7 +367,7 @@ pub fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted
         keep_blobs: wanted.keep_blobs,
         stores: None,
         registry: (!wanted.offline).then_some(&reach),
-        progress: Some(&progress),
+        progress: (!wanted.quiet).then_some(&progress),
     };
     let mut prepared = rootfs::prepare(store, &request)?;
     if rootfs::forget_torn(store, &request, &prepared)? {
@@ -450,7 +452,7 @@ fn unpack(store: &Store, source: &str, wanted: Wanted<'_>, directory: &Path) -> 
     let mut found = None;
     if matches!(source, ImageSource::Registry(_)) {
         for ownership in [Ownership::Single, all_ids()?] {
-            let here = prepare(store, ownership, &source, Wanted { pull: Pull::Never, offline: true, ..wanted });
+            let here = prepare(store, ownership, &source, Wanted { pull: Pull::Never, offline: true, quiet: true, ..wanted });
             found = here.ok().map(|prepared| (prepared, ownership));
             if found.is_some() {
                 break;
