@@ -419,3 +419,26 @@ fn a_full_disk_is_told_and_what_has_come_stays() {
     assert_eq!((lines[0], lines[1].trim()), ("ended 1", "0"), "{lines:?}");
     assert!(lines[2].starts_with("sha256:"), "{lines:?}");
 }
+
+/// Sizes are what documents say, and are added up.
+#[test]
+fn sizes_that_no_layer_has_are_refused() {
+    let mut content = content("busybox");
+    let manifest = content.get("/v2/x/manifests/v1").expect("manifest").clone();
+    let mut document: serde_json::Value = serde_json::from_slice(&manifest.1).expect("manifest");
+    document["layers"][0]["size"] = u64::MAX.into();
+    let layer = document["layers"][0].clone();
+    document["layers"] = [layer.clone(), layer].into_iter().collect();
+    let config = format!("/v2/x/blobs/{}", document["config"]["digest"].as_str().expect("digest"));
+    let mut config: serde_json::Value = serde_json::from_slice(&content[&config].1).expect("config");
+    let diff_id = config["rootfs"]["diff_ids"][0].clone();
+    config["rootfs"]["diff_ids"] = [diff_id.clone(), diff_id].into_iter().collect();
+    let config = config.to_string().into_bytes();
+    let digest = hamper::image::Digest::of(&config).to_string();
+    document["config"]["size"] = config.len().into();
+    document["config"]["digest"] = digest.as_str().into();
+    content.insert(format!("/v2/x/blobs/{digest}"), (String::new(), config));
+    content.insert("/v2/x/manifests/v1".into(), (manifest.0, document.to_string().into_bytes()));
+    let registry = Faulty::serve_content(content, |_, _| None);
+    pull(&TestEnv::alone(), &registry.reference()).code(1).told(&["the manifest says 18446744073709551615", "hint: "]);
+}
