@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use ureq::http::Method;
 
-use super::Error;
 use super::auth::Authorizations;
 use super::blob::BlobStream;
-use super::credentials::{self, Credentials};
+use super::credentials::{self, Kept};
+use super::error::{Error, Offered};
 use super::hosts::Endpoint;
 use super::http::{Answer, Call, Http};
 use super::settings::Settings;
@@ -56,7 +56,7 @@ pub struct Client {
     watch: Option<Box<Watch>>,
     pub(super) authorizations: Authorizations,
     /// By registry and repository.
-    credentials: Mutex<HashMap<(String, String), Option<Credentials>>>,
+    credentials: Mutex<HashMap<(String, String), Option<Kept>>>,
     /// Hosts that have answered: after that, a failure is thought to pass.
     answered: Mutex<HashSet<String>>,
     /// Mirrors that could not be asked: they are left out from then on.
@@ -175,16 +175,29 @@ impl Client {
     }
 
     /// What is known for a repository. Looked up once: a helper program may ask the user for something.
-    pub(super) fn credentials(&self, registry: &str, repository: &str) -> Result<Option<Credentials>, Error> {
+    pub(super) fn credentials(&self, registry: &str, repository: &str) -> Result<Option<Kept>, Error> {
         let key = (registry.to_owned(), repository.to_owned());
         let mut known = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(credentials) = known.get(&key) {
-            return Ok(credentials.clone());
+        if let Some(kept) = known.get(&key) {
+            return Ok(kept.clone());
         }
         let ignoring = |error: &Error| self.tell(&Event::Ignoring { words: chain(error) });
         let found = credentials::look_up(&self.settings, registry, repository, &ignoring)?;
         known.insert(key, found.clone());
         Ok(found)
+    }
+
+    /// What a registry has been offered for a repository.
+    fn offered(&self, registry: &str, repository: &str) -> Offered {
+        let known = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = known.get(&(registry.to_owned(), repository.to_owned())).and_then(Option::as_ref);
+        kept.map_or(Offered::Nothing, |kept| Offered::Kept(kept.place.as_str().into()))
+    }
+
+    /// A refusal of a repository, with what was offered for it.
+    pub(super) fn refusal(&self, answer: Answer, step: &str, endpoint: &Endpoint, repository: &str) -> Error {
+        let offered = self.offered(&endpoint.registry, &format!("{}{repository}", endpoint.prefix));
+        self.status(answer, step, &endpoint.registry).of(offered)
     }
 
     /// As [`Self::exchange`], and says who the user is where that is asked for. `scope` is for a token server that is named without one.
@@ -215,14 +228,14 @@ impl Client {
         let (host, status) = (answer.host.clone(), answer.status);
         let body = answer.read(MAX_TOLD, self.settings.stall_timeout()).ok().flatten().unwrap_or_default();
         let registry = if registry.is_empty() { host.clone() } else { registry.to_owned() };
-        Error::Status { host, step: step.to_owned(), status, told: told(&body), registry }
+        Error::Status { host, step: step.to_owned(), status, told: told(&body).map(Into::into), registry, offered: Offered::Nothing }
     }
 }
 
 /// Whether a failure may pass: a connection that breaks does, a certificate that is wrong does not.
 pub(super) fn passes(error: &Error) -> bool {
     let Error::Transport { source, .. } = error else { return false };
-    match source {
+    match &**source {
         ureq::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
         ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => true,
         _ => false,
@@ -240,7 +253,7 @@ fn told(body: &[u8]) -> Option<String> {
 
 /// Why the body of an answer is of no use.
 pub(super) struct Broken {
-    error: Error,
+    error: Box<Error>,
     /// It was a mirror's, which is not asked again.
     is_left_out: bool,
 }
@@ -298,7 +311,7 @@ impl Inner {
         let answer = self.client.exchange_as_user(endpoint, &self.repository, &scope, &call)?;
         match good.contains(&answer.status) {
             true => Ok(answer),
-            false => Err(self.client.status(answer, step, &endpoint.registry)),
+            false => Err(self.client.refusal(answer, step, endpoint, &self.repository)),
         }
     }
 
@@ -337,7 +350,7 @@ impl Inner {
     }
 
     fn broken(&self, endpoint: &Endpoint, error: Error) -> Broken {
-        Broken { is_left_out: self.client.leave_out(endpoint, &error), error }
+        Broken { is_left_out: self.client.leave_out(endpoint, &error), error: Box::new(error) }
     }
 
     fn read_all(&self, given: Given<'_>, limit: u64, step: &str) -> Result<Vec<u8>, Broken> {
@@ -345,7 +358,7 @@ impl Inner {
         let error = match given.answer.read(limit, self.client.settings.stall_timeout()) {
             Ok(Some(bytes)) => return Ok(bytes),
             Ok(None) => Error::refused(&host, step, format!("it sends more than the {limit} bytes that are accepted")),
-            Err(source) => Error::Transport { host, step: step.to_owned(), source: source.into() },
+            Err(source) => Error::Transport { host, step: step.to_owned(), proxy: None, source: Box::new(source.into()) },
         };
         Err(self.broken(given.endpoint, error))
     }
@@ -359,9 +372,9 @@ impl Inner {
                 Err(Broken { is_left_out: true, .. }) => {}
                 Err(Broken { error, .. }) if passes(&error) && tries < self.client.settings.retries().min(3) => {
                     tries += 1;
-                    self.client.again(&error, back_off(tries));
+                    self.client.again(&*error, back_off(tries));
                 }
-                Err(Broken { error, .. }) => return Err(error),
+                Err(Broken { error, .. }) => return Err(*error),
             }
         }
     }
