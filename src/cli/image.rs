@@ -165,6 +165,15 @@ pub enum Failure {
     Rootfs(rootfs::Error),
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Usage(words) => f.write_str(words),
+            Self::Rootfs(error) => f.write_str(&error.chain()),
+        }
+    }
+}
+
 impl From<rootfs::Error> for Failure {
     fn from(error: rootfs::Error) -> Self {
         Self::Rootfs(error)
@@ -212,6 +221,7 @@ fn dispatch(args: &ImageArgs) -> Result<(), Failure> {
         ImageCommand::Ls { form } => list(&store, form.format()),
         ImageCommand::Inspect { image, .. } => inspect(&store, image),
         ImageCommand::Rm { images } => images.iter().try_for_each(|image| {
+            tell_of_a_wait(&store);
             match rootfs::remove_image(&store, image, all_ids()?)? {
                 Gone::Name(name) => say(&format!("untagged: {name}")),
                 Gone::Image(digest) => say(&digest.to_string()),
@@ -228,12 +238,16 @@ fn dispatch(args: &ImageArgs) -> Result<(), Failure> {
                 None if *all => Prune::All,
                 None => Prune::Unreferenced,
             };
+            tell_of_a_wait(&store);
             say_removed(&rootfs::prune(&store, which, all_ids()?)?, form.format());
             discard_scratch(&store)
         }
-        ImageCommand::Unpack { source, directory, platform, offline } => {
-            unpack(&store, source, Wanted { platform: platform.as_deref(), offline: *offline, ..Wanted::default() }, directory)
-        }
+        ImageCommand::Unpack { source, directory, platform, offline } => unpack(
+            &store,
+            source,
+            Wanted { platform: platform.as_deref(), offline: *offline, stores: true, ..Wanted::default() },
+            directory,
+        ),
     }
 }
 
@@ -342,11 +356,13 @@ pub struct Wanted<'a> {
     pub keep_blobs: bool,
     /// Nothing is told of it: it is only looked whether it can be done.
     pub quiet: bool,
+    /// Whether published stores count too.
+    pub stores: bool,
 }
 
 impl Default for Wanted<'_> {
     fn default() -> Self {
-        Self { platform: None, pull: Pull::Missing, offline: false, names: None, keep_blobs: false, quiet: false }
+        Self { platform: None, pull: Pull::Missing, offline: false, names: None, keep_blobs: false, stores: false, quiet: false }
     }
 }
 
@@ -354,6 +370,11 @@ pub fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted
     let platform = parse_platform(wanted.platform)?;
     let display = Display::new(true);
     let reach = super::registries::reach(&display);
+    let origin = image_push::again(&display, wanted.offline);
+    let stores = || {
+        let directories = Directories::from_environment(|name| std::env::var_os(name).map(PathBuf::from));
+        directories.map_or_else(|_| Ok(Vec::new()), |directories| super::settings::stores(&directories.config))
+    };
     let progress = |progress: Progress<'_>| display.load(&progress);
     let request = Request {
         source,
@@ -365,9 +386,10 @@ pub fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted
         names: wanted.names,
         locked: None,
         keep_blobs: wanted.keep_blobs,
-        stores: None,
+        stores: if wanted.stores { Some(&stores) } else { None },
         registry: (!wanted.offline).then_some(&reach),
-        progress: (!wanted.quiet).then_some(&progress),
+        origin: Some(&origin),
+        progress: if wanted.quiet { None } else { Some(&progress) },
     };
     let mut prepared = rootfs::prepare(store, &request)?;
     if rootfs::forget_torn(store, &request, &prepared)? {
@@ -425,6 +447,9 @@ fn before(text: &str) -> Result<u64, Failure> {
 
 fn one_name(what: &str, text: &str) -> Result<Reference, Failure> {
     let reference: Reference = text.parse().map_err(|error| Failure::Usage(format!("{what}: {error}")))?;
+    if rootfs::is_digest(text) {
+        return Err(Failure::Usage(format!("{what} {text}: that would be taken for a digest")));
+    }
     match &reference.digest {
         Some(_) => Err(Failure::Usage(format!("{what} {text}: a name has no digest"))),
         None => Ok(reference),
@@ -510,6 +535,12 @@ fn inspect(store: &Store, wanted: &str) -> Result<(), Failure> {
     let manifest = store.blob(&image.digest)?.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
     say_json(&json!({ "image": image, "config": config, "manifest": manifest }));
     Ok(())
+}
+
+fn tell_of_a_wait(store: &Store) {
+    if store.is_loading() {
+        talk("waiting for those who load images now");
+    }
 }
 
 fn say_removed(removed: &Removed, format: Format) {

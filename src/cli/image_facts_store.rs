@@ -27,6 +27,7 @@ pub fn store_image(
     let load = effects == Effects::All;
     let display = Display::new(false);
     let reach = super::registries::reach(&display);
+    let origin = super::image_push::again(&display, offline || profile.pull == Pull::Never);
     let progress = |progress: Progress<'_>| display.load(&progress);
     let stores = || super::settings::stores(&directories.config);
     let request = rootfs::Request {
@@ -41,6 +42,7 @@ pub fn store_image(
         keep_blobs: false,
         stores: Some(&stores),
         registry: (load && !offline).then_some(&reach),
+        origin: load.then_some(&origin),
         progress: Some(&progress),
     };
     let failed = |source| CliError::Rootfs { source };

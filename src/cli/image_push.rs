@@ -82,6 +82,20 @@ fn top(store: &Store, args: &PushArgs, image: &ImageRecord) -> Result<Digest, Fa
         .ok_or_else(|| Failure::Usage(format!("{} stands for one image and for no index: leave --all-platforms out", args.image)))
 }
 
+/// The places from which an image came, for a load that must read its layers again.
+pub fn again(
+    display: &Arc<Display>,
+    offline: bool,
+) -> impl Fn(&Store, &ImageRecord) -> Result<Arc<dyn image::Remote>, image::Error> + use<> {
+    let display = Arc::clone(display);
+    move |store, image| {
+        let told = |words: String| image::Error::Remote { words, hint: None, source: None };
+        let platform = parse_platform(Some(&image.platform)).map_err(|failure| told(failure.to_string()))?;
+        let sources = sources(store, image).map_err(|failure| told(failure.to_string()))?;
+        Ok(Arc::new(Origin::new(&image.source, sources, platform, &display, offline)))
+    }
+}
+
 /// Documents and blobs of an image: what the store keeps, and the rest from where the image came from.
 pub fn content(store: &Store, image: &ImageRecord, display: &Arc<Display>, offline: bool) -> Result<Arc<dyn image::Remote>, Failure> {
     let platform: Platform = parse_platform(Some(&image.platform))?;

@@ -29,6 +29,8 @@ pub struct Image {
     pub names: Vec<String>,
     /// The index in which it was chosen by its platform, as it stands in the source.
     pub index: Option<(Digest, Vec<u8>)>,
+    /// A registry was asked what the name stands for, and said this.
+    pub is_answer: bool,
 }
 
 /// One layer as it stands in its source.
@@ -344,7 +346,7 @@ fn finish(
             })
         })
         .collect::<Result<_, _>>()?;
-    Ok(Image { digest: Some(digest), manifest: Some(bytes), config_bytes, config, layers, names, index: None })
+    Ok(Image { digest: Some(digest), manifest: Some(bytes), config_bytes, config, layers, names, index: None, is_answer: false })
 }
 
 fn read_config(layout: &Layout, manifest: &Manifest, what: &str) -> Result<(Vec<u8>, ImageConfig), Error> {
@@ -403,7 +405,16 @@ fn open_docker(archive: &Archive, select: &Select, platform: &Platform) -> Resul
             Ok(Layer { blob, digest: None, size: None, diff_id: Some(diff_id.clone()), compression: None, name })
         })
         .collect::<Result<_, Error>>()?;
-    Ok(Image { digest: None, manifest: None, config_bytes, config, layers, names: strings(item, "RepoTags"), index: None })
+    Ok(Image {
+        digest: None,
+        manifest: None,
+        config_bytes,
+        config,
+        layers,
+        names: strings(item, "RepoTags"),
+        index: None,
+        is_answer: false,
+    })
 }
 
 /// The config's name is its digest in every form that Docker and podman write; where it looks like one it must be true.
@@ -460,5 +471,14 @@ fn open_tar(path: &Path, platform: &Platform) -> Result<Image, Error> {
         ..ImageConfig::default()
     };
     let layer = Layer { blob, digest: None, size: None, diff_id: None, compression: None, name };
-    Ok(Image { digest: None, manifest: None, config_bytes: Vec::new(), config, layers: vec![layer], names: Vec::new(), index: None })
+    Ok(Image {
+        digest: None,
+        manifest: None,
+        config_bytes: Vec::new(),
+        config,
+        layers: vec![layer],
+        names: Vec::new(),
+        index: None,
+        is_answer: false,
+    })
 }

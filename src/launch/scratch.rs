@@ -251,19 +251,27 @@ impl Slot {
     }
 }
 
+/// Times that a slot is made for which somebody sweeps up.
+const MOST_TRIES: u32 = 32;
+
 /// How slots are opened.
 const SLOT: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 fn open_slot(base: &Path, path: &Path) -> Result<OwnedFd, Errno> {
     let open = || openat(CWD, path, SLOT, Mode::empty());
-    match open() {
-        Err(Errno::NOENT) => {
-            make_place(base)?;
-            make(CWD, path)?;
-            open()
+    let mut opened = open();
+    // One that nobody has yet may be thrown away as soon as it is made.
+    for _ in 0..MOST_TRIES {
+        if opened.as_ref().err() != Some(&Errno::NOENT) {
+            break;
         }
-        result => result,
+        make_place(base)?;
+        opened = match make(CWD, path) {
+            Err(Errno::NOENT) => Err(Errno::NOENT),
+            made => made.and_then(|()| open()),
+        };
     }
+    opened
 }
 
 /// Makes a directory of slots, or what a link in its place leads to: trees may be kept elsewhere, where something has cleaned up.

@@ -52,6 +52,9 @@ pub enum Error {
     /// A tag stands for something else than it did when it was locked.
     #[error("{image} is locked to {locked}, and is {found} now")]
     Moved { image: String, locked: String, found: Digest },
+    /// A store in which a tag stands for something else than what it is locked to, and nobody may be asked.
+    #[error("{image} is locked to {locked}, and the store has {found}")]
+    Behind { image: String, locked: String, found: Digest },
     #[error("a thread that unpacked {0} ended unexpectedly")]
     Thread(String),
     #[error("the image has no layers")]
@@ -73,7 +76,7 @@ pub enum Error {
     /// What a process in a user namespace told; it could not hand over the error itself.
     #[error("{words}")]
     Told { words: String, hint: Option<String> },
-    #[error("image {0} is in use by a running sandbox")]
+    #[error("image {0} is in use: a sandbox runs from it, or it is being loaded")]
     InUse(Digest),
     #[error("there is no image `{wanted}` in the store")]
     NoSuchImage { wanted: String },
@@ -131,6 +134,7 @@ impl Error {
             }
             Self::InUse(_) => Some("end the runs of it first: pgrep -a hamper"),
             Self::Moved { .. } => Some("to take the new one: hamper lock; to stay with the old: name it by its digest, `NAME@sha256:…`"),
+            Self::Behind { .. } => Some("fetch what is locked: run it once without --offline and with --locked, or hamper image pull NAME"),
             Self::NotShared { source, .. } => source.hint(),
             Self::Store(store::Error::Trees { command, .. }) => Some(command),
             Self::Published { .. } => Some("look at HAMPER_STORES, and at `stores` in settings.toml"),

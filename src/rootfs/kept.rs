@@ -19,11 +19,14 @@ use crate::store::Store;
 /// malformed image.
 pub(super) fn open(store: &Store, request: &Request<'_>, reference: &Reference) -> Result<Image, Error> {
     let known = known(store, request, reference)?;
-    let upstream = match (request.pull, request.registry) {
-        (Pull::Never, _) | (_, None) => None,
-        (_, Some(registry)) => Some(registry(reference)?),
+    let given = given(store, request, reference, known.as_ref())?;
+    let upstream = match (request.pull, request.registry, request.origin, given) {
+        (pull, _, Some(origin), Some(image)) if pull != Pull::Always => Some(origin(store, &image)?),
+        (Pull::Never, ..) | (_, None, ..) => None,
+        (_, Some(registry), ..) => Some(registry(reference)?),
     };
     let known = known.filter(|_| request.pull != Pull::Always || upstream.is_none());
+    let is_answer = known.is_none();
     let pinned = |digest| Reference { tag: None, digest: Some(digest), ..reference.clone() };
     let wanted = match (known, &upstream) {
         (Some(digest), _) => pinned(digest),
@@ -37,7 +40,16 @@ pub(super) fn open(store: &Store, request: &Request<'_>, reference: &Reference) 
         check_lock(request, found)?;
     }
     image.names = vec![reference.to_string()];
+    image.is_answer = is_answer;
     Ok(image)
+}
+
+/// The image of a name that the user has given, and no registry: none of that name need have it.
+fn given(store: &Store, request: &Request<'_>, reference: &Reference, known: Option<&Digest>) -> Result<Option<ImageRecord>, Error> {
+    match (known, record::read_reference(store, reference, request.platform)?) {
+        (Some(digest), Some(record)) if !record.fetched => ImageRecord::read(store, digest),
+        _ => Ok(None),
+    }
 }
 
 /// The manifest that `reference` was the last time; `None`: the store does not know it.
@@ -50,6 +62,15 @@ fn known(store: &Store, request: &Request<'_>, reference: &Reference) -> Result<
         Some(digest) => Ok(ImageRecord::read(store, digest)?.map(|record| record.digest)),
         None => Ok(None),
     }
+}
+
+/// Whether the store knows a name as something else than what it is locked to: then only its registry can say what it is now.
+pub(super) fn is_behind(store: &Store, request: &Request<'_>) -> Result<bool, Error> {
+    let (ImageSource::Registry(text), Some(locked), true) = (request.source, request.locked, request.pull != Pull::Never) else {
+        return Ok(false);
+    };
+    let known = record::read_reference(store, &text.parse()?, request.platform)?;
+    Ok(known.is_some_and(|known| known.digest.to_string() != locked))
 }
 
 /// Whether a tag stands for something else than the store knows of it. Registries count this question less than a manifest that is fetched.

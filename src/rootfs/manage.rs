@@ -11,7 +11,7 @@ use super::skeleton::is_skeleton;
 use super::{Error, Ownership};
 use crate::image::{self, Digest, Reference};
 use crate::profile::Platform;
-use crate::store::{Lock, Store, TreeFacts};
+use crate::store::{Held, LayerName, Lock, Store, TreeFacts};
 
 /// What a removal has taken away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -59,6 +59,17 @@ pub fn fetched_names(store: &Store, digest: &Digest) -> Result<Vec<Reference>, E
     Ok(names.filter_map(|known| known.reference.parse().ok()).collect())
 }
 
+/// Whether a text is a digest, or the beginning of one, whatever else it could be read as: an archive may call its image by the digest of
+/// another.
+pub fn is_digest(text: &str) -> bool {
+    ["sha256:", "sha512:"].iter().any(|algorithm| text.starts_with(algorithm))
+}
+
+/// The name that a text is.
+fn parse_name(text: &str) -> Option<Reference> {
+    text.parse().ok().filter(|_| !is_digest(text))
+}
+
 /// The image of a name, a reference, a digest or the beginning of one.
 pub fn find_image(store: &Store, wanted: &str) -> Result<ImageRecord, Error> {
     let all = images(store)?;
@@ -82,26 +93,29 @@ pub fn find_image(store: &Store, wanted: &str) -> Result<ImageRecord, Error> {
 }
 
 fn by_reference<'a>(all: &'a [ImageRecord], wanted: &str) -> Option<&'a ImageRecord> {
-    let reference: Reference = wanted.parse().ok()?;
+    let reference = parse_name(wanted)?;
     let name = reference.to_string();
-    // For each platform a name stands for another image; on its own it means this machine's.
+    // For each platform a name stands for another image; on its own it means this machine's, or one that this machine can run.
     let native = Platform::native().to_string();
-    let mut named = all.iter().filter(|image| image.names.contains(&name));
-    let first = named.next();
-    let own = first.into_iter().chain(named).find(|image| image.platform == native).or(first);
+    let distance = |image: &&ImageRecord| match image.platform.strip_prefix(&native) {
+        Some("") => 0,
+        Some(variant) if variant.starts_with('/') => 1,
+        _ => 2,
+    };
+    let own = all.iter().filter(|image| image.names.contains(&name)).min_by_key(distance);
     own.or_else(|| all.iter().find(|image| reference.digest.as_ref() == Some(&image.digest)))
 }
 
 /// As [`find_image`], of the image that a name stands for on `platform`.
 pub fn find_image_for(store: &Store, wanted: &str, platform: &Platform) -> Result<ImageRecord, Error> {
-    let known = wanted.parse::<Reference>().ok().map(|reference| record::read_reference(store, &reference, platform)).transpose()?;
+    let known = parse_name(wanted).map(|reference| record::read_reference(store, &reference, platform)).transpose()?;
     let wanted = known.flatten().map_or_else(|| wanted.to_owned(), |known| known.digest.to_string());
     find_image(store, &wanted)
 }
 
 /// The index that a name of `image` stands for, where it stands for one.
 pub fn index_of(store: &Store, wanted: &str, image: &ImageRecord) -> Result<Option<Digest>, Error> {
-    let wanted = wanted.parse::<Reference>().ok().map(|reference| reference.to_string());
+    let wanted = parse_name(wanted).map(|reference| reference.to_string());
     let mut mine = references(store)?.into_iter().filter(|known| known.digest == image.digest && known.index.is_some());
     let first = mine.next();
     let named = first.iter().cloned().chain(mine).find(|known| Some(&known.reference) == wanted.as_ref());
@@ -121,18 +135,19 @@ pub enum Gone {
 pub fn remove_image(store: &Store, wanted: &str, ownership: Ownership) -> Result<Gone, Error> {
     let lock = store.begin_removal()?;
     let image = find_image(store, wanted)?;
-    if let Ok(reference) = wanted.parse::<Reference>()
+    if let Some(reference) = parse_name(wanted)
         && image.names.len() > 1
         && image.names.contains(&reference.to_string())
     {
         forget_references(store, |known| known.digest == image.digest && known.reference == reference.to_string())?;
         return Ok(Gone::Name(reference.to_string()));
     }
-    if !forget(store, &image)? {
+    let records = Records::hold(store)?;
+    if !forget(store, &records, &image)? {
         return Err(Error::InUse(image.digest));
     }
-    sweep_layers(store, &lock, ownership, &mut Removed::default())?;
-    drop(lock);
+    sweep_layers(store, &lock, &records, ownership, &mut Removed::default())?;
+    drop((records, lock));
     empty_trash(store, ownership)?;
     Ok(Gone::Image(image.digest))
 }
@@ -146,7 +161,9 @@ fn empty_trash(store: &Store, ownership: Ownership) -> Result<(), Error> {
 pub fn tag(store: &Store, wanted: &str, image: &ImageRecord, platform: &Platform, names: &[Reference]) -> Result<(), Error> {
     let _lock = store.begin_load()?;
     let index = index_of(store, wanted, image)?;
-    names.iter().try_for_each(|name| {
+    let plain = Platform { variant: None, ..platform.clone() };
+    let platforms = [Some(platform), platform.variant.is_some().then_some(&plain)];
+    names.iter().flat_map(|name| platforms.iter().flatten().map(move |platform| (name, platform))).try_for_each(|(name, platform)| {
         let record = ReferenceRecord { reference: name.to_string(), digest: image.digest.clone(), index: index.clone(), fetched: false };
         record::put_reference(store, platform, &record)
     })
@@ -171,36 +188,75 @@ pub fn prune(store: &Store, which: Prune, ownership: Ownership) -> Result<Remove
         Prune::Before(time) => image.loaded < time,
         Prune::All => true,
     };
+    let records = Records::hold(store)?;
     for image in images(store)?.iter().filter(|image| doomed(image)) {
-        match forget(store, image)? {
+        match forget(store, &records, image)? {
             true => removed.images += 1,
             false => removed.in_use += 1,
         }
     }
-    sweep_layers(store, &lock, ownership, &mut removed)?;
-    drop(lock);
+    sweep_layers(store, &lock, &records, ownership, &mut removed)?;
+    drop((records, lock));
     empty_trash(store, ownership)?;
     Ok(removed)
 }
 
-/// Takes an image's records away; `false`: it is in use, and nothing was done.
-fn forget(store: &Store, image: &ImageRecord) -> Result<bool, Error> {
-    let mut mine = Vec::new();
-    for name in store.list("prepared")? {
-        let path = format!("prepared/{name}");
-        let Some(prepared) = read_prepared(store, &path)? else { continue };
-        if prepared.digest == image.digest {
-            if store.is_leased(&path)? {
-                return Ok(false);
+/// Records of what starts are made from: those that a sandbox has a lease on, and the others, with which none can begin before this is
+/// dropped. A start that would waits until the store may be read again, and makes what it needs anew.
+struct Records {
+    free: Vec<(String, Option<Prepared>, Held)>,
+    leased: Vec<Option<Prepared>>,
+}
+
+impl Records {
+    fn hold(store: &Store) -> Result<Self, Error> {
+        // Each is an open file.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        // Ignoring: with few records it is not needed, and with many their opening tells.
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
+        let mut records = Self { free: Vec::new(), leased: Vec::new() };
+        for name in store.list("prepared")? {
+            let path = format!("prepared/{name}");
+            match store.hold(&path)? {
+                Some(held) => {
+                    let prepared = parse_prepared(&held.bytes);
+                    records.free.push((path, prepared, held));
+                }
+                None => records.leased.push(parse_prepared(&store.read(&path)?.unwrap_or_default())),
             }
-            mine.push(path);
+        }
+        Ok(records)
+    }
+
+    fn is_in_use(&self, image: &Digest) -> bool {
+        self.leased.iter().flatten().any(|prepared| prepared.digest == *image)
+    }
+
+    /// Names of layers that sandboxes use.
+    fn leased_layers(&self) -> BTreeSet<&str> {
+        let trees = self.leased.iter().flatten().map(|prepared| &prepared.tree);
+        let names = trees.filter_map(|tree| if let Tree::Layers { names } = tree { Some(names) } else { None });
+        names.flatten().map(LayerName::as_str).collect()
+    }
+}
+
+fn parse_prepared(bytes: &[u8]) -> Option<Prepared> {
+    record::any_body(bytes).and_then(|body| serde_json::from_slice(body).ok())
+}
+
+/// Takes an image's records away; `false`: it is in use, and nothing was done.
+fn forget(store: &Store, records: &Records, image: &ImageRecord) -> Result<bool, Error> {
+    if records.is_in_use(&image.digest) {
+        return Ok(false);
+    }
+    let mut any = false;
+    for (path, prepared, _) in &records.free {
+        if prepared.as_ref().is_some_and(|prepared| prepared.digest == image.digest) {
+            any |= store.unlink(path)?;
         }
     }
-    for path in &mine {
-        store.unlink(path)?;
-    }
     forget_references(store, |known| known.digest == image.digest)?;
-    Ok(store.unlink(&ImageRecord::path(&image.digest))? || !mine.is_empty())
+    Ok(store.unlink(&ImageRecord::path(&image.digest))? || any)
 }
 
 fn forget_references(store: &Store, which: impl Fn(&ReferenceRecord) -> bool) -> Result<(), Error> {
@@ -214,18 +270,13 @@ fn forget_references(store: &Store, which: impl Fn(&ReferenceRecord) -> bool) ->
     Ok(())
 }
 
-fn read_prepared(store: &Store, path: &str) -> Result<Option<Prepared>, Error> {
-    let bytes = store.read(path)?.unwrap_or_default();
-    Ok(record::any_body(&bytes).and_then(|body| serde_json::from_slice(body).ok()))
-}
-
 /// Removes what nothing refers to any more.
-fn sweep_layers(store: &Store, lock: &Lock, ownership: Ownership, removed: &mut Removed) -> Result<(), Error> {
+fn sweep_layers(store: &Store, lock: &Lock, records: &Records, ownership: Ownership, removed: &mut Removed) -> Result<(), Error> {
     let kept = images(store)?;
     let diff_ids: BTreeSet<String> = kept.iter().flat_map(|image| &image.diff_ids).map(ToString::to_string).collect();
     let blobs = kept_blobs(store, &kept)?;
-    forget_orphans(store, &kept)?;
-    let leased = leased_layers(store)?;
+    forget_orphans(store, records, &kept)?;
+    let leased = records.leased_layers();
     let mut doomed = Vec::new();
     for name in store.list("layers")?.iter().filter_map(|name| name.strip_suffix(".json").or((!name.contains('.')).then_some(name))) {
         let facts: Option<TreeFacts> = store.read(&format!("layers/{name}.json"))?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -235,7 +286,7 @@ fn sweep_layers(store: &Store, lock: &Lock, ownership: Ownership, removed: &mut 
         }
     }
     // Nothing says which sandbox stands on which skeleton: they stay while any sandbox runs, and are soon made again.
-    if leased.is_empty() {
+    if records.leased.is_empty() {
         doomed.extend(store.list("layers")?.into_iter().filter(|name| is_skeleton(name)).map(|name| (name, 0)));
     }
     for directory in ["sha256", "sha512"] {
@@ -279,25 +330,12 @@ fn kept_blobs(store: &Store, images: &[ImageRecord]) -> Result<BTreeSet<String>,
 }
 
 /// A record of an image that is not there would start something whose layers are about to go.
-fn forget_orphans(store: &Store, kept: &[ImageRecord]) -> Result<(), Error> {
-    for name in store.list("prepared")? {
-        let path = format!("prepared/{name}");
-        let known = read_prepared(store, &path)?.is_some_and(|prepared| kept.iter().any(|image| image.digest == prepared.digest));
-        if !known && !store.is_leased(&path)? {
-            store.unlink(&path)?;
+fn forget_orphans(store: &Store, records: &Records, kept: &[ImageRecord]) -> Result<(), Error> {
+    for (path, prepared, _) in &records.free {
+        let known = prepared.as_ref().is_some_and(|prepared| kept.iter().any(|image| image.digest == prepared.digest));
+        if !known {
+            store.unlink(path)?;
         }
     }
     Ok(())
-}
-
-fn leased_layers(store: &Store) -> Result<BTreeSet<String>, Error> {
-    let mut names = BTreeSet::new();
-    for name in store.list("prepared")? {
-        let path = format!("prepared/{name}");
-        let Some(Prepared { tree: Tree::Layers { names: layers }, .. }) = read_prepared(store, &path)? else { continue };
-        if store.is_leased(&path)? {
-            names.extend(layers.iter().map(|layer| layer.as_str().to_owned()));
-        }
-    }
-    Ok(names)
 }

@@ -1,5 +1,6 @@
 //! The way from an image source to what a start needs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::user::{self, ResolvedUser};
 use super::{Error, Ownership, Stack};
 use crate::image::{self, Digest, Image, ImageConfig, Reference, Remote};
 use crate::profile::{IdOrName, ImageSource, Platform, Pull, Select, UserSpec};
-use crate::store::{LayerName, Store, TreeFacts};
+use crate::store::{LayerName, Lock, Store, TreeFacts};
 
 /// What is to be prepared.
 #[derive(Clone, Copy)]
@@ -41,6 +42,8 @@ pub struct Request<'a> {
     /// How the repository of a reference is reached; absent: no registry is asked. Called where the store does not do, never for an image
     /// that is ready.
     pub registry: Option<&'a Registries<'a>>,
+    /// How an image that the store knows is had again, where its name alone says nothing of that.
+    pub origin: Option<&'a Origins<'a>>,
     pub progress: Option<&'a Watch<'a>>,
 }
 
@@ -49,6 +52,9 @@ pub type Stores<'a> = dyn Fn() -> Result<Vec<PathBuf>, Error> + Sync + 'a;
 
 /// Reaches the repository of a reference.
 pub type Registries<'a> = dyn Fn(&Reference) -> Result<Arc<dyn Remote>, image::Error> + 'a;
+
+/// Reaches the places from which an image came.
+pub type Origins<'a> = dyn Fn(&Store, &ImageRecord) -> Result<Arc<dyn Remote>, image::Error> + 'a;
 
 /// Hears of what happens in a load, from many threads.
 pub type Watch<'a> = dyn Fn(Progress<'_>) + Sync + 'a;
@@ -134,15 +140,17 @@ pub fn forget_torn(store: &Store, request: &Request<'_>, prepared: &Prepared) ->
 
 fn find_or_load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
     match request.source {
-        ImageSource::Host => return of_directory(request, PathBuf::from("/"), Tree::Host, b"host"),
+        ImageSource::Host => return of_directory(request, PathBuf::from("/"), Tree::Host, b"host", None),
         ImageSource::Rootfs { path } => {
             let name = format!("rootfs:{}", path.display());
-            return of_directory(request, path.clone(), Tree::Directory(path.clone()), name.as_bytes());
+            let lease = request.load.then(|| record::lease_of_directories(store)).transpose()?;
+            return of_directory(request, path.clone(), Tree::Directory(path.clone()), name.as_bytes(), lease);
         }
         _ => {}
     }
     // A tag is what the store knows of it, unless the registry is to be asked each time.
-    let asks = request.pull == Pull::Always && request.registry.is_some() && super::kept::has_moved(store, request)?;
+    let asks = request.registry.is_some()
+        && (super::kept::is_behind(store, request)? || request.pull == Pull::Always && super::kept::has_moved(store, request)?);
     let request = &Request { pull: if asks { Pull::Always } else { request.pull.unasked() }, ..*request };
     if !asks
         && !request.keep_blobs
@@ -162,7 +170,8 @@ fn find_or_load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error>
     if !request.load {
         return look(store, request);
     }
-    let mut prepared = load(store, request)?;
+    // Held until there is a lease: a removal in between would take the image that nobody uses yet.
+    let (mut prepared, _lock) = load(store, request)?;
     // The load may have changed what a reference stands for.
     if let Some(key) = record::key(store, request)? {
         // A sandbox may hold its lease on the record that is there.
@@ -175,7 +184,7 @@ fn find_or_load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error>
 }
 
 /// A tree that is there already; nobody promised that it stays the same, so nothing is recorded.
-fn of_directory(request: &Request<'_>, path: PathBuf, tree: Tree, name: &[u8]) -> Result<Prepared, Error> {
+fn of_directory(request: &Request<'_>, path: PathBuf, tree: Tree, name: &[u8], lease: Option<Lease>) -> Result<Prepared, Error> {
     let stack = Stack::of_directory(&path)?;
     let caller = UserSpec {
         user: IdOrName::Id(rustix::process::geteuid().as_raw()),
@@ -195,7 +204,7 @@ fn of_directory(request: &Request<'_>, path: PathBuf, tree: Tree, name: &[u8]) -
         published: Vec::new(),
         content: None,
         notes: Vec::new(),
-        lease: None,
+        lease,
     })
 }
 
@@ -207,9 +216,12 @@ fn open(store: &Store, request: &Request<'_>) -> Result<Image, Error> {
     }
 }
 
-/// Whether an image is the one that the lock file names.
+/// Whether an image is the one that the lock file names. What nobody was asked for may be old.
 pub(super) fn check_lock(request: &Request<'_>, found: &Digest) -> Result<(), Error> {
     match request.locked.filter(|locked| **locked != found.to_string()) {
+        Some(locked) if request.pull == Pull::Never || request.registry.is_none() => {
+            Err(Error::Behind { image: describe(request.source), locked: locked.to_owned(), found: found.clone() })
+        }
         Some(locked) => Err(Error::Moved { image: describe(request.source), locked: locked.to_owned(), found: found.clone() }),
         None => Ok(()),
     }
@@ -274,12 +286,14 @@ impl Unpacked {
         let Self { loaded, user } = self;
         let tree = Tree::Layers { names: names(&loaded) };
         let published = loaded.iter().filter(|layer| layer.cover.is_some()).map(|layer| layer.name.clone());
-        let published = published.filter(|name| matches!(&tree, Tree::Layers { names } if names.contains(name))).collect();
+        let published: BTreeSet<LayerName> =
+            published.filter(|name| matches!(&tree, Tree::Layers { names } if names.contains(name))).collect();
+        let published = published.into_iter().collect();
         Prepared { digest, config, tree, root: root(&loaded), user, published, content: None, notes: Vec::new(), lease: None }
     }
 }
 
-fn load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
+fn load(store: &Store, request: &Request<'_>) -> Result<(Prepared, Lock), Error> {
     // What is asked of a registry goes into the store on its way, and so do blobs that are kept.
     let early = (request.keep_blobs || matches!(request.source, ImageSource::Registry(_))).then(|| store.begin_load()).transpose()?;
     let shared = super::shared::of(store, request)?;
@@ -306,7 +320,7 @@ fn load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error> {
     };
     complete(&mut image, &unpacked.loaded);
     let digest = keep(store, request, &image, place, &unpacked.loaded)?;
-    Ok(Prepared { notes: notes(&unpacked.loaded), ..unpacked.prepared(digest, image.config) })
+    Ok((Prepared { notes: notes(&unpacked.loaded), ..unpacked.prepared(digest, image.config) }, lock))
 }
 
 /// Unpacks for whom the user is thought to be; where the image's files say something else, the layers for which that makes a
@@ -388,10 +402,14 @@ fn synthetic_manifest(image: &Image, loaded: &[Loaded]) -> Vec<u8> {
     manifest.to_string().into_bytes()
 }
 
-/// The names of a stack, lowest first; what an opaque root hides is left out, since overlayfs does not look for one there.
+/// The names of a stack, lowest first; what an opaque root hides is left out, since overlayfs does not look for one there. A layer that
+/// stands in an image twice, which overlayfs refuses, is left out below: everything that it has or hides there, it has or hides above too.
 fn names(loaded: &[Loaded]) -> Vec<LayerName> {
     let first = loaded.iter().rposition(|layer| layer.facts.opaque_root).unwrap_or(0);
-    loaded[first.min(loaded.len())..].iter().flat_map(|layer| std::iter::once(&layer.name).chain(&layer.cover)).cloned().collect()
+    let stack = &loaded[first.min(loaded.len())..];
+    let is_last = |index: usize| stack[index + 1..].iter().all(|above| above.name != stack[index].name);
+    let kept = stack.iter().enumerate().filter(|(index, _)| is_last(*index));
+    kept.flat_map(|(_, layer)| std::iter::once(&layer.name).chain(&layer.cover)).cloned().collect()
 }
 
 fn root(loaded: &[Loaded]) -> Option<LayerName> {
@@ -427,7 +445,7 @@ fn keep(store: &Store, request: &Request<'_>, image: &Image, shared: Option<&Pat
         config_digest: Some(config_digest),
         names: Vec::new(),
         source: before.as_ref().map_or_else(|| source(request, shared), |before| before.source.clone()),
-        platform: request.platform.to_string(),
+        platform: platform_of(&image.config, request.platform).to_string(),
         diff_ids: image.config.diff_ids.clone(),
         size: loaded.iter().map(|layer| layer.facts.bytes).sum(),
         loaded: before.map_or(now, |before| before.loaded),
@@ -437,14 +455,26 @@ fn keep(store: &Store, request: &Request<'_>, image: &Image, shared: Option<&Pat
     Ok(digest)
 }
 
+/// What an image says that it is for; one that says nothing is for what was asked for.
+fn platform_of(config: &ImageConfig, wanted: &Platform) -> Platform {
+    match config.os.is_empty() || config.architecture.is_empty() {
+        true => wanted.clone(),
+        false => Platform { os: config.os.clone(), architecture: config.architecture.clone(), variant: config.variant.clone() },
+    }
+}
+
 /// From here on these names stand for the image, beside those that it has.
 fn keep_names(store: &Store, request: &Request<'_>, digest: &Digest, image: &Image) -> Result<(), Error> {
     // What a registry gave by digest is found by that digest again, an index's too; what an archive calls itself must be a name.
     let by_digest = matches!(request.source, ImageSource::Registry(_));
-    let own = image.names.iter().filter_map(|name| name.parse::<Reference>().ok()).map(|name| (name, by_digest));
+    let own = image.names.iter().filter(|name| !super::is_digest(name)).filter_map(|name| name.parse::<Reference>().ok());
+    let own = own.map(|name| (name, image.is_answer));
     let given = request.names.into_iter().flatten().cloned().map(|name| (name, false));
     for (reference, fetched) in own.chain(given).filter(|(name, _)| by_digest || name.digest.is_none()) {
-        let index = image.index.as_ref().map(|(digest, _)| digest.clone());
+        // What came again by its digest has not said what else is known of the name.
+        let before = record::read_reference(store, &reference, request.platform)?.filter(|before| before.digest == *digest);
+        let index = image.index.as_ref().map(|(digest, _)| digest.clone()).or_else(|| before.as_ref()?.index.clone());
+        let fetched = fetched || before.is_some_and(|before| before.fetched);
         let record = ReferenceRecord { reference: reference.to_string(), digest: digest.clone(), index, fetched };
         record::put_reference(store, request.platform, &record)?;
     }

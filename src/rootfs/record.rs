@@ -211,6 +211,21 @@ fn lease(file: File) -> Option<Lease> {
     (stat.st_nlink > 0).then_some(Lease { _file: file })
 }
 
+/// Of a start from a directory, which has no record: what is kept beside it stays for as long.
+pub(super) fn lease_of_directories(store: &Store) -> Result<Lease, Error> {
+    loop {
+        let file = store.open_lease("prepared/directories")?;
+        // A removal that is under way is waited for; it may take the file with it.
+        match rustix::fs::flock(&file, FlockOperation::LockShared) {
+            Ok(()) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(Error::Open { path: "prepared/directories".into(), source: errno.into() }),
+        }
+        if let Some(lease) = lease(file) {
+            return Ok(lease);
+        }
+    }
+}
+
 fn body<'b>(bytes: &'b [u8], key: &[u8]) -> Option<&'b [u8]> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let (length, rest) = rest.split_first_chunk::<8>()?;

@@ -137,6 +137,7 @@ fn prepare_source(store: &Store, source: &ImageSource) -> Result<Prepared, Error
             keep_blobs: false,
             stores: None,
             registry: None,
+            origin: None,
             progress: None,
         },
     )

@@ -16,7 +16,7 @@ pub enum Error {
     Trees { path: PathBuf, command: String, source: io::Error },
     #[error("record `{}` cannot be read", path.display())]
     Record { path: PathBuf, source: serde_json::Error },
-    #[error("image {0} is in use by a running sandbox")]
+    #[error("image {0} is in use: a sandbox runs from it, or it is being loaded")]
     InUse(String),
 }
 

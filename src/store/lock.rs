@@ -32,6 +32,12 @@ impl Store {
         Ok(Lock { _file: file, leftovers })
     }
 
+    /// Whether somebody loads now, for whom a removal would wait.
+    pub fn is_loading(&self) -> bool {
+        let Ok(file) = self.lock_file("lock") else { return false };
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+    }
+
     /// Keeps every load away, for removals. Waits for those that run.
     pub fn begin_removal(&self) -> Result<Lock, Error> {
         self.create_directories()?;

@@ -54,6 +54,12 @@ pub struct Store {
     directory: OwnedFd,
 }
 
+/// A record with which nobody can begin.
+pub struct Held {
+    pub bytes: Vec<u8>,
+    _file: Option<File>,
+}
+
 impl Store {
     /// Opens the store at `path`, and makes it where it is missing. Makes nothing inside of it: that is for who writes.
     pub fn open(path: &Path) -> Result<Self, Error> {
@@ -225,12 +231,27 @@ impl Store {
         renamed
     }
 
-    /// Whether a record is leased by a running sandbox.
-    pub fn is_leased(&self, name: &str) -> Result<bool, Error> {
-        let Some((file, _)) = self.open_record(name)? else { return Ok(false) };
+    /// A file of which nothing is read: a lease can be held on it by who uses trees of which there is no record.
+    pub fn open_lease(&self, name: &str) -> Result<File, Error> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let open = || rustix::fs::openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR);
+        let opened = match open() {
+            Err(Errno::NOENT) => {
+                self.create_directories()?;
+                open()
+            }
+            opened => opened,
+        };
+        opened.map(File::from).map_err(|errno| self.error("open", name, errno))
+    }
+
+    /// Keeps every start away from a record that none has a lease on, until what is returned is dropped; `None`: one has. A record that is
+    /// not there any more is nobody's.
+    pub fn hold(&self, name: &str) -> Result<Option<Held>, Error> {
+        let Some((file, bytes)) = self.open_record(name)? else { return Ok(Some(Held { bytes: Vec::new(), _file: None })) };
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(false),
-            Err(Errno::WOULDBLOCK) => Ok(true),
+            Ok(()) => Ok(Some(Held { bytes, _file: Some(file) })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
             Err(errno) => Err(self.error("lock", name, errno)),
         }
     }

@@ -52,6 +52,28 @@ fn a_tag_that_moves_is_refused_where_it_is_locked() {
     run(&["--locked"]).code(4);
 }
 
+/// Somebody else has locked the new image, and this store has the old one.
+#[test]
+fn what_is_locked_comes_where_the_store_is_behind() {
+    require!(program().is_some() && has_image("layers8"), "docker-registry and the test images");
+    let (env, other) = (TestEnv::alone(), TestEnv::alone());
+    let server = Server::start(&env);
+    let old = server.fill(&env, "busybox", "b:v1");
+    let profile = format!("image = \"{}\"\n[identity]\nmap = \"single\"\n", server.reference("b:v1"));
+    env.profile(&profile);
+    other.profile(&profile);
+    let run = |more: &[&str]| env.run_profile().args(more.iter().copied()).probe("exit 4").any();
+    run(&[]).code(4);
+    let new = server.fill(&env, "layers8", "b:v1");
+    other.hamper(["lock"]).output().code(0);
+    fs::copy(other.project().join("hamper.lock"), env.project().join("hamper.lock")).expect("lock file");
+    env.hamper(["trust", "hamper.lock"]).output().code(0);
+    // Nobody may be asked: then the store is what is told of, and not the registry.
+    let _ = run(&["--locked", "--offline"]).code(125).told(&[&old, &new, "the store has", "hint: "]);
+    run(&["--locked"]).code(4);
+    run(&["--locked", "--offline"]).code(4).silent();
+}
+
 #[test]
 fn a_link_in_the_place_of_the_new_file_is_not_written_through() {
     require!(program().is_some() && has_image("busybox"), "docker-registry and the test images");

@@ -129,7 +129,10 @@ fn what_one_user_publishes_is_left_for_others() {
     fs::create_dir_all(directory.parent().expect("parent")).expect("directory");
     hamper(&admin, &["load", &layout("debian"), "--name", NAME]).code(0);
     hamper(&admin, &["publish", &directory.display().to_string(), NAME]).code(0);
-    // Who publishes reads it as all others do.
+    // Who publishes reads it as all others do, and so does who unpacks it.
+    let (reader, out) = (TestEnv::alone(), admin.root().join("out").display().to_string());
+    reader.hamper(["image", "unpack", NAME, &out]).env("HAMPER_STORES", &directory).output().code(0);
+    assert!(fs::metadata(format!("{out}/etc/debian_version")).is_ok());
     let _ = sh(&TestEnv::alone(), &directory, "single", "exit 4").code(4);
 }
 

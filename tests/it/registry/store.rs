@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::faulty::Faulty;
 use super::{Podman, kept, layers, layout, skopeo};
 use crate::require;
-use crate::support::{Seen, TestEnv, has_image, images};
+use crate::support::{Seen, TestEnv, has_image, images, maps};
 
 fn hamper(env: &TestEnv, arguments: &[&str]) -> Seen {
     env.hamper([&["image", "--map", "single"], arguments].concat()).output().any()
@@ -347,4 +347,140 @@ fn an_unpack_of_what_is_there_fetches_nothing_and_says_so() {
     let target = env.root().join("unpacked").display().to_string();
     let seen = env.hamper(["image", "unpack", &registry.reference(), &target]).output().code(0);
     assert!(!seen.stderr.contains("fetch") && registry.asked().len() == before, "{}", seen.stderr);
+}
+
+/// A layout like that of a test image, whose config and manifest a test has changed.
+fn changed(env: &TestEnv, image: &str, change: impl FnOnce(&mut Value, &mut Value)) -> String {
+    let to = env.directory(&format!("changed-{}", crate::support::unique()));
+    env.program("cp", ["-r", &format!("{}/.", images().join(image).display()), &to.display().to_string()]).output().code(0);
+    let read = |path: std::path::PathBuf| serde_json::from_slice::<Value>(&std::fs::read(path).expect("document")).expect("JSON");
+    let blob = |digest: &Value| to.join("blobs").join(digest.as_str().expect("digest").replace(':', "/"));
+    let put = |value: &Value| {
+        let bytes = value.to_string();
+        let digest = hamper::image::Digest::of(bytes.as_bytes()).to_string();
+        std::fs::write(to.join("blobs").join(digest.replace(':', "/")), &bytes).expect("blob");
+        (Value::from(digest), Value::from(bytes.len()))
+    };
+    let mut index = read(to.join("index.json"));
+    let mut manifest = read(blob(&index["manifests"][0]["digest"]));
+    let mut config = read(blob(&manifest["config"]["digest"]));
+    change(&mut config, &mut manifest);
+    (manifest["config"]["digest"], manifest["config"]["size"]) = put(&config);
+    (index["manifests"][0]["digest"], index["manifests"][0]["size"]) = put(&manifest);
+    std::fs::write(to.join("index.json"), index.to_string()).expect("index");
+    format!("oci:{}", to.display())
+}
+
+/// Builders write the same empty layer for each step that changes nothing.
+#[test]
+fn an_image_may_have_one_layer_several_times() {
+    for map in maps() {
+        let env = TestEnv::alone();
+        let source = changed(&env, "layers8", |config, manifest| {
+            for list in [&mut config["rootfs"]["diff_ids"], &mut manifest["layers"]] {
+                let list = list.as_array_mut().expect("list");
+                let (first, third) = (list[0].clone(), list[2].clone());
+                list.insert(4, third.clone());
+                list.push(first);
+                list.push(third);
+            }
+        });
+        hamper(&env, &["load", &source, "--name", "twice:1"]).code(0);
+        let plain = layout("layers8");
+        let look = |image: &str| {
+            let run = env.run(image).map(map).args(["--entrypoint", ""]);
+            run.payload(["sh", "-c", "find / -xdev ! -path '/proc*' | sort | md5sum; cat /bin/busybox | md5sum"]).output().code(0).stdout
+        };
+        // Nothing that is in the middle hides what the first has, so that the end is the same.
+        assert_eq!(look("twice:1"), look(&plain), "{map}");
+    }
+}
+
+/// Whatever is removed meanwhile, what stays can be started, and what is gone comes again.
+#[test]
+fn removals_disturb_no_start_and_no_pull() {
+    let registry = Faulty::serve("busybox", |_, _| None);
+    let (env, name) = (TestEnv::alone(), registry.reference());
+    hamper(&env, &["pull", &name]).code(0);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (env, name, done) = (&env, &name, &done);
+    for removal in [&["prune"][..], &["prune", "--all"]] {
+        done.store(false, std::sync::atomic::Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let remover = scope.spawn(move || {
+                let mut count = 0;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    hamper(env, removal).code(0);
+                    count += 1;
+                }
+                count
+            });
+            let run = move || (0..25).for_each(|_| drop(env.run(name).map("single").probe("exit 4").code(4)));
+            let pull = move || (0..25).for_each(|_| drop(hamper(env, &["pull", name]).code(0)));
+            let starters = [scope.spawn(run), scope.spawn(pull)];
+            let ended: Vec<_> = starters.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(remover.join().expect("removals") > 3);
+            assert!(ended.iter().all(Result::is_ok), "{removal:?}");
+        });
+    }
+}
+
+/// An archive may call its image by the digest of another, which would then be pushed or started in its place.
+#[test]
+fn no_name_poses_as_a_digest() {
+    let env = TestEnv::alone();
+    hamper(&env, &["load", &layout("busybox"), "--name", "b:1"]).code(0);
+    let mine = digest(&env, "b:1");
+    let archive = env.root().join("other.tar").display().to_string();
+    skopeo(&env, ["copy", &layout("layers8"), &format!("docker-archive:{archive}:docker.io/library/{mine}")]);
+    hamper(&env, &["load", &format!("docker-archive:{archive}")]).code(0);
+    let out = env.root().join("saved.tar").display().to_string();
+    hamper(&env, &["save", &mine, &format!("oci-archive:{out}")]).code(0);
+    assert_eq!(skopeo(&env, ["inspect", "--format", "{{.Digest}}", &format!("oci-archive:{out}")]).trim(), mine);
+    assert_eq!(digest(&env, &mine), mine);
+    for arguments in [&["tag", "b:1", &mine][..], &["load", &layout("busybox"), "--name", &mine]] {
+        hamper(&env, arguments).code(2).told(&["taken for a digest"]);
+    }
+}
+
+#[test]
+fn what_is_known_of_a_name_stays_when_its_image_comes_again() {
+    let registry = Faulty::serve_content(super::faulty::content("multi-arch"), |_, _| None);
+    let target = Faulty::serve("busybox", |asked, _| (asked.method != "GET").then(|| super::faulty::Reply::new(500, "")));
+    let (env, name) = (TestEnv::alone(), registry.reference());
+    hamper(&env, &["pull", &name]).code(0);
+    let whole = || hamper(&env, &["push", "--all-platforms", &name, &format!("{}/y:1", target.host())]);
+    let begun = |seen: Seen| assert!(!seen.stderr.contains("for no index"), "{}", seen.stderr);
+    begun(whole());
+    hamper(&env, &["pull", "--keep-blobs", &name]).code(0);
+    begun(whole());
+    // Asked for as another kind of processor of the same sort, it is the same image.
+    let platform = |name: &str| json(hamper(&env, &["inspect", name]))["image"]["platform"].as_str().expect("platform").to_owned();
+    let before = platform(&name);
+    hamper(&env, &["pull", &name, "--platform", "linux/amd64/v3"]).code(0);
+    hamper(&env, &["pull", &name, "--platform", "linux/arm64"]).code(0);
+    assert_eq!(platform(&name), before);
+    hamper(&env, &["tag", &name, "mine:1"]).code(0);
+    env.run("mine:1").map("single").args(["--offline"]).payload(["true"]).output().any().silent();
+}
+
+/// What a user calls an image says nothing of where it is.
+#[test]
+fn a_given_name_is_had_from_where_the_image_came_from() {
+    let registry = Faulty::serve("node14", |_, _| None);
+    let nowhere = Faulty::serve("busybox", |_, _| Some(super::faulty::Reply::new(404, "")));
+    let env = TestEnv::alone();
+    hamper(&env, &["pull", &registry.reference()]).code(0);
+    let given = format!("{}/mine:1", nowhere.host());
+    let local = format!("{}/local:1", nowhere.host());
+    hamper(&env, &["tag", &registry.reference(), &given]).code(0);
+    hamper(&env, &["load", &layout("node14"), "--name", &local]).code(0);
+    // Another map has other trees.
+    for name in [&given, &local] {
+        for map in maps() {
+            env.run(name).map(map).args(["--user", "1000:1000"]).probe("exit 4").code(4);
+        }
+    }
+    assert!(nowhere.asked().is_empty(), "{:?}", nowhere.asked());
 }
