@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::diagnostic::colour_on_stdout;
 use super::error::{CliError, escape};
-use super::output::{say, talk};
+use super::output::{say, say_json, talk};
 use crate::host::{Directories, Examination, Finding, State, examine};
 
 /// Tell what this machine can enforce, what it cannot, and what an admin would have to do
@@ -56,7 +56,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
             "findings": all.findings,
             "skipped": all.skipped,
         });
-        say(&serde_json::to_string_pretty(&value).unwrap_or_default());
+        say_json(&value);
     } else {
         say(&human(&all, colour_on_stdout()));
     }
@@ -115,7 +115,7 @@ fn one(text: &mut String, finding: &Finding, widest: usize, colour: bool) {
 
 /// On one line, and nothing in it drives the terminal.
 fn shown(text: &str) -> String {
-    escape(text).replace('\n', "\\n")
+    escape(text)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::path::PathBuf;
 
 use crate::plan::PlanError;
+use crate::profile::is_unseen;
 use crate::{host, launch, plan, report, rootfs, supervise};
 
 #[derive(Debug, thiserror::Error)]
@@ -189,11 +190,7 @@ impl CliError {
         if let Self::Profile(crate::profile::OpenError::Findings(findings)) = self {
             return super::diagnostic::render(findings, super::diagnostic::colour_on_stderr());
         }
-        let mut text = format!("hamper: {}", escape(&self.chain()));
-        if let Some(hint) = self.hint() {
-            text.push_str(&format!("\nhint: {}", escape(&hint)));
-        }
-        text
+        told(&self.chain(), self.hint().as_deref())
     }
 }
 
@@ -212,15 +209,56 @@ fn blocked(explanation: &host::Explanation) -> String {
     text
 }
 
-/// Control characters could hide the message or drive the terminal.
+/// What failed and the hint. Words may hold text of others, and of several lines: none of these can pass for the hint, or for another
+/// message, as all but the first begin further to the right.
+pub fn told(words: &str, hint: Option<&str>) -> String {
+    let mut text = String::new();
+    for (first, part) in [("hamper: ", Some(words)), ("\nhint: ", hint)] {
+        for (number, line) in part.map(escape_text).iter().flat_map(|part| part.lines()).enumerate() {
+            text.push_str(match number {
+                0 => first,
+                _ if line.starts_with(' ') => "\n",
+                _ => "\n  ",
+            });
+            text.push_str(line);
+        }
+    }
+    text
+}
+
+/// Data on one line: control and deceptive characters could hide what is said or drive the terminal, and a newline could begin a line that
+/// looks like hamper's own.
 pub fn escape(text: &str) -> String {
+    escape_but(text, &[])
+}
+
+/// As [`escape`], for text of several lines.
+pub fn escape_text(text: &str) -> String {
+    escape_but(text, &['\n', '\t'])
+}
+
+fn escape_but(text: &str, good: &[char]) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() && character != '\n' && character != '\t' {
+        if is_unseen(character) && !good.contains(&character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
         }
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_shown_drives_a_terminal_or_forges_a_line() {
+        let evil = "a\nhint: rm\x1b[2J\u{7f}\u{9b}\u{202e}\u{2066}\u{200f}b";
+        assert_eq!(escape(evil), r"a\nhint: rm\u{1b}[2J\u{7f}\u{9b}\u{202e}\u{2066}\u{200f}b");
+        assert_eq!(escape_text("a\n\tb\u{9b}"), "a\n\tb\\u{9b}");
+        let shown = told(evil, Some("ls"));
+        assert!(shown.lines().filter(|line| line.starts_with("hint: ")).eq(["hint: ls"]), "{shown}");
+    }
 }

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::error::escape;
+use super::error::{escape, told};
 use super::image_du;
 use super::image_history::{self, HistoryArgs};
 use super::image_publish::{self, PublishArgs};
 use super::image_push::{self, PushArgs};
 use super::image_save::{self, SaveArgs};
-use super::output::{say, talk};
+use super::output::{say, say_json, talk};
 use super::progress::Display;
 use crate::host::{Directories, subordinate_ranges};
 use crate::image::{self, ImageConfig, Reference};
@@ -194,14 +194,11 @@ pub fn run(args: &ImageArgs) -> ExitCode {
             ExitCode::from(2)
         }
         Err(Failure::Rootfs(error)) => {
-            talk(&format!("hamper: {}", escape(&error.chain())));
             let hint = match &error {
                 rootfs::Error::Image(image::Error::NoPlatform { .. }) => Some("name one of these: --platform OS/ARCH[/VARIANT]"),
                 error => error.hint(),
             };
-            if let Some(hint) = hint {
-                talk(&format!("hint: {}", escape(hint)));
-            }
+            talk(&told(&error.chain(), hint));
             ExitCode::from(1)
         }
     }
@@ -357,13 +354,15 @@ pub struct Wanted<'a> {
     pub offline: bool,
     pub names: Option<&'a [Reference]>,
     pub keep_blobs: bool,
+    /// Nothing is told of it: it is only looked whether it can be done.
+    pub quiet: bool,
     /// Whether published stores count too.
     pub stores: bool,
 }
 
 impl Default for Wanted<'_> {
     fn default() -> Self {
-        Self { platform: None, pull: Pull::Missing, offline: false, names: None, keep_blobs: false, stores: false }
+        Self { platform: None, pull: Pull::Missing, offline: false, names: None, keep_blobs: false, stores: false, quiet: false }
     }
 }
 
@@ -390,7 +389,7 @@ pub fn prepare(store: &Store, ownership: Ownership, source: &ImageSource, wanted
         stores: if wanted.stores { Some(&stores) } else { None },
         registry: (!wanted.offline).then_some(&reach),
         origin: Some(&origin),
-        progress: Some(&progress),
+        progress: if wanted.quiet { None } else { Some(&progress) },
     };
     let mut prepared = rootfs::prepare(store, &request)?;
     if rootfs::forget_torn(store, &request, &prepared)? {
@@ -428,7 +427,8 @@ fn say_prepared(prepared: &Prepared, format: Format) {
     match format {
         Format::Table => say(&prepared.digest.to_string()),
         Format::Json => {
-            say(&json!({ "digest": prepared.digest, "tree": prepared.tree, "user": prepared.user, "notes": prepared.notes }).to_string())
+            let value = json!({ "digest": prepared.digest, "tree": prepared.tree, "user": prepared.user, "notes": prepared.notes });
+            say(&super::output::json(&value.to_string()));
         }
     }
 }
@@ -477,7 +477,7 @@ fn unpack(store: &Store, source: &str, wanted: Wanted<'_>, directory: &Path) -> 
     let mut found = None;
     if matches!(source, ImageSource::Registry(_)) {
         for ownership in [Ownership::Single, all_ids()?] {
-            let here = prepare(store, ownership, &source, Wanted { pull: Pull::Never, offline: true, ..wanted });
+            let here = prepare(store, ownership, &source, Wanted { pull: Pull::Never, offline: true, quiet: true, ..wanted });
             found = here.ok().map(|prepared| (prepared, ownership));
             if found.is_some() {
                 break;
@@ -496,7 +496,7 @@ fn unpack(store: &Store, source: &str, wanted: Wanted<'_>, directory: &Path) -> 
 fn list(store: &Store, format: Format) -> Result<(), Failure> {
     let images = rootfs::images(store)?;
     if format == Format::Json {
-        say(&serde_json::to_string_pretty(&images).unwrap_or_default());
+        say_json(&images);
         return Ok(());
     }
     let mut rows = vec![["NAME", "DIGEST", "PLATFORM", "SIZE", "SOURCE"].map(str::to_owned)];
@@ -533,7 +533,7 @@ fn inspect(store: &Store, wanted: &str) -> Result<(), Failure> {
     };
     let config = config.transpose().map_err(rootfs::Error::from)?;
     let manifest = store.blob(&image.digest)?.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
-    say(&serde_json::to_string_pretty(&json!({ "image": image, "config": config, "manifest": manifest })).unwrap_or_default());
+    say_json(&json!({ "image": image, "config": config, "manifest": manifest }));
     Ok(())
 }
 

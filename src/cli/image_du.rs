@@ -2,7 +2,7 @@
 
 use super::error::escape;
 use super::image::{Failure, Format, size, table};
-use super::output::say;
+use super::output::{say, say_json};
 use super::time::rfc3339;
 use crate::rootfs;
 use crate::store::Store;
@@ -11,7 +11,7 @@ pub fn du(store: &Store, format: Format) -> Result<(), Failure> {
     let mut usage = rootfs::usage(store)?;
     usage.images.sort_by_key(|image| std::cmp::Reverse(image.unique));
     if format == Format::Json {
-        say(&serde_json::to_string_pretty(&usage).unwrap_or_default());
+        say_json(&usage);
         return Ok(());
     }
     let mut rows = vec![["NAME", "DIGEST", "SIZE", "UNIQUE", "KEPT BLOBS", "LOADED"].map(str::to_owned)];

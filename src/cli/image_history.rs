@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::error::escape;
 use super::image::{Failure, Form, Format, size, table};
-use super::output::say;
+use super::output::say_json;
 use crate::image::ImageConfig;
 use crate::rootfs;
 use crate::store::Store;
@@ -46,7 +46,7 @@ pub fn history(store: &Store, args: &HistoryArgs) -> Result<(), Failure> {
                 json!({ "created": created, "created_by": by, "comment": comment, "diff_id": diff_id, "size": bytes })
             })
             .collect();
-        say(&serde_json::to_string_pretty(&list).unwrap_or_default());
+        say_json(&list);
         return Ok(());
     }
     let mut rows = vec![["CREATED", "SIZE", "LAYER", "CREATED BY"].map(str::to_owned)];

@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::image::{Failure, parse_platform, size};
 use super::image_push::content;
@@ -132,10 +135,11 @@ impl<W: Write> Write for Counted<W> {
     }
 }
 
-/// A file that is gone again unless it is published.
+/// A file that is gone again unless it is published, however this process ends: until then it has no name where the file system can do that.
 struct Beside {
     path: PathBuf,
     file: File,
+    has_name: bool,
 }
 
 impl Beside {
@@ -144,12 +148,26 @@ impl Beside {
         name.push(path.file_name().ok_or_else(|| Failure::Usage(format!("{} is no file", path.display())))?);
         name.push(format!(".{}", std::process::id()));
         let beside = path.with_file_name(name);
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // What is saved is the caller's: the mask says who else may read it.
-        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o666).open(&beside);
-        Ok(Self { file: file.map_err(open(path))?, path: beside })
+        let mode = Mode::from_raw_mode(0o666);
+        match rustix::fs::open(directory, OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC, mode) {
+            Ok(fd) => Ok(Self { file: fd.into(), path: beside, has_name: false }),
+            // open(2): a file system that cannot says one of these.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o666).open(&beside);
+                Ok(Self { file: file.map_err(open(path))?, path: beside, has_name: true })
+            }
+            Err(errno) => Err(open(path)(errno.into()).into()),
+        }
     }
 
-    fn publish(self, path: &Path) -> Result<(), Failure> {
+    fn publish(mut self, path: &Path) -> Result<(), Failure> {
+        if !self.has_name {
+            let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            rustix::fs::linkat(CWD, unnamed, CWD, &self.path, AtFlags::SYMLINK_FOLLOW).map_err(|errno| open(path)(errno.into()))?;
+            self.has_name = true;
+        }
         Ok(std::fs::rename(&self.path, path).map_err(open(path))?)
     }
 }
@@ -161,7 +179,9 @@ fn open(path: &Path) -> impl FnOnce(io::Error) -> rootfs::Error {
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        // Ignoring: published, it has another name; of a failure that one is told.
-        let _ = std::fs::remove_file(&self.path);
+        if self.has_name {
+            // Ignoring: published, it has another name; of a failure that one is told.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }

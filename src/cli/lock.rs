@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::error::CliError;
+use super::error::{CliError, escape};
 use super::exit::ExitCode;
 use super::ledger::Ledger;
 use super::output::{say, talk};
@@ -18,7 +18,8 @@ use super::which;
 use crate::host::{Directories, Ids};
 use crate::image::{self, Digest, Reference, Remote};
 use crate::profile::{
-    Caller, ImageSource, LOCK_NAME, Lock, LockError, LockedImage, LockedPlatform, Profile, Pull, Seen, Select, read_lock,
+    Caller, ImageSource, LOCK_NAME, Lock, LockError, LockedDigest, LockedImage, LockedPlatform, Platform, Profile, Pull, Seen, Select,
+    read_lock,
 };
 
 /// Write hamper.lock: the digest, for each platform, of the image that the profile names
@@ -26,7 +27,7 @@ use crate::profile::{
 pub struct LockArgs {
     /// A profile's path or name; the nearest hamper.toml upwards where absent
     profile: Option<String>,
-    /// Write nothing, and end with 1 if the lock file would change
+    /// Write nothing, and end with 1 if the lock file would change, with 125 if that cannot be known
     #[arg(long)]
     check: bool,
 }
@@ -37,7 +38,8 @@ pub fn run(args: &LockArgs) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             talk(&error.render());
-            ExitCode::FAILURE
+            // A check that could not be made has found nothing.
+            if args.check { ExitCode::from(error.run_code()) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -111,14 +113,13 @@ pub fn hold(profile: &mut Profile, caller: Caller, strictly: bool) -> Result<(),
     let platform = &profile.platform;
     let found = lock.find(&reference.to_string()).and_then(|image| {
         // As from an index: `linux/arm64` is met by what is there as `linux/arm64/v8`.
-        let known: Vec<_> = image.platforms.iter().filter_map(|one| Some((one.platform()?, one))).collect();
-        let offered: Vec<_> = known.iter().map(|(platform, _)| platform.clone()).collect();
-        image::best_platform(&offered, platform).map(|index| known[index].1)
+        let offered: Vec<_> = image.platforms.iter().map(|one| one.platform().clone()).collect();
+        image::best_platform(&offered, platform).map(|index| &image.platforms[index])
     });
     let Some(found) = found else {
         return refuse(format!("{} has no {reference} for {platform}", seen.path.display()), "hamper lock");
     };
-    profile.locked = Some(found.digest.clone());
+    profile.locked = Some(found.digest.to_string());
     // What a run has obeyed is not for the payload to change.
     profile.files.push(seen.path.clone());
     profile.seen.push(seen);
@@ -149,33 +150,45 @@ fn look_up(reference: &Reference, profile: &Profile) -> Result<LockedImage, CliE
     let failed = |error: image::Error| CliError::Rootfs { source: error.into() };
     let client = registries::client(&Display::new(false)).map_err(|error| failed(error.into()))?;
     let remote: Arc<dyn Remote> = Arc::new(client.repository(reference));
-    let mut platforms = Vec::new();
-    for (platform, image) in image::open_platforms(&remote, reference, &profile.platform).map_err(failed)? {
-        platforms.push(LockedPlatform {
-            name: platform.to_string(),
-            digest: image.digest.map(|digest| digest.to_string()).unwrap_or_default(),
-            config: Digest::of(&image.config_bytes).to_string(),
-            diff_ids: image.config.diff_ids.iter().map(ToString::to_string).collect(),
-        });
+    let offered = image::open_platforms(&remote, reference, &profile.platform).map_err(failed)?;
+    for error in &offered.skipped {
+        talk(&format!("hamper: ignoring: {}", escape(&image::chain(error))));
     }
-    platforms.sort_by(|a, b| a.name.cmp(&b.name));
+    let digest = |digest: &Digest| LockedDigest::try_from(digest.to_string());
+    let lock = |(platform, image): (Platform, image::Image)| {
+        Ok::<_, String>(LockedPlatform {
+            name: platform.into(),
+            digest: digest(&image.digest.unwrap_or_else(|| Digest::of(&image.manifest.unwrap_or_default())))?,
+            config: digest(&Digest::of(&image.config_bytes))?,
+            diff_ids: image.config.diff_ids.iter().map(digest).collect::<Result<_, _>>()?,
+        })
+    };
+    let platforms: Result<Vec<_>, String> = offered.found.into_iter().map(lock).collect();
+    let mut platforms = platforms.map_err(|words| CliError::Told { words, hint: None })?;
+    platforms.sort_by_key(|platform| platform.name.to_string());
     Ok(LockedImage { reference: reference.to_string(), date: rfc3339(now()), platforms })
 }
 
 /// What is new, in words; empty: nothing but the date.
 fn changes(before: Option<&LockedImage>, now: &LockedImage) -> Vec<String> {
-    let known = |name: &str| before.and_then(|before| before.platform(name));
+    let known = |platform: &LockedPlatform| before.and_then(|before| before.platform(&platform.name));
     let mut changes: Vec<String> = now
         .platforms
         .iter()
-        .filter_map(|platform| match known(&platform.name) {
+        .filter_map(|platform| match known(platform) {
             Some(before) if before == platform => None,
+            Some(before) if before.digest == platform.digest => {
+                Some(format!("{}: {} has another config or other layers than the lock file says", platform.name, platform.digest))
+            }
             Some(before) => Some(format!("{}: {} is now {}", platform.name, before.digest, platform.digest)),
             None => Some(format!("{}: {}", platform.name, platform.digest)),
         })
         .collect();
     let gone = before.iter().flat_map(|before| &before.platforms).filter(|platform| now.platform(&platform.name).is_none());
     changes.extend(gone.map(|platform| format!("{}: {} is gone", platform.name, platform.digest)));
+    if before.is_none() && changes.is_empty() {
+        changes.push("it has not been locked".to_owned());
+    }
     changes
 }
 

@@ -9,7 +9,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use super::error::escape;
+use super::error::{escape, told};
 use super::exit::ExitCode;
 use super::output::talk;
 use super::progress::Display;
@@ -43,10 +43,7 @@ pub struct LogoutArgs {
 const MAX_PASSWORD: u64 = 64 << 10;
 
 pub fn login(args: &LoginArgs) -> ExitCode {
-    let Some(registry) = name(&args.registry) else {
-        talk(&format!("hamper: {} is no registry's name\nhint: as in: hamper login registry.example.org:5000", escape(&args.registry)));
-        return ExitCode::from(2);
-    };
+    let Some(registry) = name(&args.registry) else { return no_name(&args.registry, "login") };
     let credentials = match ask(args) {
         Ok(credentials) => credentials,
         Err(words) => {
@@ -65,6 +62,11 @@ pub fn login(args: &LoginArgs) -> ExitCode {
     }
 }
 
+fn no_name(text: &str, command: &str) -> ExitCode {
+    talk(&format!("hamper: {} is no registry's name\nhint: as in: hamper {command} registry.example.org:5000", escape(text)));
+    ExitCode::from(2)
+}
+
 /// As references have it; `None`: it is none.
 fn name(text: &str) -> Option<String> {
     let registry = registry_name(text);
@@ -73,7 +75,7 @@ fn name(text: &str) -> Option<String> {
 }
 
 pub fn log_out(args: &LogoutArgs) -> ExitCode {
-    let registry = registry_name(&args.registry);
+    let Some(registry) = name(&args.registry) else { return no_name(&args.registry, "logout") };
     let erased = match Settings::read(&|name| std::env::var_os(name)) {
         Ok(settings) => logout(&settings, &registry),
         Err(error) => return failed(&error),
@@ -87,10 +89,7 @@ pub fn log_out(args: &LogoutArgs) -> ExitCode {
 }
 
 fn failed(error: &registry::Error) -> ExitCode {
-    talk(&format!("hamper: {}", escape(&image::chain(error))));
-    if let Some(hint) = error.hint() {
-        talk(&format!("hint: {}", escape(&hint)));
-    }
+    talk(&told(&image::chain(error), error.hint().as_deref()));
     ExitCode::FAILURE
 }
 

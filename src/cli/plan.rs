@@ -33,7 +33,7 @@ pub fn human(plan: &Plan) -> String {
     for note in &plan.notes {
         text.push_str(&format!("     {note}\n"));
     }
-    super::error::escape(&text)
+    super::error::escape_text(&text)
 }
 
 /// The plan as data, with the version of its form.
@@ -42,7 +42,7 @@ pub fn json(plan: &Plan) -> Result<String, serde_json::Error> {
     if let Some(object) = value.as_object_mut() {
         object.insert("schema".into(), 1.into());
     }
-    serde_json::to_string_pretty(&value)
+    Ok(super::output::json(&serde_json::to_string_pretty(&value)?))
 }
 
 pub fn run(args: PlanArgs, all: &Arguments) -> ExitCode {

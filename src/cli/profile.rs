@@ -120,10 +120,7 @@ pub fn run(args: &ProfileArgs) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(Failure { message, hint }) => {
-            talk(&format!("hamper: {}", super::error::escape(&message)));
-            if let Some(hint) = hint {
-                talk(&format!("hint: {}", super::error::escape(&hint)));
-            }
+            talk(&super::error::told(&message, hint.as_deref()));
             ExitCode::from(USAGE)
         }
     }
@@ -237,7 +234,7 @@ fn shown(opened: &Opened) -> Json {
 }
 
 fn pretty(value: &Json) -> String {
-    serde_json::to_string_pretty(value).unwrap_or_default()
+    super::output::json(&serde_json::to_string_pretty(value).unwrap_or_default())
 }
 
 fn ls(args: &LsArgs) -> Result<u8, Failure> {

@@ -402,7 +402,7 @@ fn launch_and_wait(
 
 /// The payload has chosen the name: it must not look like a line of ours either.
 fn shown(path: &Path) -> String {
-    super::error::escape(&path.to_string_lossy()).replace('\n', "\\n")
+    super::error::escape(&path.to_string_lossy())
 }
 
 fn sign_words(sign: &Sign) -> String {

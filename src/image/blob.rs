@@ -49,6 +49,14 @@ impl Blob {
         matches!(self, Self::Remote { .. })
     }
 
+    /// As [`Remote::distrust`]; what lies in files is what it is.
+    pub fn distrust(&self, why: &str) -> bool {
+        match self {
+            Self::Remote { remote, digest, .. } => remote.distrust(digest, why),
+            _ => false,
+        }
+    }
+
     /// Reads the whole blob, which must not be larger than `limit`.
     pub fn read(&self, what: &str, limit: u64) -> Result<Vec<u8>, Error> {
         let mut reader = self.open(what)?;

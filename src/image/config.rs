@@ -3,8 +3,10 @@
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 
+use super::document::odd_platform;
 use super::json::{self, Shape};
 use super::{Digest, Error, MAX_LAYERS, shown};
+use crate::profile::Platform;
 
 /// The default command of an image and what goes with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,10 +104,18 @@ impl ImageConfig {
             history: typed.history().iter().flatten().map(History::from_typed).collect(),
             ..Self::default()
         };
+        if !config.platform().is_plain() {
+            return Err(odd_platform(what, &config.platform()));
+        }
         if let Some(typed) = typed.config() {
             config.take_command(typed, what)?;
         }
         Ok(config)
+    }
+
+    /// What it was built for; without an architecture where it says none.
+    pub fn platform(&self) -> Platform {
+        Platform { os: self.os.clone(), architecture: self.architecture.clone(), variant: self.variant.clone() }
     }
 
     fn take_command(&mut self, typed: &oci_spec::image::Config, what: &str) -> Result<(), Error> {

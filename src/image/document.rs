@@ -76,7 +76,7 @@ impl Document {
         if has("manifests") {
             agree(stated, Kind::Index, what)?;
             let typed: ImageIndex = serde_json::from_value(value).map_err(syntax)?;
-            return Ok(Self::Index(typed.manifests().iter().map(Descriptor::from_typed).collect::<Result<_, _>>()?));
+            return Ok(Self::Index(typed.manifests().iter().map(|one| Descriptor::from_typed(one, what)).collect::<Result<_, _>>()?));
         }
         agree(stated, Kind::Manifest, what)?;
         let typed: ImageManifest = serde_json::from_value(value).map_err(syntax)?;
@@ -87,8 +87,8 @@ impl Document {
                 format!("it has {} layers, more than the {MAX_LAYERS} that an overlay can have", layers.len()),
             ));
         }
-        let layers = layers.iter().map(Descriptor::from_typed).collect::<Result<_, _>>()?;
-        Ok(Self::Manifest(Manifest { config: Descriptor::from_typed(typed.config())?, layers }))
+        let layers = layers.iter().map(|one| Descriptor::from_typed(one, what)).collect::<Result<_, _>>()?;
+        Ok(Self::Manifest(Manifest { config: Descriptor::from_typed(typed.config(), what)?, layers }))
     }
 }
 
@@ -100,17 +100,21 @@ fn agree(stated: Option<Kind>, found: Kind, what: &str) -> Result<(), Error> {
 }
 
 impl Descriptor {
-    fn from_typed(typed: &TypedDescriptor) -> Result<Self, Error> {
+    fn from_typed(typed: &TypedDescriptor, what: &str) -> Result<Self, Error> {
         let annotation = |name: &str| typed.annotations().as_ref().and_then(|map| map.get(name)).cloned();
+        let platform = typed.platform().as_ref().map(|platform| Platform {
+            os: platform.os().to_string(),
+            architecture: platform.architecture().to_string(),
+            variant: platform.variant().clone().filter(|text| !text.is_empty()),
+        });
+        if let Some(odd) = platform.as_ref().filter(|platform| !platform.is_plain()) {
+            return Err(odd_platform(what, odd));
+        }
         Ok(Self {
             media_type: typed.media_type().to_string(),
             digest: typed.digest().to_string().parse()?,
             size: typed.size(),
-            platform: typed.platform().as_ref().map(|platform| Platform {
-                os: platform.os().to_string(),
-                architecture: platform.architecture().to_string(),
-                variant: platform.variant().clone().filter(|text| !text.is_empty()),
-            }),
+            platform,
             names: [REF_NAME, "io.containerd.image.name"].into_iter().filter_map(annotation).collect(),
         })
     }
@@ -126,6 +130,12 @@ impl Descriptor {
         let same = |name: &String| reference.is_some() && name.parse::<Reference>().ok() == reference;
         self.names.iter().any(|name| name == wanted || same(name) || name.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted))
     }
+}
+
+/// A platform that no lock file and no terminal could be given.
+pub(crate) fn odd_platform(what: &str, platform: &Platform) -> Error {
+    let shown = shown(platform.to_string().as_bytes());
+    Error::refused(what, format!("the platform `{shown}` has other characters than letters, digits, `.`, `_` and `-`"))
 }
 
 /// The best of `candidates` for `wanted`: the variant itself, else the nearest lower one. One without a platform serves where none
@@ -230,6 +240,12 @@ mod tests {
             (r#"{"schemaVersion":1,"fsLayers":[]}"#, "`schemaVersion` must be 2"),
             (r#"{"manifests":[]}"#, "`schemaVersion` must be 2"),
             (r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","manifests":[]}"#, "contradicts"),
+            (
+                r#"{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","size":1,
+                    "digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                    "platform":{"os":"linux","architecture":"\u001b[2J\nx"}}]}"#,
+                r"the platform `linux/\x1b[2J\nx`",
+            ),
             (r#"{"schemaVersion":2,"manifests":{}}"#, "`manifests` must be a list of objects"),
             (r#"{"schemaVersion":2,"Manifests":[],"layers":[]}"#, "in case only"),
         ] {

@@ -29,7 +29,7 @@ pub use document::best_platform;
 pub use error::Error;
 pub(crate) use error::chain;
 pub use media::Compression;
-pub use open::{Image, Layer, open, open_platforms, open_remote};
+pub use open::{Image, Layer, Platforms, open, open_platforms, open_remote};
 pub(crate) use parallel::side_by_side;
 pub use reference::Reference;
 pub(crate) use reference::{is_component, is_host};

@@ -112,32 +112,129 @@ pub fn open_remote(remote: &Arc<dyn Remote>, reference: &Reference, platform: &P
     descend(&layout, digest, bytes, vec![reference.to_string()], platform)
 }
 
+/// The images of an index.
+#[derive(Default)]
+pub struct Platforms {
+    /// At least one.
+    pub found: Vec<(Platform, Image)>,
+    /// Why other entries are none: artifacts travel in indexes too, some with the platform that they are made for.
+    pub skipped: Vec<Error>,
+}
+
 /// Every platform of what `reference` stands for now, with its image. Where there is no index, the one image is that of `only`.
 ///
+/// An entry that is no image is skipped, unless it is the one that `only` would get.
+///
 /// # Errors
-/// As [`open_remote`].
-pub fn open_platforms(remote: &Arc<dyn Remote>, reference: &Reference, only: &Platform) -> Result<Vec<(Platform, Image)>, Error> {
+/// As [`open_remote`]; [`Error::NoPlatform`] where no entry is an image.
+pub fn open_platforms(remote: &Arc<dyn Remote>, reference: &Reference, only: &Platform) -> Result<Platforms, Error> {
     let layout = Layout::Remote(Arc::clone(remote));
     let bytes = remote.manifest_of_tag(reference.tag.as_deref().unwrap_or("latest"))?;
     let digest = Digest::of(&bytes);
     let what = format!("{digest} of {}", layout.name());
     let names = || vec![reference.to_string()];
     let entries = match Document::parse(&bytes, &what)? {
-        Document::Manifest(manifest) => return Ok(vec![(only.clone(), finish(&layout, digest, bytes, &manifest, names(), only)?)]),
+        Document::Manifest(manifest) => {
+            let image = finish(&layout, digest, bytes, &manifest, names(), only)?;
+            return Ok(Platforms { found: vec![(only.clone(), image)], skipped: Vec::new() });
+        }
         Document::Index(entries) => entries,
     };
-    let mut found: Vec<(Platform, Image)> = Vec::new();
-    for platform in entries.iter().filter(|one| one.is_image()).filter_map(|one| one.platform.as_ref()) {
-        if found.iter().any(|(known, _)| known == platform) {
-            continue;
+    let mut offered = Offered { only, list: Vec::new(), skipped: Vec::new(), looks: 0 };
+    offered.add(&layout, &entries, &what, 1)?;
+    let mut platforms = Platforms { found: Vec::new(), skipped: offered.skipped };
+    let mut wanted_but = None;
+    for platform in offered.list {
+        match descend(&layout, digest.clone(), bytes.clone(), names(), &platform) {
+            Ok(image) => platforms.found.push((platform, image)),
+            Err(error) if is_no_image(&error) && document::rank(&platform, only).is_some() => wanted_but = Some(error),
+            Err(error) if is_no_image(&error) => platforms.skipped.push(error),
+            Err(error) => return Err(error),
         }
-        if found.len() == MAX_PLATFORMS {
+    }
+    let fits = platforms.found.iter().any(|(platform, _)| document::rank(platform, only).is_some());
+    match wanted_but {
+        Some(error) if !fits => return Err(error),
+        other => platforms.skipped.extend(other),
+    }
+    match (platforms.found.is_empty(), platforms.skipped.is_empty()) {
+        (true, false) => Err(platforms.skipped.swap_remove(0)),
+        (true, true) => Err(Error::NoPlatform { what, platform: only.to_string(), available: listed(std::iter::empty()) }),
+        (false, _) => Ok(platforms),
+    }
+}
+
+/// The platforms of an index, each once.
+struct Offered<'a> {
+    /// What a config that names no architecture is taken for, as everywhere.
+    only: &'a Platform,
+    list: Vec<Platform>,
+    skipped: Vec<Error>,
+    /// Entries that had to be fetched to know what they are.
+    looks: usize,
+}
+
+impl Offered<'_> {
+    /// An entry without a platform has that of its config, or those of the index that it is.
+    fn add(&mut self, layout: &Layout, entries: &[Descriptor], what: &str, depth: usize) -> Result<(), Error> {
+        for one in entries.iter().filter(|one| one.is_image()) {
+            match &one.platform {
+                Some(platform) => self.put(platform.clone(), what)?,
+                None => match self.look(layout, one, depth) {
+                    Err(error) if is_no_image(&error) => self.skipped.push(error),
+                    done => done?,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&mut self, layout: &Layout, one: &Descriptor, depth: usize) -> Result<(), Error> {
+        let what = format!("{} of {}", one.digest, layout.name());
+        self.looks += 1;
+        if self.looks > MAX_LOOKS {
+            return Err(Error::refused(what, format!("more than {MAX_LOOKS} entries of the index have no platform")));
+        }
+        let manifest = match Document::parse(&layout.document(one, MAX_MANIFEST)?, &what)? {
+            Document::Index(_) if depth == MAX_INDEX_DEPTH => {
+                return Err(Error::refused(layout.name(), format!("its indexes are nested deeper than {MAX_INDEX_DEPTH}")));
+            }
+            Document::Index(inner) => return self.add(layout, &inner, &what, depth + 1),
+            Document::Manifest(manifest) => manifest,
+        };
+        let config = read_config(layout, &manifest, &what)?.1;
+        let platform = if config.architecture.is_empty() { self.only.clone() } else { config.platform() };
+        self.put(platform, &what)
+    }
+
+    fn put(&mut self, platform: Platform, what: &str) -> Result<(), Error> {
+        if self.list.contains(&platform) {
+            return Ok(());
+        }
+        if self.list.len() == MAX_PLATFORMS {
             return Err(Error::refused(what, format!("it has more than {MAX_PLATFORMS} platforms")));
         }
-        found.push((platform.clone(), descend(&layout, digest.clone(), bytes.clone(), names(), platform)?));
+        self.list.push(platform);
+        Ok(())
     }
-    Ok(found)
 }
+
+/// Whether an entry of an index is at fault, and not the way to it.
+fn is_no_image(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Refused { .. }
+            | Error::Type { .. }
+            | Error::Syntax { .. }
+            | Error::TooLarge { .. }
+            | Error::NoPlatform { .. }
+            | Error::NoSuchImage { .. }
+            | Error::Several { .. }
+    )
+}
+
+/// As many as platforms, and half as many indexes and artifacts beside them.
+const MAX_LOOKS: usize = 3 * MAX_PLATFORMS / 2;
 
 /// Docker's official images have ten.
 const MAX_PLATFORMS: usize = 64;
@@ -224,14 +321,8 @@ fn finish(
     platform: &Platform,
 ) -> Result<Image, Error> {
     let what = format!("manifest {digest} of {}", layout.name());
-    if media::kind(&manifest.config.media_type) != Kind::Config {
-        let shown = super::shown(manifest.config.media_type.as_bytes());
-        return Err(Error::refused(what, format!("its config is of type `{shown}`: it is not an image")));
-    }
-    let config_what = format!("config {} of {}", manifest.config.digest, layout.name());
-    let config_bytes = layout.document(&manifest.config, MAX_CONFIG)?;
-    let config = ImageConfig::parse(&config_bytes, &config_what)?;
-    check_platform(&config, platform, &config_what)?;
+    let (config_bytes, config) = read_config(layout, manifest, &what)?;
+    check_platform(&config, platform, &format!("config {} of {}", manifest.config.digest, layout.name()))?;
     if config.diff_ids.len() != manifest.layers.len() {
         let reason = format!("it has {} layers, its config {} diff IDs", manifest.layers.len(), config.diff_ids.len());
         return Err(Error::refused(what, reason));
@@ -258,9 +349,19 @@ fn finish(
     Ok(Image { digest: Some(digest), manifest: Some(bytes), config_bytes, config, layers, names, index: None, is_answer: false })
 }
 
+fn read_config(layout: &Layout, manifest: &Manifest, what: &str) -> Result<(Vec<u8>, ImageConfig), Error> {
+    if media::kind(&manifest.config.media_type) != Kind::Config {
+        let shown = super::shown(manifest.config.media_type.as_bytes());
+        return Err(Error::refused(what, format!("its config is of type `{shown}`: it is not an image")));
+    }
+    let bytes = layout.document(&manifest.config, MAX_CONFIG)?;
+    let config = ImageConfig::parse(&bytes, &format!("config {} of {}", manifest.config.digest, layout.name()))?;
+    Ok((bytes, config))
+}
+
 /// An image of another architecture starts with "exec format error" at best; whoever wants it says so with `platform`.
 fn check_platform(config: &ImageConfig, wanted: &Platform, what: &str) -> Result<(), Error> {
-    let offered = Platform { os: config.os.clone(), architecture: config.architecture.clone(), variant: config.variant.clone() };
+    let offered = config.platform();
     let silent = offered.architecture.is_empty() && offered.os == wanted.os;
     match silent || document::rank(&offered, wanted).is_some() {
         true => Ok(()),

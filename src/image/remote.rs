@@ -37,6 +37,11 @@ pub trait Remote: Send + Sync {
     /// As above.
     fn document(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, Error>;
 
+    /// Hears that the bytes of a blob were of no use, and `why`. Whether there is another place to take it from, which is asked from then on.
+    fn distrust(&self, _digest: &Digest, _why: &str) -> bool {
+        false
+    }
+
     /// The blob as a stream of exactly `size` bytes, or of an error. An error of the stream is an [`Error::Remote`] in an
     /// [`io::Error`](std::io::Error).
     ///

@@ -166,6 +166,11 @@ fn is_deceptive(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Characters that a terminal obeys instead of showing them.
+pub fn is_unseen(c: char) -> bool {
+    c.is_control() || is_deceptive(c)
+}
+
 /// Text from a file as it may be shown to people: control and deceptive characters escaped, and cut at a sensible length.
 pub fn escape(text: &str) -> String {
     const LONGEST: usize = 200;
@@ -175,7 +180,7 @@ pub fn escape(text: &str) -> String {
             shown.push('…');
             break;
         }
-        if c.is_control() || is_deceptive(c) {
+        if is_unseen(c) {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);

@@ -1,11 +1,13 @@
 //! `hamper.lock`: which image a name stood for when somebody looked, for each platform. Written by `hamper lock`, for git.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::Platform;
 use super::files::{self, Caller, Opened, ReadError};
+use super::finding::escape;
 use super::seen::Seen;
 
 /// Beside the profile; several profiles of a directory share it.
@@ -41,13 +43,83 @@ pub struct LockedImage {
 #[serde(deny_unknown_fields)]
 pub struct LockedPlatform {
     /// `linux/amd64`
-    pub name: String,
+    pub name: PlatformName,
     /// Of the manifest.
-    pub digest: String,
+    pub digest: LockedDigest,
     /// Of the config.
-    pub config: String,
+    pub config: LockedDigest,
     /// Lowest layer first.
-    pub diff_ids: Vec<String>,
+    pub diff_ids: Vec<LockedDigest>,
+}
+
+/// A digest as a lock file may have it; the file comes from git, and what it says is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LockedDigest(String);
+
+impl TryFrom<String> for LockedDigest {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let digits = match text.split_once(':') {
+            Some(("sha256", hex)) if hex.len() == 64 => hex,
+            Some(("sha512", hex)) if hex.len() == 128 => hex,
+            _ => return Err(format!("`{}` is no digest: it is written as sha256: and 64 digits", escape(&text))),
+        };
+        match digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            true => Ok(Self(text)),
+            false => Err(format!("`{}` is no digest: it may only have the characters 0-9 and a-f", escape(&text))),
+        }
+    }
+}
+
+impl From<LockedDigest> for String {
+    fn from(digest: LockedDigest) -> Self {
+        digest.0
+    }
+}
+
+impl fmt::Display for LockedDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A platform by its name: `linux/arm64/v8`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PlatformName(Platform);
+
+impl TryFrom<String> for PlatformName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let mut parts = text.split('/').map(str::to_owned);
+        let (os, architecture, variant) = (parts.next(), parts.next(), parts.next());
+        let platform = os.zip(architecture).map(|(os, architecture)| Platform { os, architecture, variant });
+        platform
+            .filter(|platform| platform.is_plain() && parts.next().is_none())
+            .map(Self)
+            .ok_or_else(|| format!("`{}` is no platform: it is written as OS/ARCHITECTURE[/VARIANT]", escape(&text)))
+    }
+}
+
+impl From<PlatformName> for String {
+    fn from(name: PlatformName) -> Self {
+        name.0.to_string()
+    }
+}
+
+impl From<Platform> for PlatformName {
+    fn from(platform: Platform) -> Self {
+        Self(platform)
+    }
+}
+
+impl fmt::Display for PlatformName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// Why a lock file cannot be used.
@@ -85,17 +157,14 @@ impl Lock {
 }
 
 impl LockedImage {
-    pub fn platform(&self, name: &str) -> Option<&LockedPlatform> {
-        self.platforms.iter().find(|platform| platform.name == name)
+    pub fn platform(&self, name: &PlatformName) -> Option<&LockedPlatform> {
+        self.platforms.iter().find(|platform| platform.name == *name)
     }
 }
 
 impl LockedPlatform {
-    /// The platform that the name means; `None`: it is none.
-    pub fn platform(&self) -> Option<Platform> {
-        let mut parts = self.name.split('/').map(str::to_owned);
-        let platform = Platform { os: parts.next()?, architecture: parts.next()?, variant: parts.next() };
-        parts.next().is_none().then_some(platform)
+    pub fn platform(&self) -> &Platform {
+        &self.name.0
     }
 }
 
@@ -123,8 +192,13 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let platform =
-            |name: &str| LockedPlatform { name: name.into(), digest: "d".into(), config: "c".into(), diff_ids: vec!["x".into()] };
+        let digest = |digit: &str| LockedDigest::try_from(format!("sha256:{}", digit.repeat(64))).expect("digest");
+        let platform = |name: &str| LockedPlatform {
+            name: name.to_owned().try_into().expect("name"),
+            digest: digest("d"),
+            config: digest("c"),
+            diff_ids: vec![digest("0")],
+        };
         let image =
             |reference: &str| LockedImage { reference: reference.into(), date: "now".into(), platforms: vec![platform("linux/amd64")] };
         let mut lock = Lock::default();
@@ -135,5 +209,16 @@ mod tests {
         assert_eq!(toml::from_str::<Lock>(&text).expect("lock"), lock, "{text}");
         assert_eq!(lock.images.iter().map(|image| image.reference.as_str()).collect::<Vec<_>>(), ["a:1", "b:1"]);
         assert!(toml::from_str::<Lock>("version = 1\nx = 2").is_err());
+        for (good, bad, word) in [
+            ("linux/amd64", r"linux/\u001b[2J", r"`linux/\u{1b}[2J` is no platform"),
+            ("linux/amd64", "linux/a/b/c", "is no platform"),
+            ("linux/amd64", "linux", "is no platform"),
+            (&*"d".repeat(64), r"\u001b[31m\nhint: evil", r"`sha256:\u{1b}[31m\nhint: evil` is no digest"),
+            (&*"c".repeat(64), &*"C".repeat(64), "0-9 and a-f"),
+            (&*"0".repeat(64), "0", "is no digest"),
+        ] {
+            let error = toml::from_str::<Lock>(&text.replace(good, bad)).expect_err(bad).to_string();
+            assert!(error.contains(word), "{error}");
+        }
     }
 }

@@ -31,9 +31,9 @@ mod tests;
 
 pub use files::{Caller, Directory, ReadError};
 pub use find::{FindError, Found, Listed, Origin, Search, bare, find, list, local_text};
-pub use finding::{Finding, Findings, escape};
+pub use finding::{Finding, Findings, escape, is_unseen};
 pub use finish::Loaded;
-pub use lock::{LOCK_NAME, Lock, LockError, LockedImage, LockedPlatform, read_lock};
+pub use lock::{LOCK_NAME, Lock, LockError, LockedDigest, LockedImage, LockedPlatform, read_lock};
 pub use model::*;
 pub use preset::defaults;
 pub use project::{NoProject, OpenError, Opened, Project as ProjectPlace, Request, open, place};

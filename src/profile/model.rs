@@ -145,6 +145,13 @@ impl Platform {
         };
         Self { os: "linux".into(), architecture: architecture.into(), variant: None }
     }
+
+    /// Whether it is made of letters, digits, `.`, `_` and `-` alone, as all platforms are that Go and the image spec know. Others could
+    /// drive a terminal, or be taken for two.
+    pub fn is_plain(&self) -> bool {
+        let parts = [Some(&self.os), Some(&self.architecture), self.variant.as_ref()];
+        parts.into_iter().flatten().all(|part| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')))
+    }
 }
 
 impl fmt::Display for Platform {

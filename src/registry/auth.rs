@@ -11,9 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use ureq::http::Method;
 
-use super::Error;
 use super::client::Client;
 use super::credentials::Credentials;
+use super::error::{Error, Offered};
 use super::hosts::{Endpoint, is_loopback};
 use super::http::{Answer, Call, authority_of};
 
@@ -24,10 +24,16 @@ const MAX_TOKEN: u64 = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
     Basic,
-    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+    Bearer {
+        realm: String,
+        service: Option<String>,
+        scope: Option<String>,
+    },
+    /// Something that hamper does not speak, by its name.
+    Other(String),
 }
 
-/// `WWW-Authenticate`, RFC 9110 section 11.6.1; schemes that hamper does not know are left out.
+/// `WWW-Authenticate`, RFC 9110 section 11.6.1.
 pub(crate) fn challenges(header: &str) -> Vec<Challenge> {
     let mut found = Vec::new();
     let mut rest = header.trim_start();
@@ -43,9 +49,15 @@ pub(crate) fn challenges(header: &str) -> Vec<Challenge> {
             found.push(Challenge::Basic);
         } else if let (true, Some(realm)) = (scheme.eq_ignore_ascii_case("bearer"), parameters.remove("realm")) {
             found.push(Challenge::Bearer { realm, service: parameters.remove("service"), scope: parameters.remove("scope") });
+        } else if !scheme.eq_ignore_ascii_case("bearer") && is_scheme(scheme) {
+            found.push(Challenge::Other(scheme.to_owned()));
         }
     }
     found
+}
+
+fn is_scheme(text: &str) -> bool {
+    !text.is_empty() && text.len() < 32 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 /// `name=value` or `name="value"` at the beginning of a text, and what follows.
@@ -101,8 +113,9 @@ impl Client {
         if let Some(other) = all.get(&key).filter(|known| Some(known.as_str()) != refused) {
             return Ok(Some(other.clone()));
         }
-        let credentials = self.credentials(&endpoint.registry, repository)?;
-        let header = self.offer(endpoint, scope, answer, credentials.as_ref())?;
+        let kept = self.credentials(&endpoint.registry, repository)?;
+        let offered = kept.as_ref().map_or(Offered::Nothing, |kept| Offered::Kept(kept.place.as_str().into()));
+        let header = self.offer(endpoint, scope, answer, kept.as_ref().map(|kept| &kept.credentials)).map_err(|error| error.of(offered))?;
         // The same again would be refused again.
         let header = header.filter(|header| Some(header.as_str()) != refused);
         match &header {
@@ -122,7 +135,8 @@ impl Client {
     ) -> Result<Option<String>, Error> {
         let headers = answer.headers.get_all("www-authenticate").iter().filter_map(|value| value.to_str().ok());
         let wanted: Vec<Challenge> = headers.flat_map(challenges).collect();
-        match wanted.iter().find(|one| matches!(one, Challenge::Bearer { .. })).or(wanted.first()) {
+        let bearer = wanted.iter().find(|one| matches!(one, Challenge::Bearer { .. }));
+        match bearer.or_else(|| wanted.iter().find(|one| **one == Challenge::Basic)).or(wanted.first()) {
             Some(Challenge::Bearer { realm, service, scope: named }) => {
                 let scope = named.as_deref().unwrap_or(scope);
                 Ok(Some(format!("Bearer {}", self.token(endpoint, realm, service.as_deref(), scope, credentials)?)))
@@ -131,6 +145,10 @@ impl Client {
                 Some(Credentials::Password { user, password }) => Some(basic(user, password)),
                 _ => None,
             }),
+            Some(Challenge::Other(scheme)) => {
+                let reason = format!("it takes a login by {scheme}, and hamper knows Basic and Bearer alone");
+                Err(Error::refused(&endpoint.authority, &format!("log in to {}", endpoint.registry), reason))
+            }
             None => Ok(None),
         }
     }
@@ -192,7 +210,12 @@ impl Client {
             return Err(self.status(answer, &step, &endpoint.registry));
         }
         let host = answer.host.clone();
-        let transport = |source: std::io::Error| Error::Transport { host: host.clone(), step: step.clone(), source: source.into() };
+        let transport = |source: std::io::Error| Error::Transport {
+            host: host.clone(),
+            step: step.clone(),
+            proxy: None,
+            source: Box::new(source.into()),
+        };
         let bytes = answer.read(MAX_TOKEN, self.settings.stall_timeout()).map_err(transport)?.unwrap_or_default();
         let token = serde_json::from_slice::<TokenAnswer>(&bytes).ok().and_then(|answer| answer.token.or(answer.access_token));
         let good = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
@@ -227,6 +250,7 @@ mod tests {
             service: service.map(str::to_owned),
             scope: scope.map(str::to_owned),
         };
+        let other = |name: &str| Challenge::Other(name.to_owned());
         for (header, wanted) in [
             (
                 r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/node:pull""#,
@@ -234,7 +258,11 @@ mod tests {
             ),
             (r#"bearer scope="a,b", realm=https://x/y"#, vec![bearer("https://x/y", None, Some("a,b"))]),
             (r#"Basic realm="x \" y""#, vec![Challenge::Basic]),
-            (r#"Negotiate, Basic realm="x", Bearer realm="https://z""#, vec![Challenge::Basic, bearer("https://z", None, None)]),
+            (
+                r#"Negotiate, Basic realm="x", Bearer realm="https://z""#,
+                vec![other("Negotiate"), Challenge::Basic, bearer("https://z", None, None)],
+            ),
+            ("Negotiate", vec![other("Negotiate")]),
             (r#"Bearer service="x""#, vec![]),
             (r#"Bearer realm="https://x"#, vec![]),
             ("", vec![]),

@@ -23,6 +23,10 @@ pub(super) struct BlobStream {
     body: Option<Paced>,
     /// The answer said how long it is.
     sized: bool,
+    /// Where the body ends: at the blob's end, or before it where a registry gives less than was asked for (RFC 9110 section 15.3.7).
+    until: u64,
+    /// The registry has no ranges that can be used: it is asked for the blob as a whole.
+    whole: bool,
     host: String,
     /// Who was asked last; `host` is where that led.
     endpoint: Option<Endpoint>,
@@ -34,8 +38,20 @@ pub(super) struct BlobStream {
 
 impl BlobStream {
     pub fn open(repository: Arc<Inner>, digest: Digest, size: u64) -> Result<Self, Error> {
-        let mut stream =
-            Self { repository, digest, size, at: 0, body: None, sized: false, host: String::new(), endpoint: None, tries: 0, mark: 0 };
+        let mut stream = Self {
+            repository,
+            digest,
+            size,
+            at: 0,
+            body: None,
+            sized: false,
+            until: size,
+            whole: false,
+            host: String::new(),
+            endpoint: None,
+            tries: 0,
+            mark: 0,
+        };
         stream.connect()?;
         stream.tell(Event::Begin { digest: stream.digest.clone(), size });
         Ok(stream)
@@ -52,18 +68,25 @@ impl BlobStream {
     /// Asks for the rest.
     fn connect(&mut self) -> Result<(), Error> {
         let step = self.step();
-        let range = (self.at > 0).then(|| ("range", format!("bytes={}-", self.at)));
-        let good: &[u16] = if self.at > 0 { &[200, 206] } else { &[200] };
+        let range = (self.at > 0 && !self.whole).then(|| ("range", format!("bytes={}-", self.at)));
+        let good: &[u16] = if range.is_some() { &[200, 206, 416] } else { &[200] };
         let headers: Vec<_> = range.into_iter().collect();
         let repository = Arc::clone(&self.repository);
         let Given { answer, endpoint } = repository.get(&format!("blobs/{}", self.digest), &headers, &step, good)?;
         self.endpoint = Some(endpoint.clone());
         self.host = answer.host.clone();
-        let from = match self.check(&answer, &step) {
+        if answer.status == 416 || answer.status == 206 && answer.header("content-range").is_none() {
+            // What it has, it may still give from the start; who reads asks for that.
+            self.whole = true;
+            return Ok(());
+        }
+        repository.client.given(&self.digest, endpoint);
+        let (from, until) = match self.check(&answer, &step) {
             // The next one is asked by who reads.
             Err(error) if repository.client.leave_out(endpoint, &error) => return Ok(()),
             from => from?,
         };
+        self.until = until;
         self.sized = answer.body.content_length().is_some();
         let mut body = answer.reader(self.repository.client.settings.stall_timeout());
         // The registry began anew.
@@ -76,25 +99,38 @@ impl BlobStream {
         self.broke(source).map_err(|error| *error)
     }
 
-    /// At which byte the body begins. Its length and its range must be those of the blob.
-    fn check(&self, answer: &Answer, step: &str) -> Result<u64, Error> {
+    /// At which byte the body begins, and where it ends. Its length and its range must be those of the blob.
+    fn check(&self, answer: &Answer, step: &str) -> Result<(u64, u64), Error> {
         let refused = |reason: String| Error::refused(&answer.host, step, reason);
-        let from = if answer.status == 206 {
+        let (from, until) = if answer.status == 206 {
             let range = answer.header("content-range").unwrap_or_default();
-            let wanted = format!("bytes {}-{}/{}", self.at, self.size - 1, self.size);
-            if range != wanted && range != format!("bytes {}-{}/*", self.at, self.size - 1) {
-                return Err(refused(format!("asked for `{wanted}`, it sends `{}`", image::shown(range.as_bytes()))));
-            }
-            self.at
+            let until = end_of_range(range, self.at, self.size).ok_or_else(|| {
+                let wanted = format!("bytes {}-{}/{}", self.at, self.size - 1, self.size);
+                refused(format!("asked for `{wanted}`, it sends `{}`", image::shown(range.as_bytes())))
+            })?;
+            (self.at, until)
         } else {
-            0
+            (0, self.size)
         };
         match answer.body.content_length() {
-            Some(length) if length != self.size - from => {
-                Err(refused(format!("it has {} bytes there, the manifest says {}", length + from, self.size)))
+            Some(length) if length != until - from => {
+                let found = length.saturating_add(from).saturating_add(self.size - until);
+                Err(refused(format!("it has {found} bytes there, the manifest says {}", self.size)))
             }
-            _ => Ok(from),
+            _ => Ok((from, until)),
         }
+    }
+
+    /// A range shorter than was asked for has ended: the next one goes on there. One that brings next to nothing again and again is no
+    /// better than a connection that breaks.
+    fn next_range(&mut self) -> Result<(), Box<Error>> {
+        if self.at - self.mark >= PROGRESS {
+            self.body = None;
+            self.tries = 0;
+            self.mark = self.at;
+            return Ok(());
+        }
+        self.broke(io::Error::other("the registry gives less than was asked for"))
     }
 
     /// The connection is gone: waits, unless there have been too many tries.
@@ -106,18 +142,28 @@ impl BlobStream {
         }
         self.tries += 1;
         let (host, step, tries) = (self.host.clone(), self.step(), self.tries);
-        let error = Error::Cut { host, step, tries, at: self.at, size: self.size, source };
+        let is_last = tries > self.repository.client.settings.retries();
+        let error = Error::Cut { host, step, tries: is_last.then_some(tries), at: self.at, size: self.size, source };
         // Once may be the weather.
         if tries > 1 && self.endpoint.as_ref().is_some_and(|endpoint| self.repository.client.leave_out(endpoint, &error)) {
             self.tries = 0;
             return Ok(());
         }
-        if tries > self.repository.client.settings.retries() {
+        if is_last {
             return Err(Box::new(error));
         }
         self.repository.client.again(&error, back_off(tries));
         Ok(())
     }
+}
+
+/// Where a `Content-Range` ends that begins at `from`: RFC 9110 section 14.4. `None`: it is of something else than the rest of `size` bytes.
+fn end_of_range(range: &str, from: u64, size: u64) -> Option<u64> {
+    let (range, whole) = range.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let number = |text: &str| text.parse::<u64>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let good = number(first)? == from && (whole == "*" || number(whole)? == size);
+    number(last).filter(|last| good && (from..size).contains(last)).map(|last| last + 1)
 }
 
 impl Read for BlobStream {
@@ -133,6 +179,11 @@ impl Read for BlobStream {
                 self.connect().map_err(told)?;
                 continue;
             };
+            let most = most.min(usize::try_from(self.until - self.at).unwrap_or(usize::MAX));
+            if most == 0 {
+                self.next_range().map_err(|error| told(*error))?;
+                continue;
+            }
             let source = match body.read(&mut buffer[..most]) {
                 Ok(0) => io::Error::from(io::ErrorKind::UnexpectedEof),
                 Ok(count) => {
@@ -152,6 +203,30 @@ impl Read for BlobStream {
                 Err(error) => error,
             };
             self.broke(source).map_err(|error| told(*error))?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_those_that_were_asked_for_or_shorter() {
+        for (range, end) in [
+            ("bytes 5-9/10", Some(10)),
+            ("bytes 5-9/*", Some(10)),
+            ("bytes 5-5/10", Some(6)),
+            ("bytes 5-10/10", None),
+            ("bytes 5-4/10", None),
+            ("bytes 4-9/10", None),
+            ("bytes 5-9/11", None),
+            ("bytes +5-9/10", None),
+            ("bytes */10", None),
+            ("5-9/10", None),
+            ("", None),
+        ] {
+            assert_eq!(end_of_range(range, 5, 10), end, "{range}");
         }
     }
 }

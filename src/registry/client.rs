@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use ureq::http::Method;
 
-use super::Error;
 use super::auth::Authorizations;
 use super::blob::BlobStream;
-use super::credentials::{self, Credentials};
+use super::credentials::{self, Kept};
+use super::error::{Error, Offered};
 use super::hosts::Endpoint;
 use super::http::{Answer, Call, Http};
 use super::settings::Settings;
@@ -56,11 +56,13 @@ pub struct Client {
     watch: Option<Box<Watch>>,
     pub(super) authorizations: Authorizations,
     /// By registry and repository.
-    credentials: Mutex<HashMap<(String, String), Option<Credentials>>>,
+    credentials: Mutex<HashMap<(String, String), Option<Kept>>>,
     /// Hosts that have answered: after that, a failure is thought to pass.
     answered: Mutex<HashSet<String>>,
     /// Mirrors that could not be asked: they are left out from then on.
     dead: Mutex<HashSet<String>>,
+    /// The mirrors that bytes of a blob came from, for the case that they are the wrong ones.
+    givers: Mutex<HashMap<Digest, Vec<Endpoint>>>,
 }
 
 impl Client {
@@ -75,6 +77,7 @@ impl Client {
             credentials: Mutex::default(),
             answered: Mutex::default(),
             dead: Mutex::default(),
+            givers: Mutex::default(),
         }
     }
 
@@ -158,6 +161,13 @@ impl Client {
         true
     }
 
+    /// Remembers that bytes of a blob come from a mirror.
+    pub(super) fn given(&self, digest: &Digest, endpoint: &Endpoint) {
+        if endpoint.is_mirror {
+            self.givers.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()).or_default().push(endpoint.clone());
+        }
+    }
+
     /// Says that there is another try, and waits for it.
     pub(super) fn again(&self, error: &dyn std::error::Error, wait: Duration) {
         self.tell(&Event::Again { words: chain(error), wait });
@@ -165,16 +175,29 @@ impl Client {
     }
 
     /// What is known for a repository. Looked up once: a helper program may ask the user for something.
-    pub(super) fn credentials(&self, registry: &str, repository: &str) -> Result<Option<Credentials>, Error> {
+    pub(super) fn credentials(&self, registry: &str, repository: &str) -> Result<Option<Kept>, Error> {
         let key = (registry.to_owned(), repository.to_owned());
         let mut known = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(credentials) = known.get(&key) {
-            return Ok(credentials.clone());
+        if let Some(kept) = known.get(&key) {
+            return Ok(kept.clone());
         }
         let ignoring = |error: &Error| self.tell(&Event::Ignoring { words: chain(error) });
         let found = credentials::look_up(&self.settings, registry, repository, &ignoring)?;
         known.insert(key, found.clone());
         Ok(found)
+    }
+
+    /// What a registry has been offered for a repository.
+    fn offered(&self, registry: &str, repository: &str) -> Offered {
+        let known = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = known.get(&(registry.to_owned(), repository.to_owned())).and_then(Option::as_ref);
+        kept.map_or(Offered::Nothing, |kept| Offered::Kept(kept.place.as_str().into()))
+    }
+
+    /// A refusal of a repository, with what was offered for it.
+    pub(super) fn refusal(&self, answer: Answer, step: &str, endpoint: &Endpoint, repository: &str) -> Error {
+        let offered = self.offered(&endpoint.registry, &format!("{}{repository}", endpoint.prefix));
+        self.status(answer, step, &endpoint.registry).of(offered)
     }
 
     /// As [`Self::exchange`], and says who the user is where that is asked for. `scope` is for a token server that is named without one.
@@ -205,14 +228,14 @@ impl Client {
         let (host, status) = (answer.host.clone(), answer.status);
         let body = answer.read(MAX_TOLD, self.settings.stall_timeout()).ok().flatten().unwrap_or_default();
         let registry = if registry.is_empty() { host.clone() } else { registry.to_owned() };
-        Error::Status { host, step: step.to_owned(), status, told: told(&body), registry }
+        Error::Status { host, step: step.to_owned(), status, told: told(&body).map(Into::into), registry, offered: Offered::Nothing }
     }
 }
 
 /// Whether a failure may pass: a connection that breaks does, a certificate that is wrong does not.
 pub(super) fn passes(error: &Error) -> bool {
     let Error::Transport { source, .. } = error else { return false };
-    match source {
+    match &**source {
         ureq::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
         ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => true,
         _ => false,
@@ -230,7 +253,7 @@ fn told(body: &[u8]) -> Option<String> {
 
 /// Why the body of an answer is of no use.
 pub(super) struct Broken {
-    error: Error,
+    error: Box<Error>,
     /// It was a mirror's, which is not asked again.
     is_left_out: bool,
 }
@@ -288,11 +311,11 @@ impl Inner {
         let answer = self.client.exchange_as_user(endpoint, &self.repository, &scope, &call)?;
         match good.contains(&answer.status) {
             true => Ok(answer),
-            false => Err(self.client.status(answer, step, &endpoint.registry)),
+            false => Err(self.client.refusal(answer, step, endpoint, &self.repository)),
         }
     }
 
-    fn fetch_manifest(&self, which: &str) -> Result<Result<Vec<u8>, Broken>, Error> {
+    fn fetch_manifest(&self, which: &str, digest: Option<&Digest>) -> Result<Result<Vec<u8>, Broken>, Error> {
         let step = format!("fetch manifest {which} of {}", self.name);
         let path = format!("manifests/{which}");
         let given = self.get(&path, &[("accept", ACCEPTED.to_owned())], &step, &[200])?;
@@ -302,16 +325,32 @@ impl Inner {
             Ok(bytes) => bytes,
             Err(broken) => return Ok(Err(broken)),
         };
+        // A mirror in trouble answers with a page for people, and a status that says nothing of it.
+        if endpoint.is_mirror && !serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|value| value.is_object()) {
+            let error = Error::refused(&host, &step, "what it sends is no manifest");
+            return Ok(Err(self.broken(endpoint, error)));
+        }
         // Where it says which bytes it means, these must be the ones.
         if let Some(stated) = stated.filter(|stated| stated.algorithm() == image::Algorithm::Sha256 && *stated != Digest::of(&bytes)) {
             let error = Error::refused(&host, &step, format!("it says that this is {stated}, and sends {}", Digest::of(&bytes)));
             return Ok(Err(self.broken(endpoint, error)));
         }
-        Ok(Ok(bytes))
+        Ok(match digest {
+            Some(digest) => self.verified(endpoint, &host, digest, bytes, &step),
+            None => Ok(bytes),
+        })
+    }
+
+    /// What was asked for by its digest. Of a registry's own bytes the error is that of who verifies them; a mirror has no say.
+    fn verified(&self, endpoint: &Endpoint, host: &str, digest: &Digest, bytes: Vec<u8>, step: &str) -> Result<Vec<u8>, Broken> {
+        if !endpoint.is_mirror || digest.is_of(&bytes) {
+            return Ok(bytes);
+        }
+        Err(self.broken(endpoint, Error::refused(host, step, "the mirror sends something else, of another digest")))
     }
 
     fn broken(&self, endpoint: &Endpoint, error: Error) -> Broken {
-        Broken { is_left_out: self.client.leave_out(endpoint, &error), error }
+        Broken { is_left_out: self.client.leave_out(endpoint, &error), error: Box::new(error) }
     }
 
     fn read_all(&self, given: Given<'_>, limit: u64, step: &str) -> Result<Vec<u8>, Broken> {
@@ -319,7 +358,7 @@ impl Inner {
         let error = match given.answer.read(limit, self.client.settings.stall_timeout()) {
             Ok(Some(bytes)) => return Ok(bytes),
             Ok(None) => Error::refused(&host, step, format!("it sends more than the {limit} bytes that are accepted")),
-            Err(source) => Error::Transport { host, step: step.to_owned(), source: source.into() },
+            Err(source) => Error::Transport { host, step: step.to_owned(), proxy: None, source: Box::new(source.into()) },
         };
         Err(self.broken(given.endpoint, error))
     }
@@ -333,9 +372,9 @@ impl Inner {
                 Err(Broken { is_left_out: true, .. }) => {}
                 Err(Broken { error, .. }) if passes(&error) && tries < self.client.settings.retries().min(3) => {
                     tries += 1;
-                    self.client.again(&error, back_off(tries));
+                    self.client.again(&*error, back_off(tries));
                 }
-                Err(Broken { error, .. }) => return Err(error),
+                Err(Broken { error, .. }) => return Err(*error),
             }
         }
     }
@@ -347,7 +386,7 @@ impl Remote for Repository {
     }
 
     fn manifest_of_tag(&self, tag: &str) -> Result<Vec<u8>, image::Error> {
-        Ok(self.0.again_if_broken(|| self.0.fetch_manifest(tag))?)
+        Ok(self.0.again_if_broken(|| self.0.fetch_manifest(tag, None))?)
     }
 
     fn digest_of_tag(&self, tag: &str) -> Result<Option<Digest>, image::Error> {
@@ -360,19 +399,28 @@ impl Remote for Repository {
     }
 
     fn manifest(&self, digest: &Digest) -> Result<Vec<u8>, image::Error> {
-        Ok(self.0.again_if_broken(|| self.0.fetch_manifest(&digest.to_string()))?)
+        Ok(self.0.again_if_broken(|| self.0.fetch_manifest(&digest.to_string(), Some(digest)))?)
     }
 
     fn document(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, image::Error> {
         let step = format!("fetch config {digest} of {}", self.0.name);
         let fetch = || {
             let given = self.0.get(&format!("blobs/{digest}"), &[], &step, &[200])?;
-            Ok(self.0.read_all(given, size, &step))
+            let (host, endpoint) = (given.answer.host.clone(), given.endpoint);
+            Ok(self.0.read_all(given, size, &step).and_then(|bytes| self.0.verified(endpoint, &host, digest, bytes, &step)))
         };
         Ok(self.0.again_if_broken(fetch)?)
     }
 
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, image::Error> {
         Ok(Box::new(BlobStream::open(Arc::clone(&self.0), digest.clone(), size)?))
+    }
+
+    fn distrust(&self, digest: &Digest, why: &str) -> bool {
+        let client = &self.0.client;
+        let givers = client.givers.lock().unwrap_or_else(PoisonError::into_inner).remove(digest).unwrap_or_default();
+        let step = format!("use layer {digest} of {}", self.0.name);
+        let left_out = givers.iter().filter(|mirror| client.leave_out(mirror, &Error::refused(&mirror.authority, &step, why)));
+        left_out.count() > 0
     }
 }

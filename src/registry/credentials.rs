@@ -1,6 +1,6 @@
 //! Names and passwords for registries: the files that Docker and podman share, and helper programs.
 
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ use super::Error;
 use super::settings::{Settings, Variables, failed, read_bounded};
 
 const MAX_FILE: u64 = 4 << 20;
-/// What a helper may say.
-const MAX_SAID: usize = 64 << 10;
+/// What a helper may say, and what it is told: a password of 64 KiB, each byte of it as JSON's longest escape, and names.
+const MAX_SAID: usize = 7 * (64 << 10);
 /// Docker Hub's name in files of credentials and for helpers.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
@@ -32,6 +32,17 @@ pub(crate) enum Credentials {
     Identity(String),
     /// For the registry itself.
     Token(String),
+}
+
+/// Credentials, and where they are kept: for messages.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub credentials: Credentials,
+    pub place: Place,
+}
+
+fn program(helper: &str) -> Place {
+    format!("docker-credential-{helper}")
 }
 
 /// The files, the first that knows a registry has the say: podman's order, then Docker's.
@@ -64,22 +75,22 @@ fn read(path: &Path) -> Result<Option<Map<String, Value>>, Error> {
 ///
 /// # Errors
 /// [`Error::File`] for a file that cannot be read · [`Error::Setting`] for a helper of this registry that fails.
-pub(crate) fn look_up(settings: &Settings, registry: &str, repository: &str, note: &dyn Fn(&Error)) -> Result<Option<Credentials>, Error> {
+pub(crate) fn look_up(settings: &Settings, registry: &str, repository: &str, note: &dyn Fn(&Error)) -> Result<Option<Kept>, Error> {
     for path in files(&settings.variables) {
         let Some(file) = read(&path)? else { continue };
         let section = |name: &str| file.get(name).and_then(Value::as_object);
         let of_registry = |name: &str| section(name)?.iter().find(|(key, _)| is(key, registry));
         if let Some((key, helper)) = of_registry("credHelpers")
-            && let Some(found) = ask_helper(settings, helper.as_str().unwrap_or_default(), key)?
+            && let Some(credentials) = ask_helper(settings, helper.as_str().unwrap_or_default(), key)?
         {
-            return Ok(Some(found));
+            return Ok(Some(Kept { credentials, place: program(helper.as_str().unwrap_or_default()) }));
         }
-        if let Some(found) = in_file(section("auths"), registry, repository).map_err(|reason| failed(&path, reason))? {
-            return Ok(Some(found));
+        if let Some(credentials) = in_file(section("auths"), registry, repository).map_err(|reason| failed(&path, reason))? {
+            return Ok(Some(Kept { credentials, place: path.display().to_string() }));
         }
         if let Some(helper) = file.get("credsStore").and_then(Value::as_str).filter(|helper| !helper.is_empty()) {
             match ask_helper(settings, helper, server_name(registry)) {
-                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(Some(credentials)) => return Ok(Some(Kept { credentials, place: program(helper) })),
                 Ok(None) => {}
                 Err(error) => note(&error),
             }
@@ -146,11 +157,9 @@ struct Said {
 
 fn ask_helper(settings: &Settings, helper: &str, server: &str) -> Result<Option<Credentials>, Error> {
     let (good, said) = run_helper(settings, helper, "get", server.as_bytes())?;
-    let problem = |reason: String| Error::Setting { name: format!("docker-credential-{helper}"), reason };
+    let problem = |reason: String| Error::Setting { name: program(helper), reason };
     if !good {
-        let text = crate::image::shown(said.trim_ascii());
-        // The words are those of docker-credential-helpers, on which all clients rely.
-        return if text.contains("credentials not found") { Ok(None) } else { Err(problem(format!("it failed: {text}"))) };
+        return if knows_nothing(&said) { Ok(None) } else { Err(helper_failed(helper, &said)) };
     }
     let said: Said =
         serde_json::from_slice(&said).map_err(|error| problem(format!("its answer is no JSON of Username and Secret: {error}")))?;
@@ -161,9 +170,20 @@ fn ask_helper(settings: &Settings, helper: &str, server: &str) -> Result<Option<
     })
 }
 
+/// The words are those of docker-credential-helpers, on which all clients rely.
+fn knows_nothing(said: &[u8]) -> bool {
+    String::from_utf8_lossy(said).contains("credentials not found")
+}
+
+fn helper_failed(helper: &str, said: &[u8]) -> Error {
+    let said = crate::image::shown(said.trim_ascii());
+    let words = if said.is_empty() { "it says nothing" } else { &said };
+    Error::Setting { name: program(helper), reason: format!("it failed: {words}") }
+}
+
 /// Runs `docker-credential-HELPER ACT` with `input`; whether it ended well, and what it wrote. It has the settings' time.
 fn run_helper(settings: &Settings, helper: &str, act: &str, input: &[u8]) -> Result<(bool, Vec<u8>), Error> {
-    let program = format!("docker-credential-{helper}");
+    let program = program(helper);
     let problem = |reason: String| Error::Setting { name: program.clone(), reason };
     if helper.is_empty() || !helper.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
         return Err(problem("that is no name of a credential helper".to_owned()));
@@ -172,16 +192,16 @@ fn run_helper(settings: &Settings, helper: &str, act: &str, input: &[u8]) -> Res
         let program = program.clone();
         move |error: std::io::Error| Error::Setting { name: program.clone(), reason: format!("cannot {act} it: {error}") }
     };
-    // All of the input is in the pipe before there is a reader who could go away: writing to nobody would end hamper.
-    let (reader, mut writer) = std::io::pipe().map_err(io("write to"))?;
-    if input.len() > 4096 {
-        return Err(problem("the secret is longer than 4096 bytes".to_owned()));
+    if input.len() > MAX_SAID {
+        return Err(problem(format!("what it is to keep is longer than {MAX_SAID} bytes")));
     }
-    writer.write_all(input).map_err(io("write to"))?;
-    drop(writer);
+    // A file in memory and no pipe, which holds less, and whose reader could go away: writing to nobody would end hamper.
+    let given = rustix::fs::memfd_create("credentials", rustix::fs::MemfdFlags::CLOEXEC).map_err(|errno| io("write to")(errno.into()))?;
+    let mut given = std::fs::File::from(given);
+    given.write_all(input).and_then(|()| given.rewind()).map_err(io("write to"))?;
     let mut child = Command::new(&program)
         .arg(act)
-        .stdin(Stdio::from(reader))
+        .stdin(Stdio::from(given))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -256,11 +276,7 @@ pub(crate) fn store(settings: &Settings, registry: &str, user: &str, password: &
     if let Some((helper, server)) = helper_of(&file, registry) {
         let input = json!({ "ServerURL": server, "Username": user, "Secret": password }).to_string();
         let (good, said) = run_helper(settings, &helper, "store", input.as_bytes())?;
-        let place = format!("docker-credential-{helper}");
-        return match good {
-            true => Ok(place),
-            false => Err(Error::Setting { name: place, reason: format!("it failed: {}", crate::image::shown(said.trim_ascii())) }),
-        };
+        return if good { Ok(program(&helper)) } else { Err(helper_failed(&helper, &said)) };
     }
     let auths = file.entry("auths").or_insert_with(|| json!({}));
     let auths = auths.as_object_mut().ok_or_else(|| failed(&path, "`auths` is no object"))?;
@@ -292,7 +308,10 @@ pub(crate) fn erase(settings: &Settings, registry: &str) -> Erased {
         };
         if let Some((helper, server)) = helper_of(&file, registry) {
             match run_helper(settings, &helper, "erase", server.as_bytes()) {
-                Ok((good, _)) => erased.places.extend(good.then(|| format!("docker-credential-{helper}"))),
+                Ok((true, _)) => erased.places.push(program(&helper)),
+                Ok((false, said)) if knows_nothing(&said) => {}
+                // The password is still there.
+                Ok((false, said)) => erased.failures.push(helper_failed(&helper, &said)),
                 Err(error) => erased.failures.push(error),
             }
         }

@@ -3,25 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::hosts::is_loopback;
+use super::hosts::{host_of, is_loopback};
 use crate::image;
 
 /// A failure, with the host and the step that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No answer: no address, no connection, no certificate that is trusted, or a connection that broke.
-    #[error("{host}: cannot {step}")]
-    Transport { host: String, step: String, source: ureq::Error },
+    /// No answer: no address, no connection, no certificate that is trusted, or a connection that broke. `proxy` is the one on the way, without
+    /// its password.
+    #[error("{host}: cannot {step}{}", .proxy.as_ref().map(|proxy| format!(" by the proxy {proxy}")).unwrap_or_default())]
+    Transport { host: String, step: String, proxy: Option<String>, source: Box<ureq::Error> },
     /// An answer with another status than the step has.
     #[error("{host}: cannot {step}: status {status}{}", .told.as_ref().map(|told| format!(" ({told})")).unwrap_or_default())]
-    Status { host: String, step: String, status: u16, told: Option<String>, registry: String },
+    Status { host: String, step: String, status: u16, told: Option<Box<str>>, registry: String, offered: Offered },
     /// An answer that breaks the rules, or that hamper does not follow.
     #[error("{host}: cannot {step}: {reason}")]
     Refused { host: String, step: String, reason: String },
-    /// A body that broke off or stood still again and again.
-    #[error("{host}: cannot {step}: gave up after {tries} tries at byte {at} of {size}")]
-    Cut { host: String, step: String, tries: u32, at: u64, size: u64, source: std::io::Error },
+    /// A body that broke off or stood still; with a number of tries where it did so again and again.
+    #[error("{host}: cannot {step}: {} at byte {at} of {size}", gave_up(*.tries))]
+    Cut { host: String, step: String, tries: Option<u32>, at: u64, size: u64, source: std::io::Error },
     /// An upload of which the registry knows nothing any more: it can only begin anew.
     #[error("{host}: cannot {step}: the registry has dropped the upload")]
     Lost { host: String, step: String, source: Box<Error> },
@@ -36,7 +37,27 @@ pub enum Error {
     Setting { name: String, reason: String },
 }
 
+/// Which password a registry has refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Offered {
+    #[default]
+    Nothing,
+    /// The one that somebody has just typed.
+    Typed,
+    /// One that is kept there.
+    Kept(Box<str>),
+}
+
 impl Error {
+    /// Says of a refusal what was refused.
+    pub(crate) fn of(mut self, what: Offered) -> Self {
+        if let Self::Status { status: 401 | 403, offered, .. } = &mut self {
+            *offered = what;
+        }
+        self
+    }
+
     pub(crate) fn refused(host: &str, step: &str, reason: impl Into<String>) -> Self {
         Self::Refused { host: host.to_owned(), step: step.to_owned(), reason: reason.into() }
     }
@@ -44,7 +65,16 @@ impl Error {
     /// What the caller can do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Transport { source, host, .. } => transport_hint(source, host),
+            Self::Transport { source, host, proxy, .. } => transport_hint(source, host, proxy.as_deref()),
+            Self::Status { status: 401 | 403, registry, offered: Offered::Typed, .. } => {
+                format!("the name or the password is wrong; try again: hamper login {registry}")
+            }
+            Self::Status { status: 401, registry, offered: Offered::Kept(place), .. } => {
+                format!("the password in {place} is refused; for another one: hamper logout {registry}; hamper login {registry}")
+            }
+            Self::Status { status: 403, registry, offered: Offered::Kept(place), .. } => format!(
+                "check the name of the image; whoever is known in {place} may not have it, so perhaps as another: hamper logout {registry}; hamper login {registry}"
+            ),
             Self::Status { status: 401 | 403, registry, .. } => {
                 format!("check the name of the image; if it is not public: hamper login {registry}")
             }
@@ -70,6 +100,14 @@ impl Error {
     }
 }
 
+fn gave_up(tries: Option<u32>) -> String {
+    match tries {
+        None => "it broke off".to_owned(),
+        Some(1) => "gave up after 1 try".to_owned(),
+        Some(tries) => format!("gave up after {tries} tries"),
+    }
+}
+
 /// A line that shows what a host answers.
 fn look(host: &str) -> String {
     format!("curl -v {}://{host}/v2/", if is_loopback(host) { "http" } else { "https" })
@@ -87,7 +125,7 @@ fn file_hint(path: &Path, source: &(dyn std::error::Error + Send + Sync + 'stati
     }
 }
 
-fn transport_hint(error: &ureq::Error, host: &str) -> String {
+fn transport_hint(error: &ureq::Error, host: &str, proxy: Option<&str>) -> String {
     // The TLS of a connection tells its failures as those of reading and writing.
     let tls = match error {
         ureq::Error::Rustls(error) => Some(error),
@@ -101,7 +139,13 @@ fn transport_hint(error: &ureq::Error, host: &str) -> String {
         Some(_) => format!(
             "if the registry's certificate is of a CA of your own, name it in registries.toml: [registries.\"{host}\"] ca = \"/path/to/ca.pem\""
         ),
-        None => format!("check the registry's name and port and the network: {}; a proxy is taken from HTTPS_PROXY", look(host)),
+        None => match proxy {
+            Some(proxy) => {
+                let host = host_of(host);
+                format!("look at the proxy {proxy}: env | grep -i proxy; to go without it: export NO_PROXY=\"$NO_PROXY,{host}\"")
+            }
+            None => format!("check the registry's name and port and the network: {}; a proxy is taken from HTTPS_PROXY", look(host)),
+        },
     }
 }
 
@@ -122,20 +166,34 @@ mod tests {
     #[test]
     fn every_failure_says_where_it_was_and_what_to_do() {
         let (host, step) = ("r.example:5000".to_owned(), "fetch manifest v1 of r.example:5000/x".to_owned());
-        let transport = |source| Error::Transport { host: host.clone(), step: step.clone(), source };
+        let transport = |source| Error::Transport { host: host.clone(), step: step.clone(), proxy: None, source: Box::new(source) };
+        let by_proxy = |words: &str| Error::Transport {
+            host: host.clone(),
+            step: step.clone(),
+            proxy: Some("proxy.example:3128".into()),
+            source: Box::new(ureq::Error::ConnectProxyFailed(words.into())),
+        };
         let status = |status| Error::Status {
             host: host.clone(),
             step: step.clone(),
             status,
             told: Some("DENIED: no".into()),
             registry: "r.example".into(),
+            offered: Offered::Nothing,
         };
+        let kept = || Offered::Kept("/c/auth.json".into());
         let tls = |error: rustls::Error| transport(ureq::Error::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, error)));
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let wrong = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
         let plain = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
-        let cut =
-            Error::Cut { host: host.clone(), step: step.clone(), tries: 7, at: 5, size: 9, source: std::io::ErrorKind::TimedOut.into() };
+        let cut = |tries| Error::Cut {
+            host: host.clone(),
+            step: step.clone(),
+            tries,
+            at: 5,
+            size: 9,
+            source: std::io::ErrorKind::TimedOut.into(),
+        };
         let busy = Error::Busy { host: host.clone(), step: step.clone(), status: 429, wait: Duration::from_secs(3600) };
         let lost = Error::Lost { host: host.clone(), step: step.clone(), source: Box::new(status(404)) };
         for (error, words, hint) in [
@@ -146,12 +204,22 @@ mod tests {
             (status(400), "status 400", "insecure = false"),
             (status(401), "status 401 (DENIED: no)", "hamper login r.example"),
             (status(403), "status 403", "hamper login r.example"),
+            (status(401).of(Offered::Typed), "status 401", "the name or the password is wrong"),
+            (
+                status(401).of(kept()),
+                "status 401",
+                "/c/auth.json is refused; for another one: hamper logout r.example; hamper login r.example",
+            ),
+            (status(403).of(kept()), "status 403", "/c/auth.json may not have it"),
+            (by_proxy("407"), "by the proxy proxy.example:3128: CONNECT proxy failed: 407", "NO_PROXY=\"$NO_PROXY,r.example\""),
             (status(404), "status 404", "name and tag"),
             (status(418), "status 418", "curl -v https://r.example:5000/v2/"),
             (status(429), "status 429", "hamper login r.example"),
             (status(503), "status 503", "try again later"),
             (Error::refused(&host, &step, "it sends more"), "it sends more", "curl -v"),
-            (cut, "gave up after 7 tries at byte 5 of 9", "pull again"),
+            (cut(Some(7)), "gave up after 7 tries at byte 5 of 9", "pull again"),
+            (cut(Some(1)), "gave up after 1 try at byte 5 of 9", "pull again"),
+            (cut(None), "it broke off at byte 5 of 9", "pull again"),
             (busy, "status 429, and it asks for 3600 s", "wait as long"),
             (lost, "status 404", "push again"),
         ] {

@@ -51,6 +51,8 @@ pub(crate) fn is_loopback(authority: &str) -> bool {
 pub(crate) fn host_of(authority: &str) -> &str {
     match authority.strip_prefix('[') {
         Some(rest) => rest.split_once(']').map_or(rest, |(address, _)| address),
+        // Without brackets, as `NO_PROXY` has them, there is no port.
+        None if authority.parse::<std::net::Ipv6Addr>().is_ok() => authority,
         None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
     }
 }
@@ -92,6 +94,7 @@ mod tests {
             ("127.0.0.1:5000", true),
             ("127.9.9.9", true),
             ("[::1]:5000", true),
+            ("::1", true),
             ("localhost.example.org", false),
             ("127.0.0.1.example.org", false),
             ("10.0.0.1:5000", false),
@@ -113,6 +116,9 @@ mod tests {
             ("10.1.2.3:5000", "10.0.0.0/8, x", true),
             ("11.1.2.3", "10.0.0.0/8", false),
             ("[fd00::1]:80", "fd00::/8", true),
+            ("[fd00::1]:80", "fd00::1", true),
+            ("[fd00::1]:80", "[fd00::1]:80", true),
+            ("[fd00::2]", "fd00::1", false),
         ] {
             assert_eq!(bypasses_proxy(host, list), wanted, "{host} by {list}");
         }

@@ -126,8 +126,10 @@ impl Http {
             if let Some(value) = authorization {
                 request = request.header(header::AUTHORIZATION, value);
             }
-            let transport = |source| Error::Transport { host: authority.clone(), step: call.step.to_owned(), source };
             let agent = self.agent(&uri, &authority)?;
+            let proxy = agent.config().proxy().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
+            let transport =
+                |source| Error::Transport { host: authority.clone(), step: call.step.to_owned(), proxy, source: Box::new(source) };
             let response = if is_without_body(&call.method) {
                 request.body(()).map_err(ureq::Error::from).and_then(|request| agent.run(request))
             } else {
@@ -219,12 +221,14 @@ pub(crate) fn authority_of(url: &str) -> &str {
 pub(crate) fn resolve(base: &str, location: &str) -> Option<String> {
     let location = location.split('#').next().unwrap_or_default();
     let scheme = scheme_of(base);
-    let url = if location.starts_with("http://") || location.starts_with("https://") {
-        location.to_owned()
+    // A colon before the first slash ends a scheme, in any case; behind it, it may be part of anything.
+    let own = location.split(['/', '?']).next().and_then(|start| start.split_once(':'));
+    let url = if let Some((own, _)) = own {
+        let own = own.to_ascii_lowercase();
+        let rest = location[own.len()..].strip_prefix("://").filter(|_| own == "http" || own == "https")?;
+        format!("{own}://{rest}")
     } else if let Some(rest) = location.strip_prefix("//") {
         format!("{scheme}://{rest}")
-    } else if location.contains("://") {
-        return None;
     } else if location.starts_with('/') {
         format!("{scheme}://{}{location}", authority_of(base))
     } else {
@@ -248,7 +252,12 @@ mod tests {
             ("//b.example/y", Some("https://b.example/y")),
             ("/v2/y", Some("https://a.example:5000/v2/y")),
             ("y?z", Some("https://a.example:5000/v2/x/blobs/uploads/y?z")),
+            ("/v2/y?from=https://cdn.example/z", Some("https://a.example:5000/v2/y?from=https://cdn.example/z")),
+            ("HTTP://b.example/y", Some("http://b.example/y")),
+            ("HtTpS://b.example/y", Some("https://b.example/y")),
             ("ftp://b.example/", None),
+            ("https:/b.example/y", None),
+            ("mailto:x", None),
             ("https://user@b.example/", None),
             ("https:///x", None),
         ] {

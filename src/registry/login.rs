@@ -6,7 +6,7 @@ use super::client::Client;
 use super::credentials::{self, Credentials, Erased};
 use super::hosts::Endpoint;
 use super::http::Call;
-use super::{Error, Settings};
+use super::{Error, Offered, Settings};
 
 /// The name by which a registry's credentials are found: that of references, without scheme and path.
 pub fn registry_name(text: &str) -> String {
@@ -33,12 +33,12 @@ impl Client {
         let mut answer = self.exchange(&call)?;
         if answer.status == 401 && answer.host == endpoint.authority {
             let own = Credentials::Password { user: user.to_owned(), password: password.to_owned() };
-            call.authorization = self.offer(&endpoint, "", &answer, Some(&own))?;
+            call.authorization = self.offer(&endpoint, "", &answer, Some(&own)).map_err(|error| error.of(Offered::Typed))?;
             answer = self.exchange(&call)?;
         }
         match answer.status {
             200 => credentials::store(&self.settings, registry, user, password),
-            _ => Err(self.status(answer, &step, registry)),
+            _ => Err(self.status(answer, &step, registry).of(Offered::Typed)),
         }
     }
 }

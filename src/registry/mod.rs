@@ -20,7 +20,7 @@ mod wait;
 
 pub use client::{Client, Event, Repository, Watch};
 pub use credentials::Erased;
-pub use error::Error;
+pub use error::{Error, Offered};
 pub use login::{logout, registry_name};
 pub use push::Push;
 pub(crate) use settings::read_bounded;

@@ -88,7 +88,7 @@ impl Session<'_> {
     }
 
     fn failed(&self, answer: Answer, step: &str) -> Error {
-        self.inner.client.status(answer, step, &self.endpoint.registry)
+        self.inner.client.refusal(answer, step, self.endpoint, &self.inner.repository)
     }
 
     /// All blobs, the largest first.

@@ -46,12 +46,40 @@ pub(crate) struct Variables {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct File {
     /// A connection that brings nothing for so long is given up, in seconds; one that brings less than 1 KiB/s over as long too.
-    stall_timeout: Option<u64>,
+    stall_timeout: Option<Seconds>,
     /// A credential helper that has not ended after so long is ended, in seconds; some ask the user for something.
-    helper_timeout: Option<u64>,
+    helper_timeout: Option<Seconds>,
     /// How often in a row a step may fail before hamper gives up.
-    retries: Option<u32>,
+    retries: Option<Tries>,
     registries: BTreeMap<Host, RegistrySettings>,
+}
+
+/// A time; a longer one than a day is none, and one of ages would be beyond what a clock has.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "u64")]
+struct Seconds(u64);
+
+impl TryFrom<u64> for Seconds {
+    type Error = String;
+
+    fn try_from(seconds: u64) -> Result<Self, String> {
+        match seconds {
+            0..=86_400 => Ok(Self(seconds.max(1))),
+            _ => Err(format!("{seconds} s are too many: at most 86400, a day")),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "u64")]
+struct Tries(u32);
+
+impl TryFrom<u64> for Tries {
+    type Error = String;
+
+    fn try_from(tries: u64) -> Result<Self, String> {
+        u32::try_from(tries).ok().filter(|tries| *tries <= 100).map(Self).ok_or_else(|| format!("{tries} are too many: at most 100"))
+    }
 }
 
 /// A registry, by the name that references have.
@@ -155,15 +183,15 @@ impl Settings {
     }
 
     pub(crate) fn stall_timeout(&self) -> Duration {
-        Duration::from_secs(self.file.stall_timeout.unwrap_or(30).max(1))
+        Duration::from_secs(self.file.stall_timeout.map_or(30, |seconds| seconds.0))
     }
 
     pub(crate) fn helper_timeout(&self) -> Duration {
-        Duration::from_secs(self.file.helper_timeout.unwrap_or(60).max(1))
+        Duration::from_secs(self.file.helper_timeout.map_or(60, |seconds| seconds.0))
     }
 
     pub(crate) fn retries(&self) -> u32 {
-        self.file.retries.unwrap_or(6).min(100)
+        self.file.retries.map_or(6, |tries| tries.0)
     }
 }
 

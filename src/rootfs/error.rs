@@ -154,6 +154,21 @@ impl Error {
             Self::Store(store::Error::Io { source, .. }) | Self::Unpack { source, .. } if is_full(source) => {
                 Some("free some space, or set XDG_DATA_HOME to a larger file system")
             }
+            Self::Open { source, .. } | Self::Image(image::Error::Open { source, .. }) => match source.kind() {
+                io::ErrorKind::DirectoryNotEmpty => Some("name a directory that is empty, or is not there yet"),
+                io::ErrorKind::NotFound => {
+                    Some("look at the path: ls -ld DIRECTORY; a directory that is to be made needs one that it is made in")
+                }
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    Some("name a place that is yours, such as one below $HOME; whose this one is: ls -ld DIRECTORY")
+                }
+                io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => Some("look at what the path is: ls -ld PATH"),
+                _ if is_full(source) => Some("free some space there: df -h DIRECTORY"),
+                _ => None,
+            },
+            Self::Store(store::Error::NotOurs { .. } | store::Error::Io { .. }) => {
+                Some("look at the directory of the store: ls -ld; or use another: export XDG_DATA_HOME=DIR XDG_STATE_HOME=DIR")
+            }
             Self::Compression { .. } => Some("the tool that made the image wrote a wrong media type: make it again"),
             Self::NoUser(_) | Self::NoGroup(_) | Self::BadUser { .. } => Some("set `identity.user` in the profile, by number if need be"),
             Self::Entry { .. }

@@ -221,6 +221,10 @@ impl Remote for Kept {
         self.once(digest, |upstream| upstream.document(digest, size))
     }
 
+    fn distrust(&self, digest: &Digest, why: &str) -> bool {
+        self.upstream.as_ref().is_some_and(|upstream| upstream.distrust(digest, why))
+    }
+
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, image::Error> {
         if let Some((file, _)) = self.store.open_blob(digest).map_err(self.kept(digest))?.filter(|(_, found)| *found == size) {
             return Ok(Box::new(file.take(size)));

@@ -77,7 +77,10 @@ pub(crate) fn load_all(load: &Load<'_>, layers: &[Layer]) -> Result<Vec<Loaded>,
 /// Says how much will come from a registry, if anything does.
 pub(super) fn announce(progress: Option<&Watch<'_>>, coming: &[&Layer]) {
     if let Some(progress) = progress.filter(|_| !coming.is_empty()) {
-        progress(Progress::Begin { layers: coming.len(), bytes: coming.iter().filter_map(|layer| layer.size).sum() });
+        progress(Progress::Begin {
+            layers: coming.len(),
+            bytes: coming.iter().filter_map(|layer| layer.size).fold(0, u64::saturating_add),
+        });
     }
 }
 
@@ -106,8 +109,28 @@ fn load_one(load: &Load<'_>, layer: &Layer, bounds: &Bounds) -> Result<Loaded, E
     let found = known(load, diff_id)?.map_or_else(|| super::shared::adopt(load, diff_id), |known| Ok(Some(known)))?;
     match found {
         Some(loaded) => Ok(loaded),
-        None => unpack(load, layer, bounds, Some(diff_id)),
+        None => loop {
+            match unpack(load, layer, bounds, Some(diff_id)) {
+                // The bytes of a mirror, which is asked no more: the registry may have better ones.
+                Err(error) if is_content(&error) && layer.blob.distrust(&error.chain()) => {}
+                done => return done,
+            }
+        },
     }
+}
+
+/// Whether the bytes of the layer are at fault, and not what is done with them.
+fn is_content(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::BlobDigest { .. }
+            | Error::DiffId { .. }
+            | Error::Decompress { .. }
+            | Error::Compression { .. }
+            | Error::Tar { .. }
+            | Error::Entry { .. }
+            | Error::Bounds { .. }
+    )
 }
 
 /// The tree of `diff_id` for this map, if the store has it.

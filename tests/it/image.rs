@@ -279,3 +279,29 @@ fn without_home_the_host_knows_it() {
     let script = format!("unset XDG_DATA_HOME XDG_STATE_HOME; export HOME={}; {}", closed.display(), env.hamper(["run", "hello"]).words());
     env.program("sh", ["-c", &script]).output().code(125).told(&["XDG_DATA_HOME"]);
 }
+
+/// Places that cannot be read or written end with what can be done.
+#[test]
+fn places_that_are_wrong_have_a_hint() {
+    let env = TestEnv::alone();
+    let closed = env.directory("closed");
+    let full = env.directory("full");
+    std::fs::write(full.join("file"), "").expect("file");
+    let source = format!("oci:{}", crate::support::images().join("busybox").display());
+    let digest = env.hamper(["image", "--map", "single", "load", &source]).output().ok().trim().to_owned();
+    let set = |mode| std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("mode");
+    set(0o555);
+    let at = |path: std::path::PathBuf| path.display().to_string();
+    let call = |arguments: &[&str], words: &[&str]| {
+        let _ = env.hamper([&["image", "--map", "single"], arguments].concat()).output().code(1).told(words).told(&["hint: "]);
+    };
+    call(&["load", "oci:/nonexist"], &["/nonexist"]);
+    call(&["unpack", &source, &at(full)], &["not empty"]);
+    call(&["unpack", &source, &at(env.root().join("absent/below"))], &["No such file"]);
+    call(&["unpack", &source, &at(closed.join("below"))], &["Permission denied"]);
+    call(&["save", &digest, &format!("oci-archive:{}", at(closed.join("x.tar")))], &["Permission denied"]);
+    call(&["save", &digest, &format!("oci-archive:{}", at(env.root().join("absent/x.tar")))], &["No such file"]);
+    call(&["--store", &at(closed.join("store")), "ls"], &["Permission denied"]);
+    env.hamper(["image", "ls"]).env("XDG_DATA_HOME", at(closed.clone())).output().code(1).told(&["Permission denied", "XDG_DATA_HOME=DIR"]);
+    set(0o755);
+}

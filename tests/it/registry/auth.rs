@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::faulty::{Asked, Faulty, Reply};
@@ -315,6 +315,92 @@ fn helper_programs_give_take_and_forget() {
     }
 }
 
+/// Who logs out relies on it that nothing is kept.
+#[test]
+fn a_helper_that_does_not_forget_is_told() {
+    let env = TestEnv::alone();
+    write(docker_config(&env), r#"{"credHelpers": {"r.example:5000": "locked"}}"#);
+    for (body, code, word) in [
+        ("echo 'the keychain is locked'; exit 1", 1, "the keychain is locked"),
+        ("exit 1", 1, "it says nothing"),
+        ("echo 'credentials not found in native keychain'; exit 1", 0, "nothing was known"),
+    ] {
+        let path = helper(&env, "locked", body);
+        let seen = env.hamper(["logout", "r.example:5000"]).env("PATH", &path).output().code(code).told(&[word]);
+        assert!(!seen.stderr.contains("logged out") && (code == 0 || seen.stderr.contains("hint: ")), "{}", seen.stderr);
+    }
+    env.hamper(["logout", "::::"]).output().code(2).told(&["is no registry's name", "hint: "]);
+}
+
+/// Tokens that serve as passwords have some kilobytes, and a login takes 64 KiB.
+#[test]
+fn a_helper_keeps_a_long_password() {
+    let long = "\"x".repeat(32 << 10);
+    let wanted = format!("Basic {}", STANDARD.encode(format!("jane:{long}")));
+    let registry = Faulty::serve("busybox", move |asked, _| {
+        (asked.header("authorization") != Some(&wanted)).then(|| Reply::new(401, "").header("www-authenticate", "Basic realm=\"x\""))
+    });
+    let env = TestEnv::alone();
+    let path = helper(&env, "keeper", KEEPER);
+    write(docker_config(&env), &json!({ "credsStore": "keeper" }).to_string());
+    let login = env.hamper(["login", &registry.host(), "-u", "jane"]).env("PATH", &path).stdin(&long).output();
+    login.code(0).told(&["docker-credential-keeper"]);
+    env.hamper(["image", "pull", &registry.reference()]).env("PATH", &path).output().code(0);
+}
+
+/// What is told of a refusal depends on what was offered.
+#[test]
+fn a_password_that_is_refused_is_told_with_its_place() {
+    let registry = basic_registry();
+    let env = TestEnv::alone();
+    let host = registry.host();
+    env.hamper(["login", &host, "-u", "jane"]).stdin("wrong").output().code(1).told(&["401", "the name or the password is wrong"]);
+    write(docker_config(&env), &json!({ "auths": { &host: { "auth": "amFuZTp3cm9uZw==" } } }).to_string());
+    let again = format!("hamper logout {host}; hamper login {host}");
+    pull(&env, &registry.reference()).code(1).told(&["401", &docker_config(&env).display().to_string(), "is refused", &again]);
+    // The control: nothing is known.
+    let seen = pull(&TestEnv::alone(), &registry.reference()).code(1).told(&["401", "if it is not public"]);
+    assert!(!seen.stderr.contains("is refused"), "{}", seen.stderr);
+    // So it is where a token server refuses.
+    let tokens = Faulty::serve("busybox", |_, _| Some(Reply::new(401, "")));
+    let realm = format!("Bearer realm=\"http://{}/token\"", tokens.host());
+    let registry = Faulty::serve("busybox", move |_, _| Some(Reply::new(401, "").header("www-authenticate", realm.clone())));
+    let host = registry.host();
+    write(docker_config(&env), &json!({ "auths": { &host: { "auth": "amFuZTp3cm9uZw==" } } }).to_string());
+    pull(&env, &registry.reference()).code(1).told(&["get a token", "is refused", &format!("hamper logout {host}")]);
+    // A login that nobody here can do is named.
+    let registry = Faulty::serve("busybox", |_, _| Some(Reply::new(401, "").header("www-authenticate", "Negotiate")));
+    pull(&env, &registry.reference()).code(1).told(&["Negotiate", "Basic and Bearer", "hint: "]);
+}
+
+#[test]
+fn a_proxy_that_fails_is_told_and_its_password_is_not() {
+    let refuses = Faulty::serve("busybox", |_, _| Some(Reply::new(407, "")));
+    let nobody = format!("localhost:{}", super::server::free_port());
+    let env = TestEnv::alone();
+    write(env.config().join("hamper/registries.toml"), "retries = 0\n");
+    for proxy in [refuses.host(), nobody, "proxy.invalid:8080".to_owned()] {
+        let seen = env.hamper(["image", "pull", "r.invalid:5000/x"]).env("HTTPS_PROXY", format!("http://jane:s3cret@{proxy}")).output();
+        let seen =
+            seen.code(1).told(&["r.invalid:5000: cannot", &format!("by the proxy {proxy}"), "hint: ", "NO_PROXY=\"$NO_PROXY,r.invalid\""]);
+        assert!(!seen.stderr.contains("s3cret"), "{}", seen.stderr);
+    }
+}
+
+#[test]
+fn settings_beyond_bounds_are_told_with_their_key() {
+    let env = TestEnv::alone();
+    for (text, word) in [
+        ("stall_timeout = 9223372036854775807", "at most 86400"),
+        ("helper_timeout = 86401", "at most 86400"),
+        ("retries = 101", "at most 100"),
+    ] {
+        write(env.config().join("hamper/registries.toml"), text);
+        let key = text.split(' ').next().expect("key");
+        pull(&env, "localhost:1/x").code(1).told(&["registries.toml", key, word, "hint: "]);
+    }
+}
+
 /// A helper may ask the user on the terminal, and what is typed there is not shown to anybody else.
 #[test]
 fn a_helper_asks_on_the_terminal() {
@@ -438,6 +524,48 @@ fn a_mirror_in_trouble_is_left_out_for_the_rest() {
         settings(&env, &registry, &mirror);
         let _ = pull(&env, &registry.reference()).code(0).told(&["the mirror is not asked again"]);
         assert!(mirror.asked().len() < 8 && !registry.asked().is_empty(), "{:?}", mirror.asked());
+    }
+}
+
+/// Whatever a mirror sends that is not what was asked for: the registry is asked, and the mirror's host is told.
+#[test]
+fn a_mirror_with_wrong_content_is_left_out() {
+    let whole = super::faulty::content("busybox");
+    let layer = super::faulty::largest(&whole).0;
+    let pinned = whole.keys().find(|path| path.contains("/manifests/sha256:")).expect("manifest").clone();
+    let is_config = |path: &&String| path.contains("/blobs/") && whole[*path].1.windows(8).any(|part| part == b"diff_ids");
+    let config = whole.keys().find(is_config).expect("config").clone();
+    let tag = "/v2/x/manifests/v1".to_owned();
+    let digest = pinned.rsplit_once('/').expect("digest").1.to_owned();
+    let end = |bytes: &[u8]| [&bytes[..bytes.len() - 3], b"xyz"].concat();
+    let middle = |bytes: &[u8]| [&bytes[..bytes.len() / 2], b"xyz", &bytes[bytes.len() / 2 + 3..]].concat();
+    let page = |_: &[u8]| b"<html>welcome</html>".to_vec();
+    let shorter = |bytes: &[u8]| bytes[..bytes.len() - 1].to_vec();
+    type Wrong<'w> = (&'w String, &'w dyn Fn(&[u8]) -> Vec<u8>);
+    let wrongs: [Wrong<'_>; 8] = [
+        (&layer, &end),
+        (&layer, &middle),
+        (&layer, &shorter),
+        (&config, &end),
+        (&config, &shorter),
+        (&tag, &page),
+        (&pinned, &middle),
+        (&pinned, &page),
+    ];
+    for (path, wrong) in wrongs {
+        let mut content = whole.clone();
+        let entry = content.get_mut(path).expect("content");
+        entry.1 = wrong(&entry.1);
+        let mirror = Faulty::serve_content(content, |_, _| None);
+        let registry = Faulty::serve("busybox", |_, _| None);
+        let env = TestEnv::alone();
+        let settings = format!("[registries.\"{}\"]\nmirrors = [\"{}\"]\n", registry.host(), mirror.host());
+        write(env.config().join("hamper/registries.toml"), &settings);
+        let reference = if *path == pinned { format!("{}/x@{digest}", registry.host()) } else { registry.reference() };
+        let seen = pull(&env, &reference).code(0);
+        let _ = seen.told(&[&format!("ignoring: {}: cannot", mirror.host()), "the mirror is not asked again"]);
+        assert!(mirror.asked().iter().any(|one| one.path == *path) && registry.asked().iter().any(|one| one.path == *path), "{path}");
+        env.run(&reference).map("single").args(["--offline"]).probe("exit 4").code(4);
     }
 }
 

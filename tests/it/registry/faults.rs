@@ -74,6 +74,49 @@ fn a_range_of_something_else_is_refused() {
     assert_eq!(layers(&env), 0);
 }
 
+/// RFC 9110 section 15.3.7: less than was asked for is an answer.
+#[test]
+fn a_shorter_range_is_taken_for_what_it_is() {
+    let content = content("busybox");
+    let (path, bytes) = largest(&content);
+    let (wanted, piece) = (path.clone(), bytes.len() / 5);
+    let registry = Faulty::serve_content(content, move |asked, _| {
+        (asked.path == wanted).then(|| match asked.from() {
+            0 => Reply { cut: Some(piece), ..Reply::new(200, bytes.clone()) },
+            from => {
+                let end = (from + piece).min(bytes.len());
+                Reply::new(206, &bytes[from..end]).header("content-range", format!("bytes {from}-{}/{}", end - 1, bytes.len()))
+            }
+        })
+    });
+    let env = TestEnv::alone();
+    let seen = pull(&env, &registry.reference()).code(0);
+    assert_eq!(seen.stderr.matches("again in").count(), 1, "{}", seen.stderr);
+    assert!(registry.asked().iter().filter(|one| one.path == path).count() >= 5);
+}
+
+#[test]
+fn a_registry_that_refuses_ranges_is_asked_for_the_whole() {
+    for refuses in [true, false] {
+        let content = content("busybox");
+        let (path, bytes) = largest(&content);
+        let wanted = path.clone();
+        let registry = Faulty::serve_content(content, move |asked, before| {
+            (asked.path == wanted).then(|| match (asked.header("range"), before) {
+                (Some(_), _) if refuses => Reply::new(416, "").header("content-range", format!("bytes */{}", bytes.len())),
+                (Some(_), _) => Reply::new(206, &bytes[asked.from()..]),
+                (None, 0) => Reply { cut: Some(bytes.len() / 2), ..Reply::new(200, bytes.clone()) },
+                (None, _) => Reply::new(200, bytes.clone()),
+            })
+        });
+        let env = TestEnv::alone();
+        let seen = pull(&env, &registry.reference()).code(0).told(&["it broke off at byte"]);
+        assert!(!seen.stderr.contains("gave up"), "{}", seen.stderr);
+        let ranges: Vec<bool> = registry.asked().iter().filter(|one| one.path == path).map(|one| one.header("range").is_some()).collect();
+        assert_eq!(ranges, [false, true, false]);
+    }
+}
+
 #[test]
 fn a_server_that_is_busy_is_given_the_time_that_it_asks_for() {
     for (status, wait) in [(429, Some("2")), (503, Some("1")), (500, None), (502, None)] {
@@ -375,4 +418,27 @@ fn a_full_disk_is_told_and_what_has_come_stays() {
     let lines: Vec<&str> = seen.stdout.lines().collect();
     assert_eq!((lines[0], lines[1].trim()), ("ended 1", "0"), "{lines:?}");
     assert!(lines[2].starts_with("sha256:"), "{lines:?}");
+}
+
+/// Sizes are what documents say, and are added up.
+#[test]
+fn sizes_that_no_layer_has_are_refused() {
+    let mut content = content("busybox");
+    let manifest = content.get("/v2/x/manifests/v1").expect("manifest").clone();
+    let mut document: serde_json::Value = serde_json::from_slice(&manifest.1).expect("manifest");
+    document["layers"][0]["size"] = u64::MAX.into();
+    let layer = document["layers"][0].clone();
+    document["layers"] = [layer.clone(), layer].into_iter().collect();
+    let config = format!("/v2/x/blobs/{}", document["config"]["digest"].as_str().expect("digest"));
+    let mut config: serde_json::Value = serde_json::from_slice(&content[&config].1).expect("config");
+    let diff_id = config["rootfs"]["diff_ids"][0].clone();
+    config["rootfs"]["diff_ids"] = [diff_id.clone(), diff_id].into_iter().collect();
+    let config = config.to_string().into_bytes();
+    let digest = hamper::image::Digest::of(&config).to_string();
+    document["config"]["size"] = config.len().into();
+    document["config"]["digest"] = digest.as_str().into();
+    content.insert(format!("/v2/x/blobs/{digest}"), (String::new(), config));
+    content.insert("/v2/x/manifests/v1".into(), (manifest.0, document.to_string().into_bytes()));
+    let registry = Faulty::serve_content(content, |_, _| None);
+    pull(&TestEnv::alone(), &registry.reference()).code(1).told(&["the manifest says 18446744073709551615", "hint: "]);
 }

@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use super::faulty::{Faulty, content};
+use hamper::image::Digest;
+use serde_json::{Value, json};
+
+use super::faulty::{Content, Faulty, Reply, content};
 use super::server::{Server, program};
 use crate::require;
 use crate::support::{TestEnv, has_image};
@@ -135,4 +138,138 @@ fn what_cannot_be_locked_is_refused_by_the_option_alone() {
     let env = TestEnv::new();
     env.run("busybox").args(["--locked"]).probe("exit 0").code(125).told(&["--locked", "sha256:"]);
     env.run("busybox").set("pull=locked").probe("exit 4").code(4);
+}
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+fn put(content: &mut Content, name: &str, kind: &str, document: &Value) -> Value {
+    let bytes = document.to_string().into_bytes();
+    let digest = Digest::of(&bytes).to_string();
+    for name in [name, &digest] {
+        content.insert(format!("/v2/x/manifests/{name}"), (kind.to_owned(), bytes.clone()));
+    }
+    json!({ "mediaType": kind, "digest": digest, "size": bytes.len() })
+}
+
+/// A descriptor of the one image of some content.
+fn only(content: &Content) -> Value {
+    let bytes = &content["/v2/x/manifests/v1"].1;
+    json!({ "mediaType": MANIFEST, "digest": Digest::of(bytes).to_string(), "size": bytes.len() })
+}
+
+fn on(mut descriptor: Value, architecture: &str) -> Value {
+    descriptor["platform"] = json!({ "os": "linux", "architecture": architecture });
+    descriptor
+}
+
+fn index(entries: &[Value]) -> Value {
+    json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries })
+}
+
+/// A project that names the image of `registry`.
+fn project(registry: &Faulty) -> TestEnv {
+    let env = TestEnv::alone();
+    env.profile(&format!("image = \"{}\"\n[identity]\nmap = \"single\"\n", registry.reference()));
+    env
+}
+
+#[test]
+fn an_entry_without_platform_has_that_of_its_config() {
+    let mut content = content("busybox");
+    let image = only(&content);
+    let inner = put(&mut content, "inner", INDEX, &index(std::slice::from_ref(&image)));
+    for entry in [image.clone(), inner] {
+        put(&mut content, "v1", INDEX, &index(&[entry]));
+        let registry = Faulty::serve_content(content.clone(), |_, _| None);
+        let env = project(&registry);
+        env.hamper(["lock", "--check"]).output().code(1);
+        env.hamper(["lock"]).output().code(0);
+        let text = env.read("hamper.lock");
+        assert!(text.contains("name = \"linux/amd64\"") && text.contains(image["digest"].as_str().expect("digest")), "{text}");
+        env.hamper(["lock", "--check"]).output().code(0);
+        env.run_profile().args(["--locked"]).probe("exit 4").code(4);
+    }
+}
+
+#[test]
+fn an_index_without_images_is_no_lock() {
+    let mut content = content("busybox");
+    let image = only(&content);
+    put(&mut content, "v1", INDEX, &index(&[on(image, "unknown")]));
+    let registry = Faulty::serve_content(content, |_, _| None);
+    let env = project(&registry);
+    env.hamper(["lock"]).output().code(1).told(&["no image for linux/amd64", "hint: "]);
+    env.hamper(["lock", "--check"]).output().code(125).told(&["no image for linux/amd64"]);
+    assert!(!env.project().join("hamper.lock").exists());
+}
+
+#[test]
+fn an_entry_that_is_no_image_is_skipped_unless_it_is_the_one_that_is_wanted() {
+    let mut content = content("busybox");
+    let image = only(&content);
+    content.insert("/v2/x/blobs/empty".into(), (String::new(), b"{}".to_vec()));
+    let empty = json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}").to_string(), "size": 2 });
+    let artifact = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "x/y", "config": empty, "layers": [] });
+    let artifact = put(&mut content, "artifact", MANIFEST, &artifact);
+    put(&mut content, "v1", INDEX, &index(&[on(artifact.clone(), "s390x"), on(image.clone(), "amd64")]));
+    let registry = Faulty::serve_content(content.clone(), |_, _| None);
+    let env = project(&registry);
+    env.hamper(["lock"]).output().code(0).told(&["ignoring: ", "application/vnd.oci.empty.v1+json"]);
+    assert!(!env.read("hamper.lock").contains("s390x"));
+    env.hamper(["lock", "--check"]).output().code(0);
+
+    put(&mut content, "v1", INDEX, &index(&[on(artifact, "amd64"), on(image, "s390x")]));
+    let registry = Faulty::serve_content(content, |_, _| None);
+    let _ = project(&registry).hamper(["lock"]).output().code(1).told(&["it is not an image"]);
+}
+
+#[test]
+fn a_check_that_cannot_look_does_not_say_that_the_tag_has_moved() {
+    let registry = Faulty::serve("busybox", |_, _| Some(Reply::new(403, "")));
+    let env = project(&registry);
+    env.hamper(["lock", "--check"]).output().code(125).told(&["status 403"]);
+    env.hamper(["lock"]).output().code(1).told(&["status 403"]);
+}
+
+#[test]
+fn a_lock_of_another_config_is_told_as_that() {
+    let registry = Faulty::serve("busybox", |_, _| None);
+    let env = project(&registry);
+    env.hamper(["lock"]).output().code(0);
+    let lines: Vec<String> = env.read("hamper.lock").lines().map(str::to_owned).collect();
+    let changed = lines.iter().map(|line| match line.starts_with("config") {
+        true => format!("config = \"sha256:{}\"\n", "0".repeat(64)),
+        false => format!("{line}\n"),
+    });
+    env.file("hamper.lock", changed.collect::<String>());
+    let seen = env.hamper(["lock", "--check"]).output().code(1);
+    assert!(seen.stdout.contains("another config") && !seen.stdout.contains("is now"), "{}", seen.stdout);
+}
+
+#[test]
+fn nothing_of_an_index_or_a_lock_file_drives_the_terminal() {
+    let evil = "\u{1b}]0;pwn\u{7}\u{1b}[2J\nhint: evil";
+    let mut content = content("busybox");
+    let image = only(&content);
+    put(&mut content, "v1", INDEX, &index(&[on(image.clone(), "amd64"), on(image, evil)]));
+    let registry = Faulty::serve_content(content, |_, _| None);
+    let env = project(&registry);
+    let written = format!(
+        "version = 1\n[[image]]\nreference = \"{}\"\ndate = \"x\"\n[[image.platform]]\nname = \"linux/amd64\"\n\
+         digest = \"sha256:\\u001b[2J\\nhint: evil\"\nconfig = \"\"\ndiff_ids = []\n",
+        registry.reference()
+    );
+    for lock in [None, Some(written)] {
+        if let Some(text) = lock {
+            env.file("hamper.lock", text);
+        }
+        for arguments in [&["lock"][..], &["lock", "--check"]] {
+            let seen = env.hamper(arguments.iter().copied()).output().any();
+            assert!(!seen.status.success());
+            for text in [&seen.stdout, &seen.stderr] {
+                assert!(!text.contains(['\u{1b}', '\u{7}']) && !text.contains("\nhint: evil"), "{text:?}");
+            }
+        }
+    }
 }

@@ -313,6 +313,42 @@ fn trees_that_are_gone_from_elsewhere_are_made_again() {
     run(&[]).code(4);
 }
 
+/// Whoever ends it finds nothing beside the archive that is not there.
+#[test]
+fn a_save_that_is_ended_leaves_no_file() {
+    use super::faulty::{Faulty, Reply, content, largest, right};
+    let whole = content("busybox");
+    let (path, again) = (largest(&whole).0, whole.clone());
+    let registry = Faulty::serve_content(whole, move |asked, before| {
+        // It comes at once for the pull, and hardly for the archive.
+        let wait = std::time::Duration::from_millis(20);
+        (asked.path == path && before > 0).then(|| Reply { drip: Some(wait), ..right(asked, &again) })
+    });
+    let env = TestEnv::alone();
+    env.hamper(["image", "--map", "single", "pull", &registry.reference()]).output().code(0);
+    let directory = env.directory("archives");
+    let target = format!("oci-archive:{}", directory.join("x.tar").display());
+    let child = env.hamper(["image", "--map", "single", "save", &registry.reference(), &target]).spawn();
+    assert!(crate::support::within(20.0, || registry.asked().iter().filter(|one| one.is_blob()).count() > 2));
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    child.signal(rustix::process::Signal::INT);
+    drop(child);
+    let left: Vec<_> = std::fs::read_dir(&directory).expect("directory").flatten().map(|entry| entry.file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// What is there is not said to come.
+#[test]
+fn an_unpack_of_what_is_there_fetches_nothing_and_says_so() {
+    let registry = super::faulty::Faulty::serve("busybox", |_, _| None);
+    let env = TestEnv::alone();
+    env.hamper(["image", "pull", &registry.reference()]).output().code(0);
+    let before = registry.asked().len();
+    let target = env.root().join("unpacked").display().to_string();
+    let seen = env.hamper(["image", "unpack", &registry.reference(), &target]).output().code(0);
+    assert!(!seen.stderr.contains("fetch") && registry.asked().len() == before, "{}", seen.stderr);
+}
+
 /// A layout like that of a test image, whose config and manifest a test has changed.
 fn changed(env: &TestEnv, image: &str, change: impl FnOnce(&mut Value, &mut Value)) -> String {
     let to = env.directory(&format!("changed-{}", crate::support::unique()));
