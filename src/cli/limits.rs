@@ -52,7 +52,6 @@ pub fn make(steps: &[Step], profile: &Profile) -> Result<Option<Limited>, CliErr
 
 fn missed(got: &Got) -> Degraded {
     let why = match &got.value {
-        Ok(_) if got.setting.file == "io.weight" => "no limit: no disk of this machine is divided by weights (io.cost.qos)".into(),
         Ok(value) if value.is_empty() => "nothing".into(),
         Ok(value) => format!("{value:?}"),
         Err(errno) if got.setting.file == "cpuset.cpus" && *errno == Errno::RANGE => "no limit: this machine has no such processors".into(),

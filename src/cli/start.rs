@@ -161,7 +161,7 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
         .into_iter()
         .filter_map(|(wanted, controller)| wanted.then_some(controller))
         .collect();
-    let delegation = limited.then(|| Delegation::find(&of_processors));
+    let delegation = limited.then(|| Delegation::find(&of_processors, limits.io_weight.is_some()));
     let disks = profile.limits.needs_disks().then(|| disks(&opened.fds, &image, directories));
     let mut plan = plan::build(&plan::Request {
         profile,

@@ -111,7 +111,12 @@ pub struct Delegation {
     pub controllers: Vec<Controller>,
     /// The processors that this process may run on, another one first each time; looked for where they stand in for a controller.
     pub processors: Vec<u32>,
+    /// Whether weights divide any disk; looked for where one is wanted.
+    pub weighs_disks: bool,
 }
+
+/// For each disk whether weights divide it, at the root alone (the kernel's cgroup-v2 document, "io.cost.qos").
+const COST_MODELS: &str = "/sys/fs/cgroup/io.cost.qos";
 
 impl Delegation {
     /// Looks at the cgroup that this process stands in, at those above it, and for a service manager; in this order.
@@ -119,13 +124,14 @@ impl Delegation {
     /// Other processes are never moved, and a cgroup that a service manager keeps for itself is not touched even where it could be written:
     /// `user.delegate` tells those that are delegated (systemd's CGROUP_DELEGATION document). `of_processors`: the controllers that are
     /// wanted, and for which an affinity stands in.
-    pub fn find(of_processors: &[Controller]) -> Self {
+    pub fn find(of_processors: &[Controller], weighs: bool) -> Self {
         let (place, controllers) = match find() {
             Ok((place, controllers)) => (Ok(place), controllers),
             Err(why) => (Err(why), Vec::new()),
         };
         let held = of_processors.iter().all(|wanted| controllers.contains(wanted));
-        Self { place, controllers, processors: if held { Vec::new() } else { processors() } }
+        let weighs_disks = weighs && std::fs::read_to_string(COST_MODELS).is_ok_and(|text| text.contains("enable=1"));
+        Self { place, controllers, processors: if held { Vec::new() } else { processors() }, weighs_disks }
     }
 }
 

@@ -159,8 +159,6 @@ impl Cgroup {
                 let list = list.trim();
                 (0..u32::from(u16::MAX)).filter(|cpu| in_list(list, *cpu)).all(|cpu| in_list(&setting.value, cpu))
             }),
-            // It is taken everywhere, and obeyed by disks with a cost model (the kernel's cgroup-v2 document, "io.cost.qos").
-            "io.weight" => std::fs::read_to_string(COST_MODELS).is_ok_and(|text| text.contains("enable=1")),
             _ => true,
         }
     }
@@ -244,9 +242,6 @@ impl Drop for Cgroup {
         let _ = self.take_away();
     }
 }
-
-/// For each disk whether weights divide it; at the root alone.
-const COST_MODELS: &str = "/sys/fs/cgroup/io.cost.qos";
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 

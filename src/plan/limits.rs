@@ -28,6 +28,11 @@ impl Setting {
         format!("{} = {}", self.file, self.value)
     }
 
+    /// Whether it would be taken and have no effect.
+    fn is_idle(&self, delegation: &Delegation) -> bool {
+        self.file == "io.weight" && !delegation.weighs_disks
+    }
+
     /// The first of the controllers that are needed and not delegated.
     fn lacks(&self, delegation: &Delegation) -> Option<Controller> {
         let buffered = self.value.contains("wbps=").then_some(Controller::Memory);
@@ -102,7 +107,7 @@ pub fn choose(request: &Request<'_>, plan: &mut Plan) -> Result<Chosen, PlanErro
     let profile = request.profile;
     let (can, cannot): (Vec<_>, Vec<_>) = settings(&profile.limits, profile.lifecycle.init, request.disks)
         .into_iter()
-        .partition(|setting| setting.lacks(delegation).is_none());
+        .partition(|setting| setting.lacks(delegation).is_none() && !setting.is_idle(delegation));
     let required = profile.require.contains(&Requirement::Cgroup);
     if let (true, Err(why)) = (required, &delegation.place) {
         return Err(PlanError::Required { what: "cgroup", got: why.clone() });
@@ -131,6 +136,7 @@ pub fn choose(request: &Request<'_>, plan: &mut Plan) -> Result<Chosen, PlanErro
 fn why(delegation: &Delegation, setting: &Setting) -> String {
     match &delegation.place {
         Err(why) => format!("no limit: {why}"),
+        Ok(_) if setting.lacks(delegation).is_none() => "no limit: no disk of this machine is divided by weights (io.cost.qos)".into(),
         Ok(_) => {
             let controller = setting.lacks(delegation).unwrap_or(setting.controller);
             format!("no limit: the controller `{}` is not delegated to you", controller.name())
@@ -210,8 +216,12 @@ mod tests {
 
     #[test]
     fn what_is_written_is_held_by_way_of_memory() {
-        let delegation =
-            |controllers: &[Controller]| Delegation { place: Err(String::new()), controllers: controllers.to_vec(), processors: vec![] };
+        let delegation = |controllers: &[Controller]| Delegation {
+            place: Err(String::new()),
+            controllers: controllers.to_vec(),
+            processors: vec![],
+            weighs_disks: false,
+        };
         let disks = Disks { numbers: vec![(8, 0)], unknown: vec![] };
         let one = |limits: Limits| settings(&limits, true, Some(&disks)).remove(0);
         let (read, write) =

@@ -65,7 +65,7 @@ fn without(have: &[String]) -> Vec<&'static str> {
 
 fn unified() -> Finding {
     const CHECK: &str = "cgroup";
-    let Delegation { place, controllers: have, .. } = Delegation::find(&[]);
+    let Delegation { place, controllers: have, .. } = Delegation::find(&[], false);
     let place = match place {
         Ok(place) => place,
         Err(why) => return Finding::missing(CHECK, format!("version 2, but {why}")).instead(INSTEAD).remedy(["# see user_manager"]),
