@@ -22,8 +22,11 @@ pub const UNIT: &str = "hamper.scope";
 /// Where in it the processes stay that watch over sandboxes: a cgroup that is divided may have none of its own (cgroups(7)).
 pub const PARENTS: &str = "parents";
 
-/// How long all of it may take: another run's turn, and the manager.
+/// How long all of it may take but for the turns of others.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long others may have theirs: hundreds of runs that begin at once, each for a few milliseconds.
+const TURNS: Duration = Duration::from_secs(120);
 
 /// The longest pause between two questions.
 const PAUSE: Duration = Duration::from_millis(32);
@@ -52,10 +55,10 @@ pub fn enter(socket: &Path, is_bus: bool, mut arrived: impl FnMut() -> bool) -> 
     let failed = |source| ScopeError::Connection { socket: socket.display().to_string(), source };
     // One of this user's runs at a time: many that ask at once only keep the manager from answering any. Nobody else can open it.
     let turn = socket.parent().map(File::open).transpose().map_err(failed)?;
-    let started = Instant::now();
     if let Some(file) = &turn {
-        take_turn(file, started).map_err(failed)?;
+        take_turn(file).map_err(failed)?;
     }
+    let started = Instant::now();
     let mut pause = Duration::from_millis(1);
     let mut wait = || {
         std::thread::sleep(pause);
@@ -89,13 +92,14 @@ pub fn enter(socket: &Path, is_bus: bool, mut arrived: impl FnMut() -> bool) -> 
 }
 
 /// One that was stopped in its turn must not stop all others.
-fn take_turn(file: &File, started: Instant) -> std::io::Result<()> {
+fn take_turn(file: &File) -> std::io::Result<()> {
+    let started = Instant::now();
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
-            Err(std::fs::TryLockError::WouldBlock) if started.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            Err(std::fs::TryLockError::WouldBlock) if started.elapsed() < TURNS => std::thread::sleep(PAUSE),
             Err(std::fs::TryLockError::WouldBlock) => {
-                let words = format!("another run has had its turn for {} s: pgrep -a hamper", PATIENCE.as_secs());
+                let words = format!("other runs have had their turns for {} s: pgrep -a hamper", TURNS.as_secs());
                 return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, words));
             }
             Err(std::fs::TryLockError::Error(error)) => return Err(error),

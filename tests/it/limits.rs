@@ -559,8 +559,10 @@ mod delegated {
         let run = format!("{hamper} run --image {image} --entrypoint '' --set identity.map=single {more} -- true");
         // The tracer stands elsewhere, so that the run can be alone.
         let traced = format!("strace -f -o $HOME/trace bash -c \"echo \\$BASHPID > $C/{place}/cgroup.procs; exec {run}\"");
-        // The payload's name lies in memory that a tracer cannot read any more.
-        let count = "grep -vE 'resumed|[+]{3}|---' $HOME/trace | sed -n '1,/execve(0x/p' | wc -l";
+        // What the parent does beside its child comes before or after what that does. The payload's name lies in memory that a tracer cannot
+        // read any more.
+        let count = "awk '/resumed|[+][+][+]|---/ { next } NR == 1 { main = $1 } $1 == main && cloned { next } { n++ } \
+                     $1 == main && /clone3[(]/ { cloned = 1 } /execve[(]0x/ { print n; exit }' $HOME/trace";
         let own = if place == "tools" { "" } else { "echo +cpu +memory +pids > $C/cgroup.subtree_control;" };
         let script = format!(
             "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); mkdir -p $C/tools $C/{place}; echo $BASHPID > $C/tools/cgroup.procs; {own}
