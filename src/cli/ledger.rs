@@ -39,6 +39,7 @@ use super::error::CliError;
 use super::state::{make_directory, short_hash};
 use crate::host::Directories;
 use crate::profile::Seen;
+use crate::sys;
 
 /// Beyond this the ledger is written anew with what still matters, if that is less than half of it.
 const COMPACT: usize = 8 << 10;
@@ -195,7 +196,7 @@ impl Ledger {
             let now = now();
             self.alive = hold(&self.path, now)?;
             // Without a lock there is nothing to see that it is gone by.
-            let id = format!("{}-{}{now}", std::process::id(), if self.alive.is_some() { "" } else { "unlocked" });
+            let id = format!("{}-{}{now}", sys::own_pid(), if self.alive.is_some() { "" } else { "unlocked" });
             let start = file_clock().to_string();
             for Tree { path, identity: (device, inode) } in trees {
                 let identity = format!("{device}:{inode}");

@@ -1,7 +1,5 @@
 //! The cgroup of a run, from the plan's step to its end: what could not be had stops the run or is said, each limit by itself.
 
-use std::os::fd::BorrowedFd;
-
 use rustix::io::Errno;
 
 use super::error::CliError;
@@ -40,7 +38,7 @@ pub fn make(steps: &[Step], profile: &Profile) -> Result<Option<Limited>, CliErr
         Err(error) if strict => return Err(error.into()),
         Err(error) => {
             let why = CliError::from(error).chain();
-            let missing = settings.iter().filter(|setting| setting.is_limit()).map(|setting| degraded(setting, why.clone())).collect();
+            let missing = settings.iter().map(|setting| degraded(setting, why.clone())).collect();
             Limited { cgroup: None, memory, missing, got: Vec::new() }
         }
     };
@@ -72,8 +70,15 @@ fn degraded(setting: &Setting, got: String) -> Degraded {
 }
 
 impl Limited {
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.cgroup.as_ref().map(Cgroup::descriptor)
+    pub fn cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref()
+    }
+
+    /// What was set when the sandbox was there; what is missing now.
+    pub fn add(&mut self, got: Got) -> Option<Degraded> {
+        let missed = (!got.held).then(|| missed(&got));
+        self.got.push(got);
+        missed
     }
 
     /// Reads what was used, where that is to be told, gives the end its true name, and removes the cgroup.

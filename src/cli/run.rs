@@ -326,7 +326,7 @@ fn launch_and_wait(
     // What is not there, or is another one by now, is not taken for the payload's: that refuses too much at most.
     let writable = plan::writable(&plan.steps).iter().filter_map(|(path, identity)| supervise::Writable::open(path, *identity)).collect();
     let lowered = lower(&plan, resources)?;
-    let cgroup = super::limits::make(&plan.steps, profile)?;
+    let mut cgroup = super::limits::make(&plan.steps, profile)?;
     if let Some(limited) = &cgroup {
         super::notice::limits(&limited.missing);
         plan.degraded.extend(limited.missing.iter().cloned());
@@ -337,13 +337,18 @@ fn launch_and_wait(
         failed_step(&plan.steps, u32::try_from(step).unwrap_or(u32::MAX), errno)
     })?;
     plan.degraded.extend(keyring);
-    let mut running = match launch::start(lowered, cgroup.as_ref().and_then(Limited::descriptor), all) {
+    let mut running = match launch::start(lowered, cgroup.as_ref().and_then(Limited::cgroup), all) {
         Ok(running) => running,
         Err(error) => {
             let blocked = landlock_rung::blocked_launch(profile, &plan, &error).map(|why| Ended::Blocked { why, umask });
             return blocked.ok_or_else(|| step_error(&plan.steps, error));
         }
     };
+    if let (Some(limited), Some(got)) = (&mut cgroup, running.kills_as_one.take()) {
+        let missed = limited.add(got);
+        super::notice::limits(missed.as_slice());
+        plan.degraded.extend(missed);
+    }
     let cleaned = running.scratch.as_mut().map_or(Ok(false), launch::Scratch::discard_used);
     let orders = Orders {
         terminal: sides.contains(&true).then(|| Terminal::new(sides)),

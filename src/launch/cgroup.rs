@@ -4,14 +4,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, mkdir, mkdirat, openat, rmdir, unlinkat};
+use rustix::fs::{CWD, Mode, OFlags, mkdir, mkdirat, openat, rmdir};
 use rustix::io::{Errno, pread, read, write};
-use rustix::process::getpid;
+use rustix::process::Pid;
 
+use super::removal::{DIRECTORY, Home, PREFIX, Removal, sweep};
 use super::scope::{self, PARENTS, ScopeError, UNIT};
 use crate::host::{Controller, Place, own_cgroup};
 use crate::plan::{BETWEEN_DISKS, Setting, in_list};
-use crate::sys::keep_open;
+use crate::sys::{Cleanup, keep_open, own_pid, spawn_cleanup};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -51,31 +52,24 @@ pub struct Usage {
     pub pids_refused: Option<u64>,
 }
 
-/// A cgroup of this run's own. Dropping it ends what is in it and removes it.
+/// A cgroup of this run's own. Dropping it ends what is in it and removes it; where this process is killed, another does that.
 pub struct Cgroup {
     path: PathBuf,
     directory: OwnedFd,
     /// Below it, with nothing that limits: where the sandbox is born.
     inner: Option<OwnedFd>,
-    /// Where this process has left its own cgroup to be able to divide it: back there, and undivided.
-    home: Option<Home>,
-    removed: bool,
+    end: End,
 }
 
-/// A cgroup that this process alone stood in.
-struct Home {
-    path: PathBuf,
-    /// Where it stands meanwhile; left to whoever takes the whole of it away, where there is somebody.
-    aside: Option<PathBuf>,
-    subtree_control: Option<BorrowedFd<'static>>,
-    controllers: Vec<Controller>,
+/// What is to be undone, and by whom in place of this process.
+struct End {
+    removal: &'static Removal,
+    cleanup: Option<Cleanup>,
+    removed: bool,
 }
 
 /// Names that are tried.
 const MOST_NAMES: u32 = 16;
-
-/// Prefix of the names of sandboxes' cgroups; the rest is of no meaning.
-const PREFIX: &str = "hamper-";
 
 /// Where a process stays that has left its own cgroup to divide it; there is one at most, since it was alone.
 const PARENT: &str = "hamper-parent";
@@ -95,24 +89,34 @@ impl Cgroup {
     /// cgroups(7), the kernel's cgroup-v2 document; systemd's CGROUP_DELEGATION document
     pub fn make(place: &Place, settings: &[Setting], nested: bool) -> Result<(Self, Vec<Got>), CgroupError> {
         let controllers = controllers(settings);
-        let (base, home) = match place {
+        let own = own_pid();
+        let (base, end) = match place {
             Place::Above { directory } => {
+                let end = End::begin(own, Removal::default(), directory)?;
                 enable(directory, &controllers);
-                (directory.clone(), None)
+                (directory.clone(), end)
             }
             Place::Own { directory } => {
                 let aside = step_aside(directory, PARENT)?;
-                let subtree_control = enable(directory, &controllers);
+                // A unit that is taken away whole takes this with it.
                 let aside = (!is_taken_away_whole(directory)).then_some(aside);
-                (directory.clone(), Some(Home { path: directory.clone(), aside, subtree_control, controllers }))
+                let home = Home::new(directory, aside, &enabling(&controllers, '-'));
+                let end = End::begin(own, Removal::of_divided(home), directory)?;
+                enable(directory, &controllers);
+                (directory.clone(), end)
             }
-            Place::Manager { mount, socket, bus } => (scope(mount, socket, *bus, &controllers)?, None),
+            Place::Manager { mount, socket, bus } => {
+                let base = scope(mount, socket, *bus, &controllers)?;
+                let end = End::begin(own, Removal::default(), &base)?;
+                (base, end)
+            }
         };
+        let alone = end.removal.divides();
         // Alone in it there is no other run to be told from.
-        let name = if home.is_some() { SANDBOX.to_owned() } else { format!("{PREFIX}{}", getpid().as_raw_nonzero()) };
+        let name = if alone { SANDBOX.to_owned() } else { format!("{PREFIX}{}", own.as_raw_nonzero()) };
         let mut path = base.join(&name);
         let mut made = mkdir(&path, Mode::from_raw_mode(0o755));
-        if made == Err(Errno::EXIST) && home.is_some() {
+        if made == Err(Errno::EXIST) && alone {
             // Of a killed run, with its limits.
             made = rmdir(&path).and_then(|()| mkdir(&path, Mode::from_raw_mode(0o755)));
         }
@@ -126,8 +130,9 @@ impl Cgroup {
         }
         let failed = |act, source| CgroupError::Act { act, path: path.clone(), source };
         made.map_err(|errno| failed("make the cgroup", errno))?;
+        end.removal.is_made(&path);
         let directory = openat(CWD, &path, DIRECTORY, Mode::empty()).map_err(|errno| failed("open the cgroup", errno))?;
-        let mut cgroup = Self { path, directory, inner: None, home, removed: false };
+        let mut cgroup = Self { path, directory, inner: None, end };
         if nested {
             cgroup.inner = Some(cgroup.divide()?);
         }
@@ -139,6 +144,11 @@ impl Cgroup {
         let failed = |act, source| CgroupError::Act { act, path: self.path.join(INNER), source };
         mkdirat(&self.directory, INNER, Mode::from_raw_mode(0o755)).map_err(|errno| failed("make the cgroup", errno))?;
         openat(&self.directory, INNER, DIRECTORY, Mode::empty()).map_err(|errno| failed("open the cgroup", errno))
+    }
+
+    /// Has the kernel end all of it where it ends one process for want of memory; for a sandbox that is being set up, beside that.
+    pub(super) fn kill_as_one(&self) -> Got {
+        self.set(&Setting::killing_all())
     }
 
     /// For clone3(2).
@@ -203,50 +213,45 @@ impl Cgroup {
     /// Ends what is in it and removes it.
     ///
     /// # Errors
-    /// Those of rmdir(2): `EBUSY` where a process is on its way out for longer than [`PATIENCE`].
+    /// Those of rmdir(2): `EBUSY` where a process is on its way out for longer than five seconds.
     pub fn remove(mut self) -> Result<(), Errno> {
-        let removed = self.take_away();
+        let removed = self.end.come();
         // The process ends now, and the kernel closes what is open faster than we do.
         std::mem::forget(self);
         removed
     }
+}
 
-    fn take_away(&mut self) -> Result<(), Errno> {
+impl End {
+    /// From here on whatever is made is undone.
+    fn begin(own: Pid, removal: Removal, base: &Path) -> Result<Self, CgroupError> {
+        let removal: &'static Removal = Box::leak(Box::new(removal));
+        let failed = |source| CgroupError::Act { act: "start the process that would clean up", path: base.into(), source };
+        let cleanup = spawn_cleanup(own, removal, Removal::carry_out).map_err(|errno| {
+            removal.undivide();
+            failed(errno)
+        })?;
+        Ok(Self { removal, cleanup: Some(cleanup), removed: false })
+    }
+
+    fn come(&mut self) -> Result<(), Errno> {
         if std::mem::replace(&mut self.removed, true) {
             return Ok(());
         }
-        let removed = remove(&self.path, &self.directory);
-        drop(self.home.take());
+        let removed = self.removal.remove_made();
+        // It stands where this process leaves.
+        drop(self.cleanup.take());
+        self.removal.undivide();
         removed
     }
 }
 
-impl Drop for Home {
-    /// Ignoring each failure: it is ours to tidy, and nobody's to miss.
-    fn drop(&mut self) {
-        // Who comes after us could not enter a cgroup that is divided.
-        if let Some(file) = self.subtree_control {
-            let _ = write(file, enabling(&self.controllers, '-').as_bytes());
-        }
-        if let Some(aside) = &self.aside
-            && put(&self.path.join("cgroup.procs"), "0").is_ok()
-        {
-            let _ = rmdir(aside);
-        }
-    }
-}
-
-impl Drop for Cgroup {
+impl Drop for End {
     fn drop(&mut self) {
         // Ignoring: what is left is swept by the next run.
-        let _ = self.take_away();
+        let _ = self.come();
     }
 }
-
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-
-/// How long processes that were killed may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 fn put(path: &Path, text: &str) -> Result<(), Errno> {
     let fd = open_to_write(path)?;
@@ -263,9 +268,6 @@ fn set(directory: BorrowedFd<'_>, setting: &Setting) -> Result<String, Errno> {
     // A handful, which the end of the process closes.
     let fd = keep_open(openat(directory, setting.file, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
     setting.value.split(BETWEEN_DISKS).try_for_each(|value| write(fd, value.as_bytes()).map(drop))?;
-    if !setting.is_limit() {
-        return Ok(setting.value.clone());
-    }
     let mut text = [0; 4096];
     let length = pread(fd, &mut text, 0)?;
     Ok(String::from_utf8_lossy(text.get(..length).unwrap_or_default()).trim_end().to_owned())
@@ -308,17 +310,14 @@ fn enabling(controllers: &[Controller], sign: char) -> String {
 }
 
 /// All at once, and where that is refused each by itself: one that is not there must not cost the others. What is missing shows when its
-/// files are written. A process that is just leaving makes it `EBUSY`. What it is written to is returned, for the undoing.
-fn enable(base: &Path, controllers: &[Controller]) -> Option<BorrowedFd<'static>> {
-    if controllers.is_empty() {
-        return None;
-    }
+/// files are written. A process that is just leaving makes it `EBUSY`.
+fn enable(base: &Path, controllers: &[Controller]) {
     // Ignoring: see above.
-    let file = open_to_write(&base.join("cgroup.subtree_control")).ok()?;
+    let Ok(file) = open_to_write(&base.join("cgroup.subtree_control")) else { return };
     let started = Instant::now();
     loop {
         match write(file, enabling(controllers, '+').as_bytes()) {
-            Ok(_) => return Some(file),
+            Ok(_) => return,
             Err(Errno::BUSY) if started.elapsed() < Duration::from_secs(1) => std::thread::sleep(Duration::from_millis(1)),
             Err(_) => break,
         }
@@ -327,7 +326,6 @@ fn enable(base: &Path, controllers: &[Controller]) -> Option<BorrowedFd<'static>
         // Ignoring: see above.
         let _ = write(file, enabling(&[*controller], '+').as_bytes());
     }
-    Some(file)
 }
 
 /// Whether somebody removes a cgroup with all that is in it as soon as its last process has ended: systemd those of its units, and who has made a
@@ -364,75 +362,6 @@ fn scope(mount: &Path, socket: &Path, bus: bool, controllers: &[Controller]) -> 
     Ok(base)
 }
 
-/// Removes what killed runs have left: an empty cgroup with a name of ours. One with a process in it is not removable, which the kernel
-/// sees to; one that another run has just made is told by its number.
-fn sweep(base: &Path) {
-    const MOST: usize = 4096;
-    let Ok(base) = openat(CWD, base, DIRECTORY, Mode::empty()) else { return };
-    let Ok(directory) = Dir::read_from(&base) else { return };
-    for entry in directory.flatten().take(MOST) {
-        if is_left(entry.file_name().to_bytes()) {
-            // Ignoring: it is in use.
-            let _ = remove_all(&base, entry.file_name(), 0);
-        }
-    }
-}
-
-/// Cgroups in each other that a payload may have made and that are removed again; the kernel allows a namespace no more by default.
-const MAX_BELOW: usize = 64;
-
-/// Removes a cgroup and those that a payload has made in it, the lowest first; one with a process in it is `EBUSY`.
-fn remove_all(parent: &OwnedFd, name: &std::ffi::CStr, depth: usize) -> Result<(), Errno> {
-    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
-        Err(Errno::BUSY) if depth < MAX_BELOW => {}
-        result => return result,
-    }
-    let directory = openat(parent, name, DIRECTORY.union(OFlags::NOFOLLOW), Mode::empty())?;
-    for entry in Dir::read_from(&directory)?.flatten() {
-        let is_cgroup = entry.file_type() == rustix::fs::FileType::Directory && !matches!(entry.file_name().to_bytes(), b"." | b"..");
-        if is_cgroup {
-            remove_all(&directory, entry.file_name(), depth + 1)?;
-        }
-    }
-    unlinkat(parent, name, AtFlags::REMOVEDIR)
-}
-
-/// Whether a cgroup has the name of one whose run may have ended: one with a number says whether it has.
-fn is_left(name: &[u8]) -> bool {
-    let Some(rest) = name.strip_prefix(PREFIX.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok()) else { return false };
-    let ended = |pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH);
-    match rest.split('-').next().map(|word| (word, word.parse().map(rustix::process::Pid::from_raw))) {
-        Some(("parent" | "sandbox", _)) => true,
-        Some((_, Ok(pid))) => pid.is_none_or(ended),
-        _ => false,
-    }
-}
-
-fn remove_with_all(path: &Path) -> Result<(), Errno> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL) };
-    let name = std::ffi::CString::new(std::os::unix::ffi::OsStrExt::as_bytes(name)).map_err(|_| Errno::INVAL)?;
-    remove_all(&openat(CWD, parent, DIRECTORY, Mode::empty())?, &name, 0)
-}
-
-fn remove(path: &Path, directory: &OwnedFd) -> Result<(), Errno> {
-    let gone = |removed: Result<(), Errno>| if removed == Err(Errno::NOENT) { Ok(()) } else { removed };
-    let first = gone(rmdir(path));
-    if first != Err(Errno::BUSY) {
-        return first;
-    }
-    // Before Linux 5.14 there is no such file; pid 1 is dead by now, and the kernel ends the rest of its namespace.
-    let _ = openat(directory, "cgroup.kill", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).and_then(|file| write(file, b"1"));
-    let started = Instant::now();
-    let mut pause = Duration::from_micros(200);
-    loop {
-        match gone(remove_with_all(path)) {
-            Err(Errno::BUSY) if started.elapsed() < PATIENCE => std::thread::sleep(pause),
-            result => return result,
-        }
-        pause = (pause * 2).min(Duration::from_millis(20));
-    }
-}
-
 /// `name number`, one a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
@@ -460,22 +389,6 @@ mod tests {
         assert!(!holds(&rates("8:0 rbps=1048576 wbps=1048576"), got));
         assert!(!holds(&rates("8:1 rbps=1048576"), got));
         assert!(!holds(&rates("8:0 rbps=1048576"), ""));
-    }
-
-    #[test]
-    fn names_of_runs_that_have_ended() {
-        let own = getpid().as_raw_nonzero();
-        for (name, left) in [
-            (format!("hamper-{own}"), false),
-            (format!("hamper-{own}-2"), false),
-            ("hamper-2147483647".into(), true),
-            ("hamper-parent".into(), true),
-            ("hamper-sandbox-1".into(), true),
-            ("hamper-x".into(), false),
-            ("hamper.scope".into(), false),
-        ] {
-            assert_eq!(is_left(name.as_bytes()), left, "{name}");
-        }
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub struct Lowered {
     pub(super) payload: Vec<Indexed<PayloadOp>>,
     pub(super) namespaces: u64,
     pub(super) clone_step: u32,
+    /// Where the cgroup's processes are to end together.
+    pub(super) kill_step: Option<u32>,
     pub(super) maps: Option<(u32, Vec<Extent>, Vec<Extent>)>,
     pub(super) terminal: [bool; 3],
     pub(super) pipes: [Option<OwnedFd>; 3],
@@ -85,6 +87,7 @@ pub fn lower(plan: &Plan, mut resources: Resources) -> Result<Lowered, LowerErro
             payload: Vec::with_capacity(6),
             namespaces: 0,
             clone_step: 0,
+            kill_step: None,
             maps: None,
             terminal: resources.terminal,
             pipes: std::mem::take(&mut resources.pipes),
@@ -143,6 +146,7 @@ impl Lowering {
                 self.lowered.clone_step = index;
                 self.lowered.namespaces = namespaces.iter().fold(0, |flags, namespace| flags | namespace.flag());
             }
+            Step::KillAsOne => self.lowered.kill_step = Some(index),
             Step::SetRlimits { .. }
             | Step::EnterLandlock { .. }
             | Step::CloseDescriptors

@@ -12,6 +12,7 @@ mod op;
 mod overlay;
 mod parent;
 mod payload;
+mod removal;
 mod scope;
 mod scratch;
 mod tree;

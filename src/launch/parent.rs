@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, pidfd_send_signal, set_child_subreaper, waitid};
 
+use super::cgroup::{Cgroup, Got};
 use super::child;
 use super::descendants::end_descendants;
 use super::lower::Lowered;
@@ -30,6 +31,8 @@ pub struct Running {
     pub scratch: Option<Scratch>,
     /// Whether pid 1 is our init, which tells how the payload ended.
     pub init: bool,
+    /// What the kernel says of the cgroup's processes ending together.
+    pub kills_as_one: Option<Got>,
     has_namespaces: bool,
     /// Whether what init leaves comes to this process, and nothing else does.
     adopts: bool,
@@ -112,10 +115,11 @@ const PATH_MAX: usize = 4096;
 ///
 /// # Errors
 /// [`LaunchError`]; the child is gone by then.
-pub fn start(mut lowered: Lowered, cgroup: Option<BorrowedFd<'_>>, arguments: &Arguments) -> Result<Running, LaunchError> {
+pub fn start(mut lowered: Lowered, cgroup: Option<&Cgroup>, arguments: &Arguments) -> Result<Running, LaunchError> {
     let clone_step = lowered.clone_step;
     let step = |source| LaunchError::Step { step: clone_step, source };
-    if let Some((at, errno)) = lowered.fault.filter(|(at, _)| *at <= clone_step) {
+    let own = lowered.kill_step.unwrap_or(clone_step);
+    if let Some((at, errno)) = lowered.fault.filter(|(at, _)| *at <= own) {
         return Err(LaunchError::Step { step: at, source: Errno::from_raw_os_error(errno) });
     }
     if let Some(scratch) = &lowered.scratch {
@@ -124,7 +128,7 @@ pub fn start(mut lowered: Lowered, cgroup: Option<BorrowedFd<'_>>, arguments: &A
     let (ours, theirs) = wire::pair().map_err(step)?;
     let directory = Vec::with_capacity(PATH_MAX);
     let adopts = !lowered.has_namespaces() && adopt().map_err(step)?;
-    let (child, pidfd) = match clone(&lowered, cgroup).map_err(step)? {
+    let (child, pidfd) = match clone(&lowered, cgroup.map(Cgroup::descriptor)).map_err(step)? {
         Forked::Child => {
             drop(ours);
             arguments.clear();
@@ -133,8 +137,10 @@ pub fn start(mut lowered: Lowered, cgroup: Option<BorrowedFd<'_>>, arguments: &A
         Forked::Parent { child, pidfd } => (child, pidfd),
     };
     drop(theirs);
+    let kills_as_one = lowered.kill_step.and(cgroup).map(Cgroup::kill_as_one);
     let (scratch, has_namespaces) = (lowered.scratch.take(), lowered.has_namespaces());
-    let running = Running { child, pidfd, socket: ours, scratch, init: lowered.has_init, has_namespaces, adopts, reaped: false };
+    let running =
+        Running { child, pidfd, socket: ours, scratch, init: lowered.has_init, kills_as_one, has_namespaces, adopts, reaped: false };
     if let Some((step, uids, gids)) = &lowered.maps {
         write_maps_with_programs(child, uids, gids).map_err(|source| LaunchError::Maps { step: *step, source })?;
         match wire::go_ahead(&running.socket) {

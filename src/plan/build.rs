@@ -164,6 +164,9 @@ fn parent_steps(request: &Request<'_>, landlock: Option<u32>, cgroup: Option<&(P
         namespaces.retain(|namespace| *namespace != Namespace::Cgroup);
     }
     steps.push(Step::Clone { namespaces });
+    if cgroup.is_some_and(|(_, settings)| settings.iter().any(|setting| setting.file == "memory.max")) {
+        steps.push(Step::KillAsOne);
+    }
 }
 
 /// Whether a payload may come by a mount of its own, of cgroups among them.

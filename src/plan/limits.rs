@@ -19,9 +19,9 @@ pub struct Setting {
 pub const BETWEEN_DISKS: &str = ", ";
 
 impl Setting {
-    /// Whether it is one of the limits that were asked for, and not what goes with one.
-    pub fn is_limit(&self) -> bool {
-        self.file != "memory.oom.group"
+    /// What ends one process for want of memory ends the sandbox: half a payload is none.
+    pub fn killing_all() -> Self {
+        Self { controller: Controller::Memory, file: "memory.oom.group", value: "1".into() }
     }
 
     fn asked(&self) -> String {
@@ -53,8 +53,6 @@ fn settings(limits: &Limits, init: bool, disks: Option<&Disks>) -> Vec<Setting> 
     let quota = |cpus: f64| ((cpus * PERIOD as f64).round() as u64).max(LEAST_QUOTA);
     let rows = [
         (Memory, "memory.max", limits.memory.map(|bytes| bytes.to_string())),
-        // What ends one process for want of memory ends the sandbox: half a payload is none.
-        (Memory, "memory.oom.group", limits.memory.map(|_| "1".into())),
         (Memory, "memory.high", limits.memory_high.map(|bytes| bytes.to_string())),
         (Memory, "memory.swap.max", limits.swap.map(|bytes| bytes.to_string())),
         (Pids, "pids.max", limits.pids.map(|count| (u64::from(count) + u64::from(init)).to_string())),
@@ -118,7 +116,7 @@ pub fn choose(request: &Request<'_>, plan: &mut Plan) -> Result<Chosen, PlanErro
     if let (true, Some(first)) = (strict, elsewhere.first()) {
         return Err(PlanError::Limit { limit: first.asked.clone(), why: first.got.clone() });
     }
-    for setting in cannot.iter().filter(|setting| setting.is_limit()) {
+    for setting in &cannot {
         let why = why(delegation, setting);
         if strict {
             return Err(PlanError::Limit { limit: setting.asked(), why });
@@ -194,7 +192,7 @@ mod tests {
     fn limits_in_the_kernels_words() {
         let limits = Limits { memory: Some(64 << 20), cpus: Some(0.25), pids: Some(20), cpuset: Some("0-1".into()), ..Limits::default() };
         let words: Vec<String> = settings(&limits, true, None).iter().map(|one| format!("{}={}", one.file, one.value)).collect();
-        assert_eq!(words, ["memory.max=67108864", "memory.oom.group=1", "pids.max=21", "cpu.max=25000 100000", "cpuset.cpus=0-1"]);
+        assert_eq!(words, ["memory.max=67108864", "pids.max=21", "cpu.max=25000 100000", "cpuset.cpus=0-1"]);
         let tiny = Limits { cpus: Some(0.001), ..Limits::default() };
         assert_eq!(settings(&tiny, false, None).first().map(|one| one.value.as_str()), Some("1000 100000"));
     }

@@ -174,6 +174,8 @@ pub enum Step {
     Clone {
         namespaces: Vec<Namespace>,
     },
+    // The parent, beside the child.
+    KillAsOne,
     // The child, which becomes init.
     WriteIdMaps {
         uid: Vec<IdMap>,
@@ -306,7 +308,11 @@ impl fmt::Display for Step {
             }
             Self::BecomeSubreaper => write!(f, "take in processes that lose their parent"),
             Self::MakeCgroup { place, settings, nested } => {
-                write!(f, "make a cgroup {place}, for the clone to be born in{}", if *nested { " one below" } else { "" })?;
+                let below = if *nested { " one below" } else { "" };
+                write!(
+                    f,
+                    "make a cgroup {place}, for the clone to be born in{below}, and a process that removes it if this one is killed"
+                )?;
                 settings.iter().try_for_each(|Setting { file, value, .. }| write!(f, ", {file} = {value}"))
             }
             Self::EnterCgroupNamespace => write!(f, "make a cgroup namespace with the sandbox's cgroup for its root"),
@@ -314,6 +320,7 @@ impl fmt::Display for Step {
                 write!(f, "start on processor")?;
                 processors.iter().try_for_each(|processor| write!(f, " {processor}"))
             }
+            Self::KillAsOne => write!(f, "have the kernel end the whole sandbox where its memory is not enough, memory.oom.group = 1"),
             Self::Clone { namespaces } if namespaces.is_empty() => write!(f, "clone, with no namespace of its own"),
             Self::Clone { namespaces } => {
                 write!(f, "clone into new namespaces:")?;

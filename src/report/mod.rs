@@ -141,7 +141,7 @@ pub struct Limits {
 /// Every limit that was asked for, in the words of the kernel, with what its file says; those that nothing holds are `null`.
 fn limits(profile: &Profile, plan: &Plan, limits: Option<&Limits>) -> Option<Protection> {
     let got = limits.map_or(&[][..], |limits| limits.got.as_slice());
-    let had = got.iter().filter(|got| got.setting.is_limit()).map(|got| {
+    let had = got.iter().map(|got| {
         let value = got.value.as_ref().ok().filter(|_| got.held);
         (got.setting.file.to_owned(), json!({ "asked": got.setting.value, "got": value }))
     });

@@ -81,10 +81,10 @@ pub fn single_threaded() -> bool {
         })
 }
 
-/// `unshare(CLONE_VM)` is a no-op where there is one thread, and `EINVAL` otherwise (unshare(2)).
+/// `unshare(CLONE_THREAD)` is a no-op where there is one thread, and `EINVAL` otherwise (unshare(2)).
 fn alone() -> bool {
     // SAFETY: with one thread the call changes nothing; with more it fails and changes nothing.
-    let result = unsafe { libc::unshare(libc::CLONE_VM) };
+    let result = unsafe { libc::unshare(libc::CLONE_THREAD) };
     // An outer filter that refuses unshare says EPERM or ENOSYS, whatever the threads are.
     result == 0 || last_errno() != Errno::INVAL
 }

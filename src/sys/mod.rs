@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod alloc;
+mod cleanup;
 mod clone;
 mod confine;
 mod entry;
@@ -14,6 +15,7 @@ mod notify;
 mod tty;
 
 pub use alloc::Bump;
+pub use cleanup::{Cleanup, own_pid, spawn_cleanup};
 pub use clone::{
     Clone3, Forked, Taken, await_signal, block_signals, clone3, exit_now, keep_only, keep_open, kill_all, payload_stack, release,
     replace_descriptor, reset_signals, single_threaded, spawn_sharing_memory,

@@ -402,11 +402,20 @@ mod delegated {
     fn who_is_killed_leaves_nothing() {
         let Some(_alone) = here() else { return };
         let env = TestEnv::new();
-        let child = begun(run(&env).set("limits.memory=64M"), "sleep 1000");
-        assert!(ours().iter().any(|path| path.ends_with(&format!("/hamper-{}", child.pid()))), "{:?}", ours());
-        child.signal(rustix::process::Signal::KILL);
-        assert!(within(5.0 / f64::from(slow()), || ours().is_empty()), "{:?}", ours());
-        assert_eq!(child.output().any().status.code(), None);
+        let begun = || begun(run(&env).set("limits.memory=64M"), "sleep 1000");
+        let own = |child: &Child| format!("/hamper-{}", child.pid());
+        let is_there = |name: &str| ours().iter().any(|path| path.ends_with(name));
+        let seconds = 5.0 / f64::from(slow());
+        // Beside others, and as the last.
+        let mut runs = [begun(), begun(), begun()].map(|child| (own(&child), child)).into_iter().collect::<Vec<_>>();
+        while let Some((name, child)) = runs.pop() {
+            assert!(is_there(&name), "{:?}", ours());
+            child.signal(rustix::process::Signal::KILL);
+            assert!(within(seconds, || !is_there(&name)), "{name}: {:?}", ours());
+            assert_eq!(child.output().any().status.code(), None);
+            assert!(runs.iter().all(|(name, _)| is_there(name)), "{:?}", ours());
+        }
+        assert!(within(seconds, || ours().is_empty()), "{:?}", ours());
     }
 
     #[test]
@@ -524,28 +533,78 @@ mod delegated {
         assert!(!kept.contains("our own"), "{kept}");
     }
 
+    /// A unit in which a run is killed: shell words that await its sandbox, kill it and what else is said, and await its end.
+    struct Killed {
+        env: TestEnv,
+        words: String,
+    }
+
+    impl Killed {
+        fn new() -> Self {
+            let env = TestEnv::new();
+            env.run("busybox").sh("true").code(0);
+            let words = format!("{} run --image {} --entrypoint ''", crate::support::hamper().display(), crate::support::image("busybox"));
+            Self { env, words }
+        }
+
+        /// The lines of a script, without those of a shell that tells who was killed.
+        fn lines(&self, script: &str) -> Vec<String> {
+            let script = format!(
+                "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); O=$C/own; mkdir $C/tools $O; echo $BASHPID > $C/tools/cgroup.procs
+                echo +cpu +memory +pids > $C/cgroup.subtree_control
+                busy() {{ grep -qs populated.1 $1/cgroup.events; }}
+                within_five() {{ for i in $(seq 50); do \"$@\" && return; sleep 0.1; done; echo not within 5 s: \"$@\"; }}
+                {script}"
+            );
+            let seen = in_unit(&self.env, &script);
+            seen.lines().filter(|line| !line.contains("Killed")).map(str::to_owned).collect()
+        }
+
+        fn run(&self, limits: &str, command: &str) -> String {
+            format!("{} {limits} -- {command}", self.words)
+        }
+
+        /// Alone in its own cgroup, leading a session.
+        fn alone(&self, limits: &str, command: &str) -> String {
+            format!("setsid bash -c \"echo \\$BASHPID > $O/cgroup.procs; exec {}\"", self.run(limits, command))
+        }
+    }
+
     #[test]
-    fn what_a_killed_run_has_left_in_its_own_cgroup_is_no_hindrance() {
+    fn who_is_killed_in_a_delegated_cgroup_leaves_nothing() {
         let Some(_alone) = here() else { return };
-        let env = TestEnv::new();
-        env.run("busybox").sh("true").code(0);
-        let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
-        let run = |limits: &str, command: &str| {
-            format!(
-                "bash -c \"echo \\$BASHPID > $O/cgroup.procs; exec {hamper} run --image {image} --entrypoint '' {limits} -- {command}\""
-            )
-        };
-        let killed = run("--set limits.memory=64M --set limits.pids=20", "sleep 1000");
-        let next = run("--set limits.memory=32M", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max");
-        let script = format!(
-            "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); O=$C/own; mkdir $C/tools $O; echo $BASHPID > $C/tools/cgroup.procs
-            echo +cpu +memory +pids > $C/cgroup.subtree_control
-            {killed} & P=$!; until grep -q populated.1 $O/hamper-sandbox/cgroup.events; do sleep 1; done 2>/dev/null
-            kill -9 $P; while grep -q populated.1 $O/cgroup.events; do sleep 1; done
+        let unit = Killed::new();
+        // Beside another in a cgroup above; the second with all of its process group.
+        let run = unit.run("--set limits.memory=64M", "sleep 1000");
+        let lines = unit.lines(&format!(
+            "for i in 1 2 3; do setsid {run} & done; sleep 1
+            set -- $(jobs -p); for p; do until busy $C/hamper-$p; do sleep 0.1; done; done
+            gone() {{ [ ! -e $C/hamper-$1 ]; }}
+            kill -9 $1; within_five gone $1; kill -9 -$2; within_five gone $2
+            busy $C/hamper-$3 && echo the third goes on; kill $3; wait $3; ls -d $C/hamper* 2>/dev/null; true"
+        ));
+        assert_eq!(lines, ["the third goes on"]);
+        // Alone in one that no manager takes away: nobody has to tidy up before the next can enter it.
+        let (killed, next) = (unit.alone("--set limits.memory=64M --set limits.pids=20", "sleep 1000"), unit.alone("", "echo next"));
+        let lines = unit.lines(&format!(
+            "{killed} & P=$!; until busy $O/hamper-sandbox; do sleep 0.1; done; cat $O/cgroup.subtree_control
+            gone() {{ ! ls -d $O/*/ >/dev/null 2>&1; }}
+            kill -9 $P; within_five gone; echo divided: $(cat $O/cgroup.subtree_control); {next}; true"
+        ));
+        assert_eq!(lines, ["memory pids", "divided:", "next"]);
+    }
+
+    #[test]
+    fn what_was_killed_with_its_cleanup_is_no_hindrance() {
+        let Some(_alone) = here() else { return };
+        let unit = Killed::new();
+        let killed = unit.alone("--set limits.memory=64M --set limits.pids=20", "sleep 1000");
+        let next = unit.alone("--set limits.memory=32M", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max");
+        let lines = unit.lines(&format!(
+            "{killed} & until busy $O/hamper-sandbox; do sleep 0.1; done
+            kill -9 $(cat $O/hamper-parent/cgroup.procs); while busy $O; do sleep 0.1; done
             ls -d $O/*/ | sed 's|.*/own/||'; echo -memory -pids > $O/cgroup.subtree_control; {next} 2>&1; ls -d $O/*/ 2>/dev/null; true"
-        );
-        let seen = in_unit(&env, &script);
-        let lines: Vec<&str> = seen.lines().filter(|line| !line.contains("Killed")).collect();
+        ));
         // The limit of the first is not that of the second, and nothing is left in the end.
         assert_eq!(
             lines,
@@ -559,9 +618,10 @@ mod delegated {
         let run = format!("{hamper} run --image {image} --entrypoint '' --set identity.map=single {more} -- true");
         // The tracer stands elsewhere, so that the run can be alone.
         let traced = format!("strace -f -o $HOME/trace bash -c \"echo \\$BASHPID > $C/{place}/cgroup.procs; exec {run}\"");
-        // What the parent does beside its child comes before or after what that does. The payload's name lies in memory that a tracer cannot
-        // read any more.
-        let count = "awk '/resumed|[+][+][+]|---/ { next } NR == 1 { main = $1 } $1 == main && cloned { next } { n++ } \
+        // What the parent does beside its child comes before or after what that does, and so does what its cleanup process does, which then waits:
+        // four calls. The payload's name lies in memory that a tracer cannot read any more.
+        let count = "awk '/resumed|[+][+][+]|---/ { next } NR == 1 { main = $1 } $1 == main && cloned { next } \
+                     /setsid[(]/ && !cloned { beside = $1 } $1 == beside && ++others <= 4 { next } { n++ } \
                      $1 == main && /clone3[(]/ { cloned = 1 } /execve[(]0x/ { print n; exit }' $HOME/trace";
         let own = if place == "tools" { "" } else { "echo +cpu +memory +pids > $C/cgroup.subtree_control;" };
         let script = format!(

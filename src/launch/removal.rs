@@ -1,0 +1,224 @@
+//! How cgroups of runs go: at their end, after a parent that was killed, and those that were left all the same.
+//!
+//! Part of it runs in the memory of a process that has been killed: nothing on the way of [`Removal::carry_out`] allocates or prints.
+
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawDir, openat, unlinkat};
+use rustix::io::{Errno, write};
+
+/// Prefix of the names of sandboxes' cgroups; a number follows, that of the run's process.
+pub(super) const PREFIX: &str = "hamper-";
+
+pub(super) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// How long processes that were killed may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a run has to undo of what it did to cgroups.
+#[derive(Default)]
+pub(super) struct Removal {
+    made: OnceLock<CString>,
+    home: Option<Home>,
+}
+
+/// A cgroup that this process alone stood in, and has left to divide it: back there, and undivided, or nobody could enter it any more.
+pub(super) struct Home {
+    processes: CString,
+    /// Where it stands meanwhile; left to whoever takes the whole of it away, where there is somebody.
+    aside: Option<CString>,
+    subtree_control: CString,
+    undividing: String,
+}
+
+impl Home {
+    /// `undividing`: the controllers, each with its sign.
+    pub(super) fn new(path: &Path, aside: Option<PathBuf>, undividing: &str) -> Self {
+        Self {
+            processes: c_path(&path.join("cgroup.procs")),
+            aside: aside.as_deref().map(c_path),
+            subtree_control: c_path(&path.join("cgroup.subtree_control")),
+            undividing: undividing.to_owned(),
+        }
+    }
+}
+
+/// A path of the kernel's, which has no zero in it; a command line or a file cannot give one either.
+fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+}
+
+impl Removal {
+    pub(super) fn of_divided(home: Home) -> Self {
+        Self { made: OnceLock::new(), home: Some(home) }
+    }
+
+    pub(super) fn divides(&self) -> bool {
+        self.home.is_some()
+    }
+
+    /// The sandbox's cgroup is there.
+    pub(super) fn is_made(&self, path: &Path) {
+        // Ignoring: it is made once.
+        let _ = self.made.set(c_path(path));
+    }
+
+    /// In place of a run that has been killed.
+    pub(super) fn carry_out(&self) {
+        // Ignoring: there is nobody to tell; the next run sweeps.
+        let _ = self.remove_made();
+        self.undivide();
+    }
+
+    /// Ends what is in the sandbox's cgroup and removes it.
+    ///
+    /// # Errors
+    /// Those of rmdir(2): `EBUSY` where a process is on its way out for longer than [`PATIENCE`].
+    pub(super) fn remove_made(&self) -> Result<(), Errno> {
+        self.made.get().map_or(Ok(()), |path| end_and_remove(path))
+    }
+
+    /// Ignoring each failure: it is ours to tidy, and nobody's to miss.
+    pub(super) fn undivide(&self) {
+        let Some(home) = &self.home else { return };
+        let _ = put(CWD, &home.subtree_control, home.undividing.as_bytes());
+        if let Some(aside) = &home.aside
+            && put(CWD, &home.processes, b"0").is_ok()
+        {
+            let _ = unlinkat(CWD, aside, AtFlags::REMOVEDIR);
+        }
+    }
+}
+
+fn put(directory: BorrowedFd<'_>, path: &CStr, text: &[u8]) -> Result<(), Errno> {
+    // Not closed: this process ends.
+    let file = crate::sys::keep_open(openat(directory, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
+    write(file, text).map(drop)
+}
+
+fn end_and_remove(path: &CStr) -> Result<(), Errno> {
+    let gone = |removed: Result<(), Errno>| if removed == Err(Errno::NOENT) { Ok(()) } else { removed };
+    let first = gone(unlinkat(CWD, path, AtFlags::REMOVEDIR));
+    if first != Err(Errno::BUSY) {
+        return first;
+    }
+    // Ignoring: before Linux 5.14 there is no such file; pid 1 is dead by now, and the kernel ends the rest of its namespace.
+    let _ = openat(CWD, path, DIRECTORY, Mode::empty()).and_then(|directory| put(directory.as_fd(), c"cgroup.kill", b"1"));
+    let started = Instant::now();
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match gone(remove_all(CWD, path)) {
+            Err(Errno::BUSY) if started.elapsed() < PATIENCE => std::thread::sleep(pause),
+            result => return result,
+        }
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Cgroups in each other that a payload may have made and that are removed again.
+const MAX_DEPTH: usize = 64;
+
+/// And branches of them; what is left of more is for whoever comes next.
+const MAX_BRANCHES: usize = 16_384;
+
+/// Removes a cgroup and those that a payload has made in it, the lowest first; one with a process in it is `EBUSY`.
+fn remove_all(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    // Each round takes away one branch at least.
+    for _ in 0..=MAX_BRANCHES {
+        match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+            Err(Errno::BUSY) => remove_lowest(openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?)?,
+            result => return result,
+        }
+    }
+    Err(Errno::BUSY)
+}
+
+/// Goes down to where nothing is below any more; what was found empty on the way is gone.
+fn remove_lowest(mut directory: OwnedFd) -> Result<(), Errno> {
+    for _ in 0..=MAX_DEPTH {
+        match remove_empty(&directory)? {
+            Below::Busy(below) => directory = below,
+            Below::Emptied => return Ok(()),
+            // It has a process in it.
+            Below::Nothing => return Err(Errno::BUSY),
+        }
+    }
+    Err(Errno::BUSY)
+}
+
+/// What was found below a cgroup.
+enum Below {
+    Nothing,
+    Emptied,
+    Busy(OwnedFd),
+}
+
+fn remove_empty(directory: &OwnedFd) -> Result<Below, Errno> {
+    let mut buffer = [MaybeUninit::uninit(); 1024];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    let mut found = Below::Nothing;
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        if entry.file_type() != FileType::Directory || matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match unlinkat(directory, entry.file_name(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => found = Below::Emptied,
+            Err(Errno::BUSY) => return openat(directory, entry.file_name(), DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).map(Below::Busy),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(found)
+}
+
+/// Removes what killed runs have left: an empty cgroup with a name of ours. One with a process in it is not removable, which the kernel
+/// sees to; one that another run has just made is told by its number.
+pub(super) fn sweep(base: &Path) {
+    const MOST: usize = 4096;
+    let Ok(base) = openat(CWD, base, DIRECTORY, Mode::empty()) else { return };
+    let Ok(directory) = Dir::read_from(&base) else { return };
+    for entry in directory.flatten().take(MOST) {
+        if is_left(entry.file_name().to_bytes()) {
+            // Ignoring: it is in use.
+            let _ = remove_all(base.as_fd(), entry.file_name());
+        }
+    }
+}
+
+/// Whether a cgroup has the name of one whose run may have ended: one with a number says whether it has.
+fn is_left(name: &[u8]) -> bool {
+    let Some(rest) = name.strip_prefix(PREFIX.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok()) else { return false };
+    let ended = |pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH);
+    match rest.split('-').next().map(|word| (word, word.parse().map(rustix::process::Pid::from_raw))) {
+        Some(("parent" | "sandbox", _)) => true,
+        Some((_, Ok(pid))) => pid.is_none_or(ended),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_runs_that_have_ended() {
+        let own = rustix::process::getpid().as_raw_nonzero();
+        for (name, left) in [
+            (format!("hamper-{own}"), false),
+            (format!("hamper-{own}-2"), false),
+            ("hamper-2147483647".into(), true),
+            ("hamper-parent".into(), true),
+            ("hamper-sandbox-1".into(), true),
+            ("hamper-x".into(), false),
+            ("hamper.scope".into(), false),
+        ] {
+            assert_eq!(is_left(name.as_bytes()), left, "{name}");
+        }
+    }
+}
