@@ -9,7 +9,8 @@ use serde_json::json;
 use super::diagnostic::colour_on_stdout;
 use super::error::{CliError, escape};
 use super::output::{say, say_json, talk};
-use crate::host::{Directories, Examination, Finding, State, examine};
+use crate::host::{Delegation, Directories, Examination, Finding, Place, State, examine};
+use crate::launch::Cgroup;
 
 /// Tell what this machine can enforce, what it cannot, and what an admin would have to do
 #[derive(Args, Debug)]
@@ -45,7 +46,10 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
             return ExitCode::from(FINDING);
         }
     };
-    let all = examine(&directories);
+    let mut all = examine(&directories);
+    if all.can_start() {
+        try_limits(&mut all);
+    }
     if args.json || args.format == Format::Json {
         let value = json!({
             "schema": SCHEMA,
@@ -62,6 +66,15 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     }
     let well = if args.strict { all.can_start() && all.complete() } else { all.can_start() };
     if well { ExitCode::SUCCESS } else { ExitCode::from(FINDING) }
+}
+
+/// Has a service manager give a cgroup, as a run with limits does, and removes it again: what it passes on it tells by that alone. Others say what
+/// they have, and would stay divided.
+fn try_limits(all: &mut Examination) {
+    let delegation = Delegation::find(&[], false);
+    let Some(place @ Place::Manager { .. }) = delegation.place.as_ref().ok() else { return };
+    let made = Cgroup::try_out(place).map_err(|error| CliError::from(error).chain());
+    all.limits_were_tried(&delegation, made);
 }
 
 /// One line a check, what follows from it below.

@@ -88,27 +88,46 @@ impl Cgroup {
     /// # References
     /// cgroups(7), the kernel's cgroup-v2 document; systemd's CGROUP_DELEGATION document
     pub fn make(place: &Place, settings: &[Setting], nested: bool) -> Result<(Self, Vec<Got>), CgroupError> {
-        let controllers = controllers(settings);
+        let mut cgroup = Self::with(place, &controllers(settings))?;
+        if nested {
+            cgroup.inner = Some(cgroup.divide()?);
+        }
+        let got = settings.iter().map(|setting| cgroup.set(setting)).collect();
+        Ok((cgroup, got))
+    }
+
+    /// Makes a cgroup with every controller that there is, says which it had, and removes it.
+    ///
+    /// # Errors
+    /// [`CgroupError`]: nothing has been left.
+    pub fn try_out(place: &Place) -> Result<Vec<Controller>, CgroupError> {
+        let cgroup = Self::with(place, &Controller::ALL)?;
+        let text = cgroup.read("cgroup.controllers").unwrap_or_default();
+        let had = |controller: &Controller| text.split_whitespace().any(|name| name == controller.name());
+        Ok(Controller::ALL.into_iter().filter(had).collect())
+    }
+
+    fn with(place: &Place, controllers: &[Controller]) -> Result<Self, CgroupError> {
         let own = own_pid();
         let (base, end) = match place {
             Place::Above { directory } => {
                 let end = End::begin(own, Removal::default(), directory)?;
-                enable(directory, &controllers);
+                enable(directory, controllers);
                 (directory.clone(), end)
             }
             Place::Own { directory } => {
                 let aside = step_aside(directory, PARENT)?;
                 // A unit that is taken away whole takes this with it.
                 let aside = (!is_taken_away_whole(directory)).then_some(aside);
-                let home = Home::new(directory, aside, &enabling(&controllers, '-'));
+                let home = Home::new(directory, aside, &enabling(controllers, '-'));
                 let end = End::begin(own, Removal::of_divided(home), directory)?;
-                enable(directory, &controllers);
+                enable(directory, controllers);
                 (directory.clone(), end)
             }
             Place::Manager { mount, socket, bus } => {
-                let base = scope(mount, socket, *bus, &controllers)?;
-                let end = End::begin(own, Removal::default(), &base)?;
-                (base, end)
+                // It stays where we have come from: who stops a service, or ends a session, of which this run is a part, ends the run.
+                let end = End::begin(own, Removal::default(), mount)?;
+                (scope(mount, socket, *bus, controllers)?, end)
             }
         };
         let alone = end.removal.divides();
@@ -132,12 +151,7 @@ impl Cgroup {
         made.map_err(|errno| failed("make the cgroup", errno))?;
         end.removal.is_made(&path);
         let directory = openat(CWD, &path, DIRECTORY, Mode::empty()).map_err(|errno| failed("open the cgroup", errno))?;
-        let mut cgroup = Self { path, directory, inner: None, end };
-        if nested {
-            cgroup.inner = Some(cgroup.divide()?);
-        }
-        let got = settings.iter().map(|setting| cgroup.set(setting)).collect();
-        Ok((cgroup, got))
+        Ok(Self { path, directory, inner: None, end })
     }
 
     fn divide(&self) -> Result<OwnedFd, CgroupError> {

@@ -38,7 +38,8 @@ struct Task<T: 'static> {
 /// Starts a process that does `work` when this one has ended without having dropped what is returned: kill -9 above all.
 ///
 /// It shares this process's memory and descriptors, which makes it cheap and small; it leaves the session and the process group, so that
-/// what is sent to these does not reach it. No wait(2) of this process tells of it.
+/// what is sent to these does not reach it. It stays in the cgroup that it was started in: who ends what is there ends it, of which this process
+/// learns by SIGTERM. No wait(2) of this process tells of it.
 ///
 /// `work` has that memory as it was left in the middle of whatever this process did: it must not allocate, print or take a lock. Its stack
 /// has 32 KiB.
@@ -47,7 +48,7 @@ struct Task<T: 'static> {
 /// `EAGAIN` process limit · `ENOMEM` · `EBUSY` there is one already.
 ///
 /// # References
-/// clone(2) `CLONE_VM`, `CLONE_FILES` and an exit signal of 0; wait(2) `__WCLONE`; pidfd_open(2)
+/// clone(2) `CLONE_VM`, `CLONE_FILES` and "The child termination signal"; wait(2) `__WCLONE`; pidfd_open(2)
 pub fn spawn_cleanup<T: Sync + 'static>(parent: Pid, data: &'static T, work: fn(&T)) -> Result<Cleanup, Errno> {
     extern "C" fn enter<T: Sync + 'static>(argument: *mut libc::c_void) -> libc::c_int {
         // SAFETY: `argument` is the task that spawn_cleanup has leaked, which nobody changes.
@@ -67,7 +68,8 @@ pub fn spawn_cleanup<T: Sync + 'static>(parent: Pid, data: &'static T, work: fn(
     // SAFETY: `top` is the aligned end of a stack that is this child's alone until it was waited for. Both run at the same time in one memory:
     // until the parent has ended the child makes bare system calls only, which touch nothing but its stack (rustix makes them itself, and writes
     // no errno, which the two would share); afterwards nobody else runs there. `enter` never returns and never unwinds: panics abort.
-    let result = unsafe { libc::clone(enter::<T>, top.cast(), libc::CLONE_VM | libc::CLONE_FILES, std::ptr::from_mut(task).cast()) };
+    let result =
+        unsafe { libc::clone(enter::<T>, top.cast(), libc::CLONE_VM | libc::CLONE_FILES | libc::SIGTERM, std::ptr::from_mut(task).cast()) };
     match Pid::from_raw(result).filter(|_| result > 0) {
         Some(pid) => Ok(Cleanup { pid }),
         None => {
@@ -101,13 +103,19 @@ fn await_end(parent: Pid) -> Result<(), Errno> {
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
-        // Ignoring: it is gone already. Its number stays its own until it was waited for.
-        let _ = kill_process(self.pid, Signal::KILL);
-        // SAFETY: no status is asked for. `__WCLONE`: a child without an exit signal.
-        while unsafe { libc::waitpid(self.pid.as_raw_nonzero().get(), std::ptr::null_mut(), libc::__WCLONE) } < 0 {
-            if last_errno() != Errno::INTR {
-                break;
-            }
+        // SAFETY: the set is filled before it is used; the calls get valid arguments, or none where they take none. `__WCLONE`: a child with
+        // another exit signal than SIGCHLD.
+        unsafe {
+            let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+            libc::sigemptyset(set.as_mut_ptr());
+            libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+            // Its end is told by this signal, which is not to end this process now.
+            libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+            // Ignoring: it is gone already. Its number stays its own until it was waited for.
+            let _ = kill_process(self.pid, Signal::KILL);
+            while libc::waitpid(self.pid.as_raw_nonzero().get(), std::ptr::null_mut(), libc::__WCLONE) < 0 && last_errno() == Errno::INTR {}
+            let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            libc::sigtimedwait(set.as_ptr(), std::ptr::null_mut(), &at_once);
         }
         TAKEN.store(false, Ordering::Release);
     }

@@ -1,5 +1,5 @@
-//! Limits. The first tests hold on every host: a limit is there, or it is told of. Those below `delegated` need a host that has delegated a
-//! cgroup, which is one of the hosts of `tests/vm`.
+//! Limits. The first tests hold on every host: a limit is there, or it is told of. Those below `delegated` and
+//! `on_one_host` need a host that delegates, with users and units as those of `tests/vm` have them: `tests/vm/suite` starts them there alone.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -187,13 +187,7 @@ mod delegated {
     use super::*;
     use crate::support::{Child, slow, within};
 
-    /// On a host that delegates what these tests need.
-    fn here() -> Option<MutexGuard<'static, ()>> {
-        let variant = vm_variant()?;
-        matches!(variant.as_str(), "default" | "full-delegation" | "no-session-environment" | "no-user-bus").then(alone)
-    }
-
-    fn run(env: &TestEnv) -> Hamper {
+    pub(super) fn run(env: &TestEnv) -> Hamper {
         env.run("busybox").in_session().limit(Duration::from_secs(60))
     }
 
@@ -217,7 +211,7 @@ mod delegated {
 
     #[test]
     fn a_hog_dies_and_nothing_else_does() {
-        let Some(_alone) = here() else { return };
+        let _alone = alone();
         let env = TestEnv::new();
         let other = begun(run(&env).set("limits.memory=64M"), "read line; echo $line");
         run(&env).set("limits.memory=64M").set("limits.swap=0").sh("dd if=/dev/zero of=/dev/null bs=200M count=1").code(137);
@@ -230,7 +224,7 @@ mod delegated {
 
     #[test]
     fn a_payload_above_memory_high_gives_back_and_goes_on() {
-        let Some(_alone) = here() else { return };
+        let _alone = alone();
         let env = TestEnv::new();
         // Pages of a file, which can be had anew.
         let script =
@@ -246,38 +240,10 @@ mod delegated {
         assert!(held < 48 << 20 && reclaims > 0, "{held} {reclaims}");
     }
 
-    #[test]
-    fn what_is_read_and_written_takes_its_time() {
-        let Some(_alone) = here() else { return };
-        if vm_variant().as_deref() != Some("full-delegation") {
-            return;
-        }
-        let env = TestEnv::new();
-        std::fs::write(env.project().join("file"), vec![1; 6 << 20]).expect("a file");
-        let acts = [
-            ("limits.io_write=1M", "dd if=/dev/zero of=out bs=64k count=96 oflag=direct"),
-            // Written back by the kernel, in the name of who wrote it.
-            ("limits.io_write=1M", "dd if=/dev/zero of=out bs=64k count=96 conv=fsync"),
-            ("limits.io_read=1M", "dd if=file of=/dev/null bs=64k iflag=direct"),
-        ];
-        for (set, act) in acts {
-            // A file of its own: one that is there already stays its first writer's for a while.
-            let script = format!("rm -f out; read a r < /proc/uptime; {act} || exit 1; read b r < /proc/uptime; echo $a $b");
-            let seconds = |run: Hamper| -> f64 {
-                let out = run.sh(&script).code(0).stdout;
-                let numbers: Vec<f64> = out.split_whitespace().map(|word| word.parse().expect("a number")).collect();
-                numbers[1] - numbers[0]
-            };
-            // Six MiB, of which the kernel gives the first fraction of a second in advance.
-            let (free, held) = (seconds(run(&env)), seconds(run(&env).set(set)));
-            assert!((4.5..12.0).contains(&held) && free < held / 2.0, "{act}: {held} s at 1 MiB a second, {free} s without a limit");
-        }
-    }
-
     /// Who can make a cgroup namespace and mount in it is above all cgroups that it makes, and not above its limits.
     #[test]
     fn a_payload_that_can_mount_lifts_no_limit_and_leaves_nothing() {
-        let Some(_alone) = here() else { return };
+        let _alone = alone();
         let env = TestEnv::new();
         let script = "unshare -U -r -m -C sh -c 'mkdir -p /tmp/x; mount -t cgroup2 none /tmp/x && mkdir /tmp/x/in && mkdir /tmp/x/in/deep; \
                       echo 0 >/tmp/x/in/cgroup.procs; unshare -C sh -c \"echo max >/tmp/x/memory.max; echo max >/tmp/x/../memory.max\"' 2>/dev/null; \
@@ -296,7 +262,7 @@ mod delegated {
     /// Killed for want of memory that another limit, around the sandbox, does not give.
     #[test]
     fn a_limit_around_the_sandbox_is_not_called_its_own() {
-        let Some(_alone) = here() else { return };
+        let _alone = alone();
         let env = TestEnv::new();
         let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
         env.run("busybox").sh("true").code(0);
@@ -323,7 +289,7 @@ mod delegated {
     /// Limits that the caller stands under are not left behind for those that it asks for.
     #[test]
     fn a_scope_does_not_leave_the_limits_of_a_unit() {
-        let Some(_alone) = here() else { return };
+        let _alone = alone();
         let env = TestEnv::new();
         let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
         env.run("busybox").sh("true").code(0);
@@ -342,7 +308,7 @@ mod delegated {
 
     #[test]
     fn a_share_of_a_processor_is_that_share() {
-        let Some(_alone) = here() else { return };
+        let _alone = alone();
         let env = TestEnv::new();
         let script = format!("{USED}\nspin 1; used; a=$u; s=$t; spin 12; used; echo $a $u $s $t");
         let start = |cpus: f64| begun(run(&env).set(&format!("limits.cpus={cpus}")), &script);
@@ -375,7 +341,7 @@ mod delegated {
 
     #[test]
     fn weights_divide_what_is_there() {
-        let Some(_alone) = here() else { return };
+        let _alone = alone();
         let env = TestEnv::new();
         // Both want all processors for all of the time that is measured: more loops than processors, so that none is left to one alone.
         let go = env.project().join("go");
@@ -400,7 +366,7 @@ mod delegated {
 
     #[test]
     fn who_is_killed_leaves_nothing() {
-        let Some(_alone) = here() else { return };
+        let _alone = alone();
         let env = TestEnv::new();
         let begun = || begun(run(&env).set("limits.memory=64M"), "sleep 1000");
         let own = |child: &Child| format!("/hamper-{}", child.pid());
@@ -420,10 +386,7 @@ mod delegated {
 
     #[test]
     fn a_hundred_at_once_have_their_limits_and_leave_nothing() {
-        let Some(_alone) = here() else { return };
-        if vm_variant().as_deref() != Some("default") {
-            return;
-        }
+        let _alone = alone();
         let env = TestEnv::new();
         let mut children: Vec<(u32, Child)> = Vec::new();
         for number in 1..=100 {
@@ -454,7 +417,7 @@ mod delegated {
 
     #[test]
     fn another_user_neither_sees_nor_touches_it() {
-        let Some(_alone) = here() else { return };
+        let _alone = alone();
         let env = TestEnv::alone();
         let child = begun(run(&env).set("limits.memory=64M"), "sleep 1000");
         let own = ours().into_iter().find(|path| path.ends_with(&format!("/hamper-{}", child.pid()))).expect("a cgroup");
@@ -499,7 +462,7 @@ mod delegated {
 
     #[test]
     fn a_cgroup_that_is_delegated_is_taken_without_asking_anybody() {
-        let Some(_alone) = here() else { return };
+        let _alone = alone();
         let env = TestEnv::new();
         env.run("busybox").sh("true").code(0);
         let hamper = crate::support::hamper().display().to_string();
@@ -518,7 +481,7 @@ mod delegated {
         assert!(lines.len() == 2 && lines[1].ends_with("/shell/"), "{beside}");
         // Others stand in it: they are not moved, and it is not divided.
         let plan = in_unit(&env, &format!("{hamper} plan {words} -- true; true"));
-        assert!(!plan.contains("our own") && !plan.contains("make a cgroup in /sys"), "{plan}");
+        assert!(!plan.contains("in our own,") && !plan.contains("make a cgroup in /sys"), "{plan}");
         // A unit that its manager keeps for itself is left to it.
         let words: Vec<&str> = words.split(' ').map(|word| word.trim_matches('\'')).collect();
         let kept = env
@@ -530,7 +493,35 @@ mod delegated {
             .args(["--", "true"])
             .output()
             .ok();
-        assert!(!kept.contains("our own"), "{kept}");
+        assert!(!kept.contains("in our own,"), "{kept}");
+    }
+
+    /// A run leaves the cgroup of a service for its limits, and does not outlive it for that.
+    #[test]
+    fn who_stops_a_service_stops_the_runs_in_it() {
+        let _alone = alone();
+        let env = TestEnv::new();
+        env.run("busybox").sh("true").code(0);
+        let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+        let run = format!("{hamper} run --image {image} --entrypoint '' --set limits.pids=9 -- sleep 1000; true");
+        let directory = format!("-pWorkingDirectory={}", env.project().display());
+        let data = format!("--setenv=XDG_DATA_HOME={}", env.store().display());
+        let user = |program: &str, words: &[&str]| {
+            let run = env.program(program, ["--user", "-q"]).in_session();
+            run.env("XDG_RUNTIME_DIR", format!("/run/user/{}", rustix::process::getuid().as_raw()))
+                .args(words.iter().copied())
+                .output()
+                .code(0)
+        };
+        // The second kills what is not the first process of the service at once.
+        for mode in ["-pKillMode=control-group", "-pKillMode=mixed"] {
+            user("systemd-run", &["--unit=hampered", "--collect", mode, &directory, &data, "sh", "-c", &run]);
+            let busy =
+                || ours().iter().any(|path| std::fs::read_to_string(format!("{path}/pids.current")).is_ok_and(|text| text.trim() == "2"));
+            assert!(within(20.0, busy), "{:?}", ours());
+            user("systemctl", &["stop", "hampered"]);
+            assert!(within(5.0, || ours().is_empty()), "{mode}: {:?}", ours());
+        }
     }
 
     /// A unit in which a run is killed: shell words that await its sandbox, kill it and what else is said, and await its end.
@@ -572,7 +563,7 @@ mod delegated {
 
     #[test]
     fn who_is_killed_in_a_delegated_cgroup_leaves_nothing() {
-        let Some(_alone) = here() else { return };
+        let _alone = alone();
         let unit = Killed::new();
         // Beside another in a cgroup above; the second with all of its process group.
         let run = unit.run("--set limits.memory=64M", "sleep 1000");
@@ -596,7 +587,7 @@ mod delegated {
 
     #[test]
     fn what_was_killed_with_its_cleanup_is_no_hindrance() {
-        let Some(_alone) = here() else { return };
+        let _alone = alone();
         let unit = Killed::new();
         let killed = unit.alone("--set limits.memory=64M --set limits.pids=20", "sleep 1000");
         let next = unit.alone("--set limits.memory=32M", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max");
@@ -636,12 +627,113 @@ mod delegated {
 
     #[test]
     fn direct_delegation_costs_few_calls() {
-        let Some(_alone) = here() else { return };
+        let _alone = alone();
         let env = TestEnv::new();
         env.run("busybox").map("single").sh("true").code(0);
         let limits = "--set limits.memory=64M --set limits.pids=20 --set limits.cpus=0.5";
         // Beside its tracer; alone, in a cgroup that a manager removes whole, and in one that has to be tidied.
         let more = ["tools", "own.service", "own"].map(|place| calls(&env, place, limits) - calls(&env, place, ""));
         assert!(more.iter().all(|more| (13..=25).contains(more)), "{more:?}");
+    }
+}
+
+/// What needs disks to be delegated too, and what it is enough to try on one host.
+mod on_one_host {
+    use std::io::Write;
+    use std::os::unix::net::UnixListener;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use super::delegated::run;
+    use super::*;
+
+    /// What a run with limits says and takes, in seconds, while something is in its way.
+    fn hindered(env: &TestEnv, more: impl Fn(Hamper) -> Hamper) -> (crate::support::Seen, f64) {
+        let begin = Instant::now();
+        let seen = more(run(env).set("limits.pids=9")).sh("echo ran").any();
+        (seen, begin.elapsed().as_secs_f64())
+    }
+
+    #[test]
+    fn a_manager_that_is_stopped_keeps_nobody_waiting() {
+        let _alone = alone();
+        let env = TestEnv::new();
+        let unit = format!("user@{}", rustix::process::getuid().as_raw());
+        let manager = Command::new("systemctl").args(["show", "-P", "MainPID", &unit]).output().expect("systemctl").stdout;
+        let signal = |name: &str| {
+            let words = ["-s", name, String::from_utf8_lossy(&manager).trim()].map(str::to_owned);
+            assert!(Command::new("/bin/kill").args(words).status().expect("kill").success());
+        };
+        signal("STOP");
+        let (seen, time) = hindered(&env, |run| run);
+        let doctor = env.hamper(["doctor"]).in_session().output().any();
+        signal("CONT");
+        assert_eq!(seen.code(0).told(&["pids.max = 10: ", "it does not answer within 10 s"]).stdout, "ran\n");
+        assert!((10.0..25.0).contains(&time), "{time}");
+        assert!(doctor.stdout.contains("no cgroup can be made in the scope hamper.scope"), "{}", doctor.stdout);
+        // The control: it goes on.
+        assert_eq!(run(&env).set("limits.pids=9").sh("cat /sys/fs/cgroup/pids.max").code(0).silent().stdout, "10\n");
+    }
+
+    #[test]
+    fn a_socket_that_drips_keeps_nobody_waiting() {
+        let _alone = alone();
+        let env = TestEnv::new();
+        let directory = env.root().join("run");
+        std::fs::create_dir_all(directory.join("systemd")).expect("a directory");
+        let listener = UnixListener::bind(directory.join("systemd/private")).expect("a socket");
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    while stream.write_all(b"O").is_ok() {
+                        std::thread::sleep(Duration::from_millis(300))
+                    }
+                });
+            }
+        });
+        let (seen, time) = hindered(&env, |run| run.env("XDG_RUNTIME_DIR", &directory));
+        assert_eq!(seen.code(0).told(&["pids.max = 10: ", "it does not answer within 10 s"]).stdout, "ran\n");
+        assert!((10.0..25.0).contains(&time), "{time}");
+    }
+
+    #[test]
+    fn another_runs_turn_is_waited_for() {
+        let _alone = alone();
+        let env = TestEnv::new();
+        let directory = format!("/run/user/{}/systemd", rustix::process::getuid().as_raw());
+        let turn = std::fs::File::open(directory).expect("the manager's directory");
+        turn.lock().expect("the turn");
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(3));
+            drop(turn);
+        });
+        let (seen, time) = hindered(&env, |run| run);
+        assert_eq!(seen.code(0).silent().stdout, "ran\n");
+        assert!(time > 2.5, "{time}");
+    }
+
+    #[test]
+    fn what_is_read_and_written_takes_its_time() {
+        let _alone = alone();
+        let env = TestEnv::new();
+        std::fs::write(env.project().join("file"), vec![1; 6 << 20]).expect("a file");
+        let acts = [
+            ("limits.io_write=1M", "dd if=/dev/zero of=out bs=64k count=96 oflag=direct"),
+            // Written back by the kernel, in the name of who wrote it.
+            ("limits.io_write=1M", "dd if=/dev/zero of=out bs=64k count=96 conv=fsync"),
+            ("limits.io_read=1M", "dd if=file of=/dev/null bs=64k iflag=direct"),
+        ];
+        for (set, act) in acts {
+            // A file of its own: one that is there already stays its first writer's for a while.
+            let script = format!("rm -f out; read a r < /proc/uptime; {act} || exit 1; read b r < /proc/uptime; echo $a $b");
+            let seconds = |run: Hamper| -> f64 {
+                let out = run.sh(&script).code(0).stdout;
+                let numbers: Vec<f64> = out.split_whitespace().map(|word| word.parse().expect("a number")).collect();
+                numbers[1] - numbers[0]
+            };
+            // Six MiB, of which the kernel gives the first fraction of a second in advance.
+            let (free, held) = (seconds(run(&env)), seconds(run(&env).set(set)));
+            assert!((4.5..12.0).contains(&held) && free < held / 2.0, "{act}: {held} s at 1 MiB a second, {free} s without a limit");
+        }
     }
 }

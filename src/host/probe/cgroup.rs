@@ -1,24 +1,35 @@
 //! Limits: the hierarchy, whether our own cgroup is ours to divide, and whether a user manager can give us another.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::getuid;
 
+use super::units::{self, Assignment};
 use super::{Finding, errno_name};
-use crate::host::delegation::{self, Delegation, Hierarchy, Manager};
+use crate::host::delegation::{self, Controller, Delegation, Hierarchy, Manager, Place};
 
 /// Controllers that limits of a profile need.
 const WANTED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
 const INSTEAD: &str = "limits.memory, memory_high, swap, cpus, cpu_weight, pids, io_weight, io_read, io_write and cpuset are not enforced: said loudly, or refused with on_missing = \"error\"; time and ulimits work";
 
-/// The file that gives a user's manager every controller, and how it takes effect.
-fn delegate() -> [String; 3] {
+/// The file that gives a user's manager every controller.
+fn delegate() -> [String; 2] {
     [
         "sudo mkdir -p /etc/systemd/system/user@.service.d".into(),
         format!("printf '%s\\n' '[Service]' 'Delegate={}' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf", WANTED.join(" ")),
-        "sudo systemctl daemon-reload  # then log out of every session and in again".into(),
     ]
+}
+
+/// How what was written takes effect: a manager learns what it has when it starts, and one that lingers does not end with the sessions.
+fn anew(lingers: bool) -> [String; 2] {
+    let restart = format!("sudo systemctl restart user@{}.service  # ends all that runs in it", getuid().as_raw());
+    let again = "# log out of every session and in again".to_owned();
+    ["sudo systemctl daemon-reload".into(), if lingers { restart } else { again }]
+}
+
+fn lingers() -> bool {
+    crate::host::facts::user_name(getuid().as_raw()).is_some_and(|name| Path::new("/var/lib/systemd/linger").join(name).exists())
 }
 
 /// The cgroup that this process is in, and the user manager that could make another.
@@ -26,10 +37,15 @@ pub fn check() -> Vec<Finding> {
     let hierarchy = Hierarchy::find();
     let manager = Manager::find();
     let cgroup = match hierarchy {
-        Hierarchy::Unified => unified(),
+        Hierarchy::Unified => unified(&Delegation::find(&[], false), None),
         other => legacy(other),
     };
     vec![cgroup, finding(&manager, hierarchy)]
+}
+
+/// The finding anew, with what came of a cgroup that was made: the controllers that it had, or why there was none.
+pub fn tried(delegation: &Delegation, made: Result<Vec<Controller>, String>) -> Finding {
+    unified(delegation, Some(made))
 }
 
 fn legacy(hierarchy: Hierarchy) -> Finding {
@@ -63,23 +79,126 @@ fn without(have: &[String]) -> Vec<&'static str> {
     WANTED.into_iter().filter(|name| !have.iter().any(|own| own == name)).collect()
 }
 
-fn unified() -> Finding {
+fn unified(delegation: &Delegation, made: Option<Result<Vec<Controller>, String>>) -> Finding {
     const CHECK: &str = "cgroup";
-    let Delegation { place, controllers: have, .. } = Delegation::find(&[], false);
-    let place = match place {
-        Ok(place) => place,
-        Err(why) => return Finding::missing(CHECK, format!("version 2, but {why}")).instead(INSTEAD).remedy(["# see user_manager"]),
+    let place = match (&delegation.place, &made) {
+        (Ok(place), None | Some(Ok(_))) => place,
+        (Ok(place), Some(Err(why))) => {
+            return Finding::missing(CHECK, format!("version 2, but no cgroup can be made {place}: {why}"))
+                .instead(INSTEAD)
+                .remedy([format!("sudo systemctl restart user@{}.service  # ends all that runs in it", getuid().as_raw())]);
+        }
+        (Err(why), _) => return Finding::missing(CHECK, format!("version 2, but {why}")).instead(INSTEAD).remedy(["# see user_manager"]),
     };
-    let have: Vec<String> = have.into_iter().map(|controller| controller.name().to_owned()).collect();
+    let names = |list: &[Controller]| list.iter().map(|controller| controller.name().to_owned()).collect::<Vec<_>>();
+    let delegated = names(&delegation.controllers);
+    let have = made.and_then(Result::ok).map_or_else(|| delegated.clone(), |made| names(&made));
     let absent = without(&have);
     let seen =
         format!("version 2, cgroups are made {place}, with {}", if have.is_empty() { "no controller".to_owned() } else { have.join(" ") });
     if absent.is_empty() {
         return Finding::ok(CHECK, seen);
     }
-    Finding::degraded(CHECK, format!("{seen}, without {}", absent.join(" ")))
+    let why = Why::of(&absent, &delegated, matches!(place, Place::Manager { .. }));
+    Finding::degraded(CHECK, format!("{seen}, without {}{}", absent.join(" "), why.words()))
         .instead(format!("limits by {} are not enforced: said loudly, or refused with on_missing = \"error\"", absent.join(", ")))
-        .remedy(delegate())
+        .remedy(why.remedy(lingers()))
+}
+
+/// What keeps controllers away, from the kernel down.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Why {
+    /// Not in this kernel, or switched off when it was booted.
+    not_in_kernel: Vec<&'static str>,
+    /// `DisableControllers=` of these files.
+    disabled: Vec<PathBuf>,
+    /// Whether the user's manager is not to have them by what is written.
+    not_delegated: bool,
+    /// A manager has them, or would, and passes them on when it has started anew.
+    not_passed_on: bool,
+    /// Whoever has made the cgroup has left them out, and is no manager of a user.
+    by_others: bool,
+}
+
+impl Why {
+    fn of(absent: &[&'static str], delegated: &[String], by_manager: bool) -> Self {
+        let root = Path::new("/");
+        let uid = getuid().as_raw();
+        let kernel = controllers(Path::new("/sys/fs/cgroup"));
+        let mut why = Self::default();
+        let (slice, service) = (format!("user-{uid}.slice"), format!("user@{uid}.service"));
+        let slices = [vec!["user.slice"], vec!["user-.slice", &slice], vec!["user@.service", &service]];
+        let disabled: Vec<Assignment> =
+            slices.iter().flat_map(|names| since_reset(units::assignments(root, names, "DisableControllers"))).collect();
+        let written = units::assignments(root, &["user@.service", &service], "Delegate");
+        for name in absent {
+            let names_it = |one: &&Assignment| one.value.split_whitespace().any(|word| word == *name);
+            let by = disabled.iter().filter(names_it).map(|one| one.file.clone());
+            match () {
+                () if !kernel.iter().any(|own| own == name) => why.not_in_kernel.push(name),
+                () if !by_manager => why.by_others = true,
+                () if disabled.iter().any(|one| names_it(&one)) => why.disabled.extend(by),
+                () if delegated.iter().any(|own| own == name) => why.not_passed_on = true,
+                () if delegates(&written, name) => why.not_passed_on = true,
+                () => why.not_delegated = true,
+            }
+        }
+        // What is not written either would be missing next.
+        why.not_delegated |= !why.disabled.is_empty() && !absent.iter().all(|name| delegates(&written, name));
+        why.disabled.sort();
+        why.disabled.dedup();
+        why
+    }
+
+    fn words(&self) -> String {
+        let mut words = String::new();
+        if !self.not_in_kernel.is_empty() {
+            words.push_str(&format!("; this kernel has no {}", self.not_in_kernel.join(" ")));
+        }
+        for file in &self.disabled {
+            words.push_str(&format!("; DisableControllers= in {} keeps controllers away", file.display()));
+        }
+        if self.not_passed_on {
+            words.push_str("; delegated, but not known to the manager that runs, which was started before");
+        }
+        words
+    }
+
+    fn remedy(&self, lingers: bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.not_in_kernel.is_empty() {
+            let enable = self.not_in_kernel.iter().map(|name| format!("cgroup_enable={name}")).collect::<Vec<_>>().join(" ");
+            lines.push(format!("# on the kernel's command line, without cgroup_disable= and followed by a reboot: {enable}"));
+        }
+        if self.by_others {
+            lines.push("# whoever has made this cgroup (a unit, a container, a batch system) must enable the controllers for it".into());
+        }
+        for file in &self.disabled {
+            lines.push(format!("sudo sed -i '/^ *DisableControllers *=/d' {}", super::shell_word(&file.to_string_lossy())));
+        }
+        if self.not_delegated {
+            lines.extend(delegate());
+        }
+        if self.not_delegated || self.not_passed_on || !self.disabled.is_empty() {
+            lines.extend(anew(lingers));
+        }
+        lines
+    }
+}
+
+/// An empty value takes back what came before.
+fn since_reset(all: Vec<Assignment>) -> Vec<Assignment> {
+    let begin = all.iter().rposition(|one| one.value.is_empty()).map_or(0, |at| at + 1);
+    all.into_iter().skip(begin).collect()
+}
+
+/// Whether a manager is to have a controller by what is written: what systemd ships counts, unless something is written.
+fn delegates(written: &[Assignment], controller: &str) -> bool {
+    written.iter().fold(false, |has, one| match one.value.as_str() {
+        "" | "no" | "false" | "0" | "off" => false,
+        "yes" | "true" | "1" | "on" => true,
+        list => has || list.split_whitespace().any(|word| word == controller),
+    })
 }
 
 fn finding(manager: &Manager, hierarchy: Hierarchy) -> Finding {

@@ -12,12 +12,13 @@ mod procfs;
 mod program;
 mod storage;
 mod trial;
+mod units;
 mod userns;
 
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::Directories;
+use super::{Controller, Delegation, Directories};
 pub use blocker::{Act, Blocker, Explanation, Surroundings, explain, explain_clone};
 pub(super) use procfs::kernel_version;
 pub(super) use program::MINIMUM_KERNEL;
@@ -109,6 +110,12 @@ impl Examination {
     /// Whether `hamper run` can start the image of a profile.
     pub fn can_start(&self) -> bool {
         !self.findings.iter().any(|finding| finding.stops)
+    }
+
+    /// What came of a cgroup that was made where limits are wanted, in place of what only looking could tell.
+    pub fn limits_were_tried(&mut self, delegation: &Delegation, made: Result<Vec<Controller>, String>) {
+        let tried = cgroup::tried(delegation, made);
+        self.findings.iter_mut().filter(|finding| finding.check == tried.check).for_each(|finding| *finding = tried.clone());
     }
 
     /// Whether everything is there.
