@@ -515,11 +515,11 @@ mod delegated {
         };
         // The second kills what is not the first process of the service at once.
         for mode in ["-pKillMode=control-group", "-pKillMode=mixed"] {
-            user("systemd-run", &["--unit=hampered", "--collect", mode, &directory, &data, "sh", "-c", &run]);
+            user("systemd-run", &["--unit=service-of-tests", "--collect", mode, &directory, &data, "sh", "-c", &run]);
             let busy =
                 || ours().iter().any(|path| std::fs::read_to_string(format!("{path}/pids.current")).is_ok_and(|text| text.trim() == "2"));
             assert!(within(20.0, busy), "{:?}", ours());
-            user("systemctl", &["stop", "hampered"]);
+            user("systemctl", &["stop", "service-of-tests"]);
             assert!(within(5.0, || ours().is_empty()), "{mode}: {:?}", ours());
         }
     }
