@@ -1,14 +1,13 @@
 //! A process that outlives this one, to put in order what a killed process leaves.
 
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open, setsid};
 
-use super::clone::{exit_now, last_errno};
+use super::clone::{block_signals, exit_now, last_errno};
 use super::confine::close_from;
 
 /// What the work at the end needs, and what waits for it.
@@ -80,22 +79,27 @@ pub fn spawn_cleanup<T: Sync + 'static>(parent: Pid, data: &'static T, work: fn(
     }
 }
 
-/// Returns when the process is gone whose child this is.
+/// Returns when the process is gone whose child this is. Signals end this one before, and no more then: a service manager sends some to all that
+/// is left when a first process has ended.
 fn await_end(parent: Pid) -> Result<(), Errno> {
     // Ignoring: it leads no group yet, so that this cannot fail.
     let _ = setsid();
+    block_signals();
     let pidfd = match pidfd_open(parent, PidfdFlags::empty()) {
         // Not closed: that is for the parent's descriptors as well.
         Ok(pidfd) => super::keep_open(pidfd),
         Err(Errno::SRCH) => return Ok(()),
         Err(errno) => return Err(errno),
     };
+    let mut end = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // Otherwise the number is somebody else's by now.
-    while getppid() == Some(parent) {
-        match poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], None) {
-            Ok(_) => break,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
+    while getppid() == Some(parent) && end.revents == 0 {
+        // SAFETY: one pollfd, no limit of time, and a set of signals that was filled. It fails for no signal that has no handler, and so writes no
+        // errno. Where the end is there, what else is pending stays blocked: poll(2) looks at descriptors first.
+        unsafe {
+            let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::ppoll(&mut end, 1, std::ptr::null(), none.as_ptr());
         }
     }
     Ok(())

@@ -496,32 +496,59 @@ mod delegated {
         assert!(!kept.contains("in our own,"), "{kept}");
     }
 
+    /// The words of a run with limits that goes on, a script, and a caller of systemd's programs as a user has them.
+    fn service(env: &TestEnv) -> (String, impl Fn(&str, &[&str]) + '_) {
+        env.run("busybox").sh("true").code(0);
+        let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+        let run = format!("{hamper} run --image {image} --entrypoint '' --set limits.pids=9 -- sleep 1000");
+        let own = [format!("-pWorkingDirectory={}", env.project().display()), format!("--setenv=XDG_DATA_HOME={}", env.store().display())];
+        let user = move |program: &str, words: &[&str]| {
+            let own = own.iter().filter(|_| program == "systemd-run").map(String::as_str);
+            let run = env.program(program, ["--user", "-q"]).in_session();
+            let run = run.env("XDG_RUNTIME_DIR", format!("/run/user/{}", rustix::process::getuid().as_raw()));
+            run.args(own.chain(words.iter().copied())).output().code(0);
+        };
+        (run, user)
+    }
+
+    /// The cgroups of single runs whose payload has begun.
+    fn busy() -> Vec<String> {
+        let has_two = |path: &String| std::fs::read_to_string(format!("{path}/pids.current")).is_ok_and(|text| text.trim() == "2");
+        ours().into_iter().filter(|path| path.contains("/hamper-")).filter(has_two).collect()
+    }
+
     /// A run leaves the cgroup of a service for its limits, and does not outlive it for that.
     #[test]
     fn who_stops_a_service_stops_the_runs_in_it() {
         let _alone = alone();
         let env = TestEnv::new();
-        env.run("busybox").sh("true").code(0);
-        let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
-        let run = format!("{hamper} run --image {image} --entrypoint '' --set limits.pids=9 -- sleep 1000; true");
-        let directory = format!("-pWorkingDirectory={}", env.project().display());
-        let data = format!("--setenv=XDG_DATA_HOME={}", env.store().display());
-        let user = |program: &str, words: &[&str]| {
-            let run = env.program(program, ["--user", "-q"]).in_session();
-            run.env("XDG_RUNTIME_DIR", format!("/run/user/{}", rustix::process::getuid().as_raw()))
-                .args(words.iter().copied())
-                .output()
-                .code(0)
-        };
+        let (run, user) = service(&env);
         // The second kills what is not the first process of the service at once.
         for mode in ["-pKillMode=control-group", "-pKillMode=mixed"] {
-            user("systemd-run", &["--unit=service-of-tests", "--collect", mode, &directory, &data, "sh", "-c", &run]);
-            let busy =
-                || ours().iter().any(|path| std::fs::read_to_string(format!("{path}/pids.current")).is_ok_and(|text| text.trim() == "2"));
-            assert!(within(20.0, busy), "{:?}", ours());
+            user("systemd-run", &["--unit=service-of-tests", "--collect", mode, "sh", "-c", &format!("{run}; true")]);
+            assert!(within(20.0, || busy().len() == 1), "{:?}", ours());
             user("systemctl", &["stop", "service-of-tests"]);
             assert!(within(5.0, || ours().is_empty()), "{mode}: {:?}", ours());
         }
+    }
+
+    /// Its manager ends all that is left in the service then, and what cleans up among it.
+    #[test]
+    fn who_is_killed_in_a_service_leaves_nothing_beside_others() {
+        let _alone = alone();
+        let env = TestEnv::new();
+        let (run, user) = service(&env);
+        let other = begun(super::delegated::run(&env).set("limits.pids=9"), "sleep 1000");
+        for turn in 0..5 {
+            user("systemd-run", &["--unit=service-of-tests", "--collect", "sh", "-c", &format!("exec {run}")]);
+            assert!(within(20.0, || busy().len() == 2), "{:?}", ours());
+            user("systemctl", &["kill", "--kill-who=main", "-s", "KILL", "service-of-tests"]);
+            assert!(within(5.0, || busy().len() == 1 && ours().len() == 2), "{turn}: {:?}", ours());
+        }
+        assert!(busy()[0].ends_with(&format!("/hamper-{}", other.pid())));
+        other.signal(rustix::process::Signal::TERM);
+        other.output().any();
+        assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
     }
 
     /// A unit in which a run is killed: shell words that await its sandbox, kill it and what else is said, and await its end.
@@ -610,9 +637,9 @@ mod delegated {
         // The tracer stands elsewhere, so that the run can be alone.
         let traced = format!("strace -f -o $HOME/trace bash -c \"echo \\$BASHPID > $C/{place}/cgroup.procs; exec {run}\"");
         // What the parent does beside its child comes before or after what that does, and so does what its cleanup process does, which then waits:
-        // four calls. The payload's name lies in memory that a tracer cannot read any more.
+        // five calls. The payload's name lies in memory that a tracer cannot read any more.
         let count = "awk '/resumed|[+][+][+]|---/ { next } NR == 1 { main = $1 } $1 == main && cloned { next } \
-                     /setsid[(]/ && !cloned { beside = $1 } $1 == beside && ++others <= 4 { next } { n++ } \
+                     /setsid[(]/ && !cloned { beside = $1 } $1 == beside && ++others <= 5 { next } { n++ } \
                      $1 == main && /clone3[(]/ { cloned = 1 } /execve[(]0x/ { print n; exit }' $HOME/trace";
         let own = if place == "tools" { "" } else { "echo +cpu +memory +pids > $C/cgroup.subtree_control;" };
         let script = format!(
