@@ -115,7 +115,7 @@ pub fn say_usage(usage: &Usage) {
         usage.cpu_throttled_usec.filter(|usec| *usec > 0).map(|usec| format!("held back for {} by cpu.max", seconds(usec))),
         usage.pids_peak.map(|count| format!("{count} processes at the most, init among them")),
         usage.pids_refused.filter(|count| *count > 0).map(|count| format!("{count} forks refused by pids.max")),
-        usage.memory_oom_kills.filter(|count| *count > 0).map(|count| format!("{count} processes killed for want of memory")),
+        usage.memory_oom_kills.filter(|count| *count > 0).map(|count| format!("{count} kills for want of memory")),
     ];
     let said: Vec<String> = parts.into_iter().flatten().collect();
     if !said.is_empty() {
