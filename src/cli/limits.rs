@@ -4,6 +4,7 @@ use rustix::io::Errno;
 
 use super::error::CliError;
 use super::output::talk;
+use crate::host::limit_left;
 use crate::launch::Cgroup;
 use crate::plan::{Degraded, PlanError, Setting, Step};
 use crate::profile::{Profile, Requirement};
@@ -31,6 +32,10 @@ pub fn make(steps: &[Step], profile: &Profile) -> Result<Option<Limited>, CliErr
     };
     let strict = profile.limits.missing_is_error || profile.require.contains(&Requirement::Cgroup);
     let memory = profile.limits.memory;
+    if strict && let Some(limit) = limit_left(place) {
+        let why = format!("it would leave a limit that hamper stands under ({limit})");
+        return Err(PlanError::Limit { limit: settings.first().map_or_else(|| "a cgroup".into(), asked), why }.into());
+    }
     let made = match Cgroup::make(place, settings, nested) {
         Ok((cgroup, got)) => {
             Limited { cgroup: Some(cgroup), memory, missing: got.iter().filter(|got| !got.held).map(missed).collect(), got }
@@ -66,7 +71,18 @@ fn missed(got: &Got) -> Degraded {
 }
 
 fn degraded(setting: &Setting, got: String) -> Degraded {
-    Degraded { what: "cgroup", asked: format!("{} = {}", setting.file, setting.value), got }
+    Degraded { what: "cgroup", asked: asked(setting), got }
+}
+
+fn asked(setting: &Setting) -> String {
+    format!("{} = {}", setting.file, setting.value)
+}
+
+/// What does not hold for a sandbox that stands beside what hamper stands in; looked for beside a start, which it would slow down.
+pub fn left(steps: &[Step]) -> Option<Degraded> {
+    let place = steps.iter().find_map(|step| if let Step::MakeCgroup { place, .. } = step { Some(place) } else { None })?;
+    let asked = limit_left(place)?;
+    Some(Degraded { what: "cgroup", asked, got: "no limit: hamper stands under it, and the sandbox beside that".into() })
 }
 
 impl Limited {

@@ -344,9 +344,10 @@ fn launch_and_wait(
             return blocked.ok_or_else(|| step_error(&plan.steps, error));
         }
     };
-    if let (Some(limited), Some(got)) = (&mut cgroup, running.kills_as_one.take()) {
-        let missed = limited.add(got);
-        super::notice::limits(missed.as_slice());
+    if let Some(limited) = &mut cgroup {
+        let missed = running.kills_as_one.take().and_then(|got| limited.add(got));
+        let missed: Vec<_> = missed.into_iter().chain(super::limits::left(&plan.steps)).collect();
+        super::notice::limits(&missed);
         plan.degraded.extend(missed);
     }
     let cleaned = running.scratch.as_mut().map_or(Ok(false), launch::Scratch::discard_used);

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use rustix::process::getpid;
 use serde::Serialize;
 
-use super::probe::errno_name;
+use super::probe::{assignments, errno_name};
 use crate::sys;
 
 /// Where systemd and everybody else mounts cgroups.
@@ -166,6 +166,11 @@ fn find() -> Result<(Place, Vec<Controller>), String> {
             if let Some(limit) = left_behind(mount, &own, &service.join("app.slice")) {
                 return Err(format!("{own} has a limit of its own ({limit}), which a scope of the service manager would leave"));
             }
+            if let Some((unit, rule)) = confinement_left(&own, &service) {
+                return Err(format!(
+                    "{unit} confines what runs in it ({rule}), which a scope of the service manager would leave; Delegate=yes keeps it there"
+                ));
+            }
             let controllers = controllers(&service);
             Ok((Place::Manager { mount: mount.into(), bus: manager.is_bus(), socket: manager.path() }, controllers))
         }
@@ -177,13 +182,14 @@ fn find() -> Result<(Place, Vec<Controller>), String> {
     }
 }
 
-/// A limit that this process stands under, and would not in a cgroup of its user's manager: `FILE = VALUE`.
+/// A limit that this process stands under, and would not in a cgroup below the other: `FILE = VALUE`.
 ///
 /// Not of processes: managers limit these for every unit.
-fn left_behind(mount: &Path, own: &str, slice: &Path) -> Option<String> {
-    const NONE: [(&str, &str); 4] = [("memory.max", "max"), ("memory.high", "max"), ("memory.swap.max", "max"), ("cpuset.cpus", "")];
+fn left_behind(mount: &Path, own: &str, other: &Path) -> Option<String> {
+    const NONE: [(&str, &str); 5] =
+        [("memory.max", "max"), ("memory.high", "max"), ("memory.swap.max", "max"), ("cpuset.cpus", ""), ("io.max", "")];
     let own = mount.join(own.trim_start_matches('/'));
-    let left = own.ancestors().take(MAX_DEPTH).take_while(|path| path.starts_with(mount) && !slice.starts_with(path));
+    let left = own.ancestors().take(MAX_DEPTH).take_while(|path| path.starts_with(mount) && !other.starts_with(path));
     left.flat_map(|path| {
         let limit = |(file, none): &(&str, &str)| {
             let value = read(&path.join(file), OFlags::RDONLY)?;
@@ -193,6 +199,43 @@ fn left_behind(mount: &Path, own: &str, slice: &Path) -> Option<String> {
         NONE.iter().filter_map(limit).chain(quota.map(|value| format!("cpu.max = {}", value.trim_end()))).collect::<Vec<_>>()
     })
     .next()
+}
+
+/// What a unit of the system's manager does to its cgroup by other means than limits, of which the user's manager knows nothing: the unit and the
+/// assignment.
+fn confinement_left(own: &str, service: &Path) -> Option<(String, String)> {
+    const KEYS: [&str; 8] = [
+        "IPAddressDeny",
+        "DevicePolicy",
+        "DeviceAllow",
+        "RestrictNetworkInterfaces",
+        "SocketBindDeny",
+        "IPIngressFilterPath",
+        "IPEgressFilterPath",
+        "BPFProgram",
+    ];
+    let slice = service.parent()?;
+    let below = Path::new(MOUNT).join(own.trim_start_matches('/'));
+    if below.starts_with(slice) {
+        return None;
+    }
+    let names = below.strip_prefix(MOUNT).ok()?.iter().filter_map(|name| name.to_str());
+    names.take(MAX_DEPTH).find_map(|unit| {
+        // An instance is configured with all of its kind.
+        let kind = unit.split_once('@').and_then(|(name, rest)| Some(format!("{name}@.{}", rest.rsplit_once('.')?.1)));
+        let all: Vec<&str> = kind.as_deref().into_iter().chain([unit]).collect();
+        let set = |key: &&str| {
+            let last = assignments(Path::new("/"), &all, key).pop()?;
+            (!matches!(last.value.as_str(), "" | "auto")).then(|| (unit.to_owned(), format!("{key}={}", last.value)))
+        };
+        KEYS.iter().find_map(set)
+    })
+}
+
+/// A limit that this process stands under, and that does not hold in a cgroup that is made there.
+pub fn limit_left(place: &Place) -> Option<String> {
+    let Place::Above { directory } = place else { return None };
+    left_behind(Hierarchy::find().mount()?, &own_cgroup()?, directory)
 }
 
 /// What stands open without asking anybody.

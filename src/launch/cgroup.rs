@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags, mkdir, mkdirat, openat, rmdir};
 use rustix::io::{Errno, pread, read, write};
 use rustix::process::Pid;
 
-use super::removal::{DIRECTORY, Home, PREFIX, Removal, sweep};
+use super::removal::{DIRECTORY, Home, MAX_DEPTH, MAX_DESCENDANTS, PREFIX, Removal, sweep};
 use super::scope::{self, PARENTS, ScopeError, UNIT};
 use crate::host::{Controller, Place, own_cgroup};
 use crate::plan::{BETWEEN_DISKS, Setting, in_list};
@@ -116,11 +116,11 @@ impl Cgroup {
                 (directory.clone(), end)
             }
             Place::Own { directory } => {
-                let aside = step_aside(directory, PARENT)?;
                 // A unit that is taken away whole takes this with it.
-                let aside = (!is_taken_away_whole(directory)).then_some(aside);
+                let aside = (!is_taken_away_whole(directory)).then(|| directory.join(PARENT));
                 let home = Home::new(directory, aside, &enabling(controllers, '-'));
                 let end = End::begin(own, Removal::of_divided(home), directory)?;
+                step_aside(directory, PARENT, end.cleanup.as_ref().map(Cleanup::pid))?;
                 enable(directory, controllers);
                 (directory.clone(), end)
             }
@@ -134,6 +134,7 @@ impl Cgroup {
         // Alone in it there is no other run to be told from.
         let name = if alone { SANDBOX.to_owned() } else { format!("{PREFIX}{}", own.as_raw_nonzero()) };
         let mut path = base.join(&name);
+        end.removal.is_intended(&path);
         let mut made = mkdir(&path, Mode::from_raw_mode(0o755));
         if made == Err(Errno::EXIST) && alone {
             // Of a killed run, with its limits.
@@ -156,6 +157,12 @@ impl Cgroup {
 
     fn divide(&self) -> Result<OwnedFd, CgroupError> {
         let failed = |act, source| CgroupError::Act { act, path: self.path.join(INNER), source };
+        // What is made in it must be few enough to be removed again; the kernel counts from here, where the payload cannot write.
+        for (file, most) in [("cgroup.max.depth", MAX_DEPTH), ("cgroup.max.descendants", MAX_DESCENDANTS)] {
+            let written = openat(&self.directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+                .and_then(|file| write(keep_open(file), most.to_string().as_bytes()));
+            written.map_err(|errno| failed("bound what is made in the cgroup", errno))?;
+        }
         mkdirat(&self.directory, INNER, Mode::from_raw_mode(0o755)).map_err(|errno| failed("make the cgroup", errno))?;
         openat(&self.directory, INNER, DIRECTORY, Mode::empty()).map_err(|errno| failed("open the cgroup", errno))
     }
@@ -241,10 +248,7 @@ impl End {
     fn begin(own: Pid, removal: Removal, base: &Path) -> Result<Self, CgroupError> {
         let removal: &'static Removal = Box::leak(Box::new(removal));
         let failed = |source| CgroupError::Act { act: "start the process that would clean up", path: base.into(), source };
-        let cleanup = spawn_cleanup(own, removal, Removal::carry_out).map_err(|errno| {
-            removal.undivide();
-            failed(errno)
-        })?;
+        let cleanup = spawn_cleanup(own, removal, Removal::carry_out).map_err(failed)?;
         Ok(Self { removal, cleanup: Some(cleanup), removed: false })
     }
 
@@ -253,9 +257,9 @@ impl End {
             return Ok(());
         }
         let removed = self.removal.remove_made();
-        // It stands where this process leaves.
+        self.removal.undivide(self.cleanup.as_ref().map(Cleanup::pid));
+        // Last: until now it would do what is still to be done.
         drop(self.cleanup.take());
-        self.removal.undivide();
         removed
     }
 }
@@ -265,11 +269,6 @@ impl Drop for End {
         // Ignoring: what is left is swept by the next run.
         let _ = self.come();
     }
-}
-
-fn put(path: &Path, text: &str) -> Result<(), Errno> {
-    let fd = open_to_write(path)?;
-    write(fd, text.as_bytes()).map(drop)
 }
 
 /// One of a handful, which the end of the process closes.
@@ -349,16 +348,19 @@ fn is_taken_away_whole(path: &Path) -> bool {
     unit || path == Path::new("/sys/fs/cgroup")
 }
 
-/// Moves this process into a cgroup below, so that the one above can be divided.
-fn step_aside(base: &Path, name: &str) -> Result<PathBuf, CgroupError> {
+/// Moves this process, and another one with it, into a cgroup below, so that the one above can be divided.
+fn step_aside(base: &Path, name: &str, other: Option<Pid>) -> Result<(), CgroupError> {
     let path = base.join(name);
     let failed = |act, source| CgroupError::Act { act, path: path.clone(), source };
     match mkdir(&path, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(failed("make the cgroup", errno)),
     }
-    put(&path.join("cgroup.procs"), "0").map_err(|errno| failed("enter the cgroup", errno))?;
-    Ok(path)
+    let enter = |file: BorrowedFd<'_>| {
+        write(file, b"0")?;
+        other.map_or(Ok(()), |pid| write(file, pid.to_string().as_bytes()).map(drop))
+    };
+    open_to_write(&path.join("cgroup.procs")).and_then(enter).map_err(|errno| failed("enter the cgroup", errno))
 }
 
 /// The scope of the user's service manager, divided.
@@ -370,7 +372,7 @@ fn scope(mount: &Path, socket: &Path, bus: bool, controllers: &[Controller]) -> 
     };
     let turn = scope::enter(socket, bus, || place().is_some())?;
     let base = place().ok_or(CgroupError::Nowhere)?;
-    step_aside(&base, PARENTS)?;
+    step_aside(&base, PARENTS, None)?;
     enable(&base, controllers);
     drop(turn);
     Ok(base)

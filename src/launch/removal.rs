@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawDir, openat, unlinkat};
 use rustix::io::{Errno, write};
+use rustix::process::Pid;
 
 /// Prefix of the names of sandboxes' cgroups; a number follows, that of the run's process.
 pub(super) const PREFIX: &str = "hamper-";
@@ -24,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What a run has to undo of what it did to cgroups.
 #[derive(Default)]
 pub(super) struct Removal {
+    /// About to be made, and then perhaps found to be another's.
+    intended: OnceLock<CString>,
     made: OnceLock<CString>,
     home: Option<Home>,
 }
@@ -56,11 +59,17 @@ fn c_path(path: &Path) -> CString {
 
 impl Removal {
     pub(super) fn of_divided(home: Home) -> Self {
-        Self { made: OnceLock::new(), home: Some(home) }
+        Self { home: Some(home), ..Self::default() }
     }
 
     pub(super) fn divides(&self) -> bool {
         self.home.is_some()
+    }
+
+    /// The sandbox's cgroup is made next.
+    pub(super) fn is_intended(&self, path: &Path) {
+        // Ignoring: the first name counts, of which nobody else has this process's number.
+        let _ = self.intended.set(c_path(path));
     }
 
     /// The sandbox's cgroup is there.
@@ -73,7 +82,11 @@ impl Removal {
     pub(super) fn carry_out(&self) {
         // Ignoring: there is nobody to tell; the next run sweeps.
         let _ = self.remove_made();
-        self.undivide();
+        if let (None, Some(path)) = (self.made.get(), self.intended.get()) {
+            // Ignoring: it was not made, or is another's, with a sandbox in it.
+            let _ = unlinkat(CWD, path, AtFlags::REMOVEDIR);
+        }
+        self.undivide(None);
     }
 
     /// Ends what is in the sandbox's cgroup and removes it.
@@ -84,13 +97,14 @@ impl Removal {
         self.made.get().map_or(Ok(()), |path| end_and_remove(path))
     }
 
-    /// Ignoring each failure: it is ours to tidy, and nobody's to miss.
-    pub(super) fn undivide(&self) {
+    /// Ignoring each failure: it is ours to tidy, and nobody's to miss. `other`: stands where this process does, and leaves with it.
+    pub(super) fn undivide(&self, other: Option<Pid>) {
         let Some(home) = &self.home else { return };
         let _ = put(CWD, &home.subtree_control, home.undividing.as_bytes());
         if let Some(aside) = &home.aside
             && put(CWD, &home.processes, b"0").is_ok()
         {
+            let _ = other.map(|pid| put(CWD, &home.processes, pid.to_string().as_bytes()));
             let _ = unlinkat(CWD, aside, AtFlags::REMOVEDIR);
         }
     }
@@ -121,16 +135,16 @@ fn end_and_remove(path: &CStr) -> Result<(), Errno> {
     }
 }
 
-/// Cgroups in each other that a payload may have made and that are removed again.
-const MAX_DEPTH: usize = 64;
+/// Cgroups in each other that a payload may make.
+pub(super) const MAX_DEPTH: usize = 64;
 
-/// And branches of them; what is left of more is for whoever comes next.
-const MAX_BRANCHES: usize = 16_384;
+/// And all of them.
+pub(super) const MAX_DESCENDANTS: usize = 1024;
 
 /// Removes a cgroup and those that a payload has made in it, the lowest first; one with a process in it is `EBUSY`.
 fn remove_all(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     // Each round takes away one branch at least.
-    for _ in 0..=MAX_BRANCHES {
+    for _ in 0..=MAX_DESCENDANTS {
         match unlinkat(parent, name, AtFlags::REMOVEDIR) {
             Err(Errno::BUSY) => remove_lowest(openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?)?,
             result => return result,
@@ -195,7 +209,7 @@ pub(super) fn sweep(base: &Path) {
 fn is_left(name: &[u8]) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok()) else { return false };
     let ended = |pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH);
-    match rest.split('-').next().map(|word| (word, word.parse().map(rustix::process::Pid::from_raw))) {
+    match rest.split('-').next().map(|word| (word, word.parse().map(Pid::from_raw))) {
         Some(("parent" | "sandbox", _)) => true,
         Some((_, Ok(pid))) => pid.is_none_or(ended),
         _ => false,

@@ -252,6 +252,13 @@ mod delegated {
         let seen = limits(env.run("host")).payload(["sh", "-c", script]).output().any();
         seen.code(137).told(&["memory limit 64 MiB reached"]);
         assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+        // Deeper and wider than anybody would look.
+        let tree = "unshare -U -r -m -C sh -c 'mkdir -p /tmp/x; mount -t cgroup2 none /tmp/x && cd /tmp/x && mkdir a && i=0; \
+                    while mkdir b$i 2>/dev/null; do i=$((i+1)); done; cd a; while mkdir d 2>/dev/null && cd d; do i=$((i+1)); done; echo $i'";
+        let made = limits(env.run("host")).payload(["sh", "-c", tree]).output().any().code(0);
+        assert!(made.stdout.trim().parse::<u32>().is_ok_and(|count| count > 500), "{}", made.stdout);
+        assert!(!made.stderr.contains("cannot remove"), "{}", made.stderr);
+        assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
         // The control: it has namespaces and mounts of its own.
         let made = "unshare -U -r -m -C sh -c 'mkdir -p /tmp/x; mount -t cgroup2 none /tmp/x && mkdir /tmp/x/in && echo made'";
         let made = limits(env.run("host")).payload(["sh", "-c", made]).output().any();
@@ -304,6 +311,66 @@ mod delegated {
         assert!(!seen.status.success(), "{}", seen.stderr);
         let _ = seen.told(&["pids.max = 51", "has a limit of its own (memory."]);
         let _ = run(&["--set", "limits.on_missing=error"]).code(125).told(&["pids.max = 51"]);
+    }
+
+    /// Nor are other things that a unit does to those that are in it.
+    #[test]
+    fn a_scope_does_not_leave_what_a_unit_confines() {
+        let _alone = alone();
+        let env = TestEnv::new();
+        env.run("busybox").sh("true").code(0);
+        let unit = |property: &str, more: &str| {
+            let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+            let run = format!("{hamper} run --image {image} --entrypoint '' --set limits.pids=50 {more} -- echo ran; echo $?");
+            in_unit_with(&env, property, &run)
+        };
+        let seen = unit("-pIPAddressDeny=any", "");
+        assert!(seen.contains("pids.max = 51: ") && seen.contains("confines what runs in it (IPAddressDeny="), "{seen}");
+        assert!(seen.contains("ran\n0\n"), "{seen}");
+        let seen = unit("-pIPAddressDeny=any", "--set limits.on_missing=error");
+        assert!(seen.contains("confines what runs in it") && seen.contains("125\n") && !seen.contains("ran\n"), "{seen}");
+        // The control: one that confines nothing is left.
+        assert_eq!(unit("-pNice=1", "--set limits.on_missing=error"), "ran\n0\n");
+    }
+
+    /// A sandbox beside the cgroup that hamper stands in is not under the limits of that.
+    #[test]
+    fn a_limit_of_ones_own_that_does_not_hold_is_told() {
+        let _alone = alone();
+        let unit = Killed::new();
+        let run = |more: &str| unit.run(&format!("--set limits.pids=50 {more}"), "dd if=/dev/zero of=/dev/null bs=200M count=1");
+        let (warn, strict) = (run(""), run("--set limits.on_missing=error"));
+        let lines = unit.lines(&format!(
+            "mkdir $C/leaf; echo 100M > $C/leaf/memory.max; echo 0 > $C/leaf/memory.swap.max; {warn} 2>&1 | grep -c 'no limit'
+            sh -c \"echo 0 > $C/leaf/cgroup.procs; {warn} 2>&1 | grep 'no limit'; {strict} 2>&1; echo ended \\$?\"; true"
+        ));
+        assert_eq!(lines.first().map(String::as_str), Some("0"), "{lines:?}");
+        assert!(lines[1].starts_with("hamper: memory.max = 104857600: no limit: hamper stands under it"), "{lines:?}");
+        assert!(lines[2].contains("it would leave a limit that hamper stands under (memory.max = 104857600)"), "{lines:?}");
+        assert_eq!(lines.last().map(String::as_str), Some("ended 125"), "{lines:?}");
+    }
+
+    #[test]
+    fn few_descriptors_are_too_few_or_enough() {
+        let _alone = alone();
+        let env = TestEnv::new();
+        env.run("busybox").sh("true").code(0);
+        let (mut worked, mut refused) = (0, 0);
+        const MOST: [u32; 12] = [18, 20, 22, 23, 24, 25, 26, 28, 32, 38, 48, 64];
+        for most in MOST {
+            let words = [format!("--nofile={most}:{most}"), crate::support::hamper().display().to_string(), "run".into(), "--image".into()];
+            let words = words.into_iter().chain([crate::support::image("busybox"), "--entrypoint".into(), String::new()]);
+            let words = words.chain(["--set", "limits.pids=9", "--set", "limits.on_missing=error", "--", "echo", "ran"].map(str::to_owned));
+            let words: Vec<String> = words.collect();
+            let seen = env.program("prlimit", []).in_session().args(words.iter().map(String::as_str)).output().any();
+            match seen.status.code() {
+                Some(0) => worked += usize::from(seen.stdout == "ran\n"),
+                Some(125) => refused += usize::from(seen.stderr.contains("hamper: ") && seen.stdout.is_empty()),
+                _ => panic!("{most}: {:?} {}", seen.status, seen.stderr),
+            }
+            assert!(within(5.0, || ours().is_empty()), "{most}: {:?}", ours());
+        }
+        assert!(worked > 0 && refused > 0 && worked + refused == MOST.len(), "{worked} {refused}");
     }
 
     #[test]
@@ -449,11 +516,15 @@ mod delegated {
 
     /// Runs a script in a unit of the system's manager whose cgroup is delegated to this user.
     fn in_unit(env: &TestEnv, script: &str) -> String {
+        in_unit_with(env, "-pDelegate=yes", script)
+    }
+
+    fn in_unit_with(env: &TestEnv, property: &str, script: &str) -> String {
         let user = format!("--uid={}", rustix::process::getuid().as_raw());
         let home = format!("--setenv=HOME={}", env.home().display());
         let data = format!("--setenv=XDG_DATA_HOME={}", env.store().display());
         let directory = format!("-pWorkingDirectory={}", env.project().display());
-        let unit = ["-n", "systemd-run", "-q", "--pipe", "--wait", "-pDelegate=yes", &user, &home, &data, &directory];
+        let unit = ["-n", "systemd-run", "-q", "--pipe", "--wait", property, &user, &home, &data, &directory];
         let out = Command::new("sudo").args(unit).args(["bash", "-c", script]).output().expect("a unit");
         let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         assert!(out.status.success(), "{text}");
@@ -523,12 +594,16 @@ mod delegated {
         let _alone = alone();
         let env = TestEnv::new();
         let (run, user) = service(&env);
-        // The second kills what is not the first process of the service at once.
-        for mode in ["-pKillMode=control-group", "-pKillMode=mixed"] {
-            user("systemd-run", &["--unit=service-of-tests", "--collect", mode, "sh", "-c", &format!("{run}; true")]);
+        let stubborn = run.replace("sleep 1000", "sh -c \"trap : TERM; while :; do sleep 1000; done\"");
+        assert_ne!(run, stubborn);
+        // The second kills what is not the first process of the service at once; in the third and fourth the payload does not go by itself.
+        for (mode, run) in [("control-group", &run), ("mixed", &run), ("control-group", &stubborn), ("mixed", &stubborn)] {
+            let mode = format!("-pKillMode={mode}");
+            let words = ["--unit=service-of-tests", "--collect", "-pTimeoutStopSec=2", &mode, "sh", "-c", &format!("{run}; true")];
+            user("systemd-run", &words);
             assert!(within(20.0, || busy().len() == 1), "{:?}", ours());
             user("systemctl", &["stop", "service-of-tests"]);
-            assert!(within(5.0, || ours().is_empty()), "{mode}: {:?}", ours());
+            assert!(within(5.0, || ours().is_empty()), "{mode} {run}: {:?}", ours());
         }
     }
 
@@ -610,6 +685,27 @@ mod delegated {
             kill -9 $P; within_five gone; echo divided: $(cat $O/cgroup.subtree_control); {next}; true"
         ));
         assert_eq!(lines, ["memory pids", "divided:", "next"]);
+    }
+
+    /// Also while it begins and ends.
+    #[test]
+    fn who_is_killed_at_any_time_leaves_nothing() {
+        let _alone = alone();
+        let unit = Killed::new();
+        let (above, own) = (unit.run("--set limits.memory=64M", "true"), unit.alone("--set limits.memory=64M", "true"));
+        let stays = unit.run("--set limits.memory=64M", "sleep 1000");
+        let lines = unit.lines(&format!(
+            "setsid {stays} & S=$!; until busy $C/hamper-$S; do sleep 0.1; done
+            above() {{ [ $(ls -d $C/hamper-*/ | wc -l) = 1 ]; }}
+            own() {{ ! ls -d $O/*/ >/dev/null 2>&1 && [ -z \"$(cat $O/cgroup.subtree_control)\" ]; }}
+            for i in $(seq 40); do
+                setsid {above} 2>/dev/null & A=$!; {own} 2>/dev/null & B=$!
+                sleep 0.0$((i / 4 + 1))$((RANDOM % 10)); kill -9 $A $B; wait $A $B
+                within_five above; within_five own
+            done 2>/dev/null
+            busy $C/hamper-$S && echo the other goes on; kill $S; wait $S; true"
+        ));
+        assert_eq!(lines, ["the other goes on"]);
     }
 
     #[test]

@@ -13,12 +13,19 @@ const WANTED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
 const INSTEAD: &str = "limits.memory, memory_high, swap, cpus, cpu_weight, pids, io_weight, io_read, io_write and cpuset are not enforced: said loudly, or refused with on_missing = \"error\"; time and ulimits work";
 
-/// The file that gives a user's manager every controller.
-fn delegate() -> [String; 2] {
-    [
-        "sudo mkdir -p /etc/systemd/system/user@.service.d".into(),
-        format!("printf '%s\\n' '[Service]' 'Delegate={}' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf", WANTED.join(" ")),
-    ]
+/// The drop-in that gives every user's manager every controller, under a name that comes after those that are there.
+fn delegate(written: &[Assignment]) -> [String; 2] {
+    const DIRECTORY: &str = "/etc/systemd/system/user@.service.d";
+    const USUAL: &str = "delegate.conf";
+    let own = Path::new(DIRECTORY).join(USUAL);
+    let drop_ins = written.iter().filter(|one| one.file.extension().is_some_and(|end| end == "conf"));
+    let last = drop_ins.filter(|one| one.file != own).filter_map(|one| one.file.file_name()).max();
+    let name = match last {
+        Some(last) if last >= USUAL => format!("zz-{}", last.to_string_lossy()),
+        _ => USUAL.to_owned(),
+    };
+    let file = super::shell_word(&format!("{DIRECTORY}/{name}"));
+    [format!("sudo mkdir -p {DIRECTORY}"), format!("printf '%s\\n' '[Service]' 'Delegate={}' | sudo tee {file}", WANTED.join(" "))]
 }
 
 /// How what was written takes effect: a manager learns what it has when it starts, and one that lingers does not end with the sessions.
@@ -116,6 +123,10 @@ struct Why {
     not_delegated: bool,
     /// A manager has them, or would, and passes them on when it has started anew.
     not_passed_on: bool,
+    /// It has started since it was given them, and does not pass them on all the same.
+    kept_back: bool,
+    /// What is written about what it has.
+    written: Vec<Assignment>,
     /// Whoever has made the cgroup has left them out, and is no manager of a user.
     by_others: bool,
 }
@@ -143,10 +154,13 @@ impl Why {
                 () => why.not_delegated = true,
             }
         }
+        why.kept_back = why.not_passed_on && has_started_since(&written);
+        why.not_passed_on &= !why.kept_back;
         // What is not written either would be missing next.
         why.not_delegated |= !why.disabled.is_empty() && !absent.iter().all(|name| delegates(&written, name));
         why.disabled.sort();
         why.disabled.dedup();
+        why.written = written;
         why
     }
 
@@ -161,6 +175,9 @@ impl Why {
         if self.not_passed_on {
             words.push_str("; delegated, but not known to the manager that runs, which was started before");
         }
+        if self.kept_back {
+            words.push_str("; delegated to the manager, which passes it on to no scope: DisableControllers= in one of its own units?");
+        }
         words
     }
 
@@ -174,16 +191,31 @@ impl Why {
             lines.push("# whoever has made this cgroup (a unit, a container, a batch system) must enable the controllers for it".into());
         }
         for file in &self.disabled {
-            lines.push(format!("sudo sed -i '/^ *DisableControllers *=/d' {}", super::shell_word(&file.to_string_lossy())));
+            lines.push(format!(
+                "sudo sed -i '/^[[:space:]]*DisableControllers[[:space:]]*=/d' {}",
+                super::shell_word(&file.to_string_lossy())
+            ));
+        }
+        if self.kept_back {
+            lines.push(
+                "grep -rs DisableControllers ~/.config/systemd/user /etc/systemd/user /usr/lib/systemd/user  # take it out, then:".into(),
+            );
         }
         if self.not_delegated {
-            lines.extend(delegate());
+            lines.extend(delegate(&self.written));
         }
-        if self.not_delegated || self.not_passed_on || !self.disabled.is_empty() {
+        if self.not_delegated || self.not_passed_on || self.kept_back || !self.disabled.is_empty() {
             lines.extend(anew(lingers));
         }
         lines
     }
+}
+
+/// Whether the user's manager has started after all of this was written. Its socket is as old as itself.
+fn has_started_since(written: &[Assignment]) -> bool {
+    let of = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    let socket = of(&PathBuf::from(format!("/run/user/{}/systemd/private", getuid().as_raw())));
+    socket.is_some_and(|started| written.iter().filter_map(|one| of(&one.file)).all(|file| file < started))
 }
 
 /// An empty value takes back what came before.
@@ -247,9 +279,20 @@ mod tests {
     }
 
     #[test]
+    fn the_drop_in_file_comes_after_others() {
+        let written = |file: &str| Assignment { file: file.into(), value: "no".into() };
+        let name = |files: &[Assignment]| delegate(files)[1].rsplit('/').next().map(str::to_owned);
+        let directory = "/etc/systemd/system/user@.service.d";
+        let (before, own) = (written(&format!("{directory}/a.conf")), written(&format!("{directory}/delegate.conf")));
+        assert_eq!(name(&[before, own]).as_deref(), Some("delegate.conf"));
+        assert_eq!(name(&[written(&format!("{directory}/override.conf"))]).as_deref(), Some("zz-override.conf"));
+        assert_eq!(name(&[written("/etc/systemd/system/user@7.service.d/delegate.conf")]).as_deref(), Some("zz-delegate.conf"));
+    }
+
+    #[test]
     fn the_drop_in_file() {
         assert_eq!(
-            delegate()[1],
+            delegate(&[])[1],
             "printf '%s\\n' '[Service]' 'Delegate=cpu cpuset io memory pids' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf"
         );
     }

@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Where the files of units are, the strongest first: systemd.unit(5).
-const DIRECTORIES: [&str; 6] = [
+const DIRECTORIES: [&str; 7] = [
     "etc/systemd/system.control",
     "run/systemd/system.control",
     "etc/systemd/system",
+    "run/systemd/transient",
     "run/systemd/system",
     "usr/local/lib/systemd/system",
     "usr/lib/systemd/system",
@@ -25,8 +26,10 @@ pub struct Assignment {
     pub value: String,
 }
 
-/// What drop-ins of units assign to a key, in the order in which it counts. `names`: the same unit's, the most general first.
+/// What files of a unit assign to a key, in the order in which it counts: its own, then drop-ins. `names`: the most general first.
 pub fn assignments(root: &Path, names: &[&str], key: &str) -> Vec<Assignment> {
+    let own = names.iter().rev().flat_map(|name| DIRECTORIES.iter().map(move |directory| root.join(directory).join(name)));
+    let own = own.into_iter().find(|file| file.is_file());
     // One name hides the others of that name: of weaker directories, and of less specific units.
     let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for name in names {
@@ -36,7 +39,7 @@ pub fn assignments(root: &Path, names: &[&str], key: &str) -> Vec<Assignment> {
             files.extend(conf.map(|entry| (entry.file_name(), entry.path())));
         }
     }
-    files.into_values().flat_map(|file| in_file(&file, key)).collect()
+    own.into_iter().chain(files.into_values()).flat_map(|file| in_file(&file, key)).collect()
 }
 
 fn in_file(file: &Path, key: &str) -> Vec<Assignment> {
@@ -65,10 +68,11 @@ mod tests {
         write("etc/systemd/system/user@.service.d/10-a.conf", "[Service]\n# Delegate=x\n Delegate = cpu \nDelegated=y\n");
         write("etc/systemd/system/user@7.service.d/20-b.conf", "[Service]\nDelegate=\nDelegate=io\n");
         write("etc/systemd/system/user@7.service.d/30-c.txt", "Delegate=z\n");
+        write("usr/lib/systemd/system/user@.service", "[Service]\nDelegate=memory\n");
         let found = assignments(&root, &["user@.service", "user@7.service"], "Delegate");
         let values: Vec<&str> = found.iter().map(|one| one.value.as_str()).collect();
         std::fs::remove_dir_all(&root).expect("directories");
-        assert_eq!(values, ["cpu", "", "io"]);
-        assert!(found[0].file.starts_with(root.join("etc")), "{found:?}");
+        assert_eq!(values, ["memory", "cpu", "", "io"]);
+        assert!(found[1].file.starts_with(root.join("etc")), "{found:?}");
     }
 }
