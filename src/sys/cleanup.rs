@@ -62,9 +62,10 @@ pub fn spawn_cleanup<T: Sync + 'static>(parent: Pid, data: &'static T, work: fn(
     }
     let task: &'static mut Task<T> = Box::leak(Box::new(Task { data, work, parent }));
     let top = MEMORY.0.get().cast::<u8>().wrapping_add(STACK);
-    // SAFETY: `top` is the aligned end of a stack that is this child's alone until it was waited for. Both run at the same time in one memory:
-    // until the parent has ended the child makes bare system calls only, which touch nothing but its stack (rustix makes them itself, and writes
-    // no errno, which the two would share; that of block_signals does not fail); afterwards nobody else runs there. `enter` never returns and never unwinds: panics abort.
+    // SAFETY: `top` is the aligned end of a stack that is this child's alone until it was waited for. Both run at the same time in one
+    // memory: until the parent has ended the child makes bare system calls only, which touch nothing but its stack (rustix makes them itself,
+    // and writes no errno, which the two would share; that of block_signals does not fail); afterwards nobody else runs there. `enter` never
+    // returns and never unwinds: panics abort.
     let result =
         unsafe { libc::clone(enter::<T>, top.cast(), libc::CLONE_VM | libc::CLONE_FILES | libc::SIGTERM, std::ptr::from_mut(task).cast()) };
     match Pid::from_raw(result).filter(|_| result > 0) {

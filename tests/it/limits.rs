@@ -200,7 +200,7 @@ mod delegated {
     }
 
     /// The cgroups of ours that there are.
-    fn ours() -> Vec<String> {
+    pub(super) fn ours() -> Vec<String> {
         let found = Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-name", "hamper*"]).output().expect("find");
         String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned).collect()
     }
@@ -348,29 +348,6 @@ mod delegated {
         assert!(lines[1].starts_with("hamper: memory.max = 104857600: no limit: hamper stands under it"), "{lines:?}");
         assert!(lines[2].contains("it would leave a limit that hamper stands under (memory.max = 104857600)"), "{lines:?}");
         assert_eq!(lines.last().map(String::as_str), Some("ended 125"), "{lines:?}");
-    }
-
-    #[test]
-    fn few_descriptors_are_too_few_or_enough() {
-        let _alone = alone();
-        let env = TestEnv::new();
-        env.run("busybox").sh("true").code(0);
-        let (mut worked, mut refused) = (0, 0);
-        const MOST: [u32; 12] = [18, 20, 22, 23, 24, 25, 26, 28, 32, 38, 48, 64];
-        for most in MOST {
-            let words = [format!("--nofile={most}:{most}"), crate::support::hamper().display().to_string(), "run".into(), "--image".into()];
-            let words = words.into_iter().chain([crate::support::image("busybox"), "--entrypoint".into(), String::new()]);
-            let words = words.chain(["--set", "limits.pids=9", "--set", "limits.on_missing=error", "--", "echo", "ran"].map(str::to_owned));
-            let words: Vec<String> = words.collect();
-            let seen = env.program("prlimit", []).in_session().args(words.iter().map(String::as_str)).output().any();
-            match seen.status.code() {
-                Some(0) => worked += usize::from(seen.stdout == "ran\n"),
-                Some(125) => refused += usize::from(seen.stderr.contains("hamper: ") && seen.stdout.is_empty()),
-                _ => panic!("{most}: {:?} {}", seen.status, seen.stderr),
-            }
-            assert!(within(5.0, || ours().is_empty()), "{most}: {:?}", ours());
-        }
-        assert!(worked > 0 && refused > 0 && worked + refused == MOST.len(), "{worked} {refused}");
     }
 
     #[test]
@@ -627,13 +604,13 @@ mod delegated {
     }
 
     /// A unit in which a run is killed: shell words that await its sandbox, kill it and what else is said, and await its end.
-    struct Killed {
+    pub(super) struct Killed {
         env: TestEnv,
         words: String,
     }
 
     impl Killed {
-        fn new() -> Self {
+        pub fn new() -> Self {
             let env = TestEnv::new();
             env.run("busybox").sh("true").code(0);
             let words = format!("{} run --image {} --entrypoint ''", crate::support::hamper().display(), crate::support::image("busybox"));
@@ -641,7 +618,7 @@ mod delegated {
         }
 
         /// The lines of a script, without those of a shell that tells who was killed.
-        fn lines(&self, script: &str) -> Vec<String> {
+        pub fn lines(&self, script: &str) -> Vec<String> {
             let script = format!(
                 "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); O=$C/own; mkdir $C/tools $O; echo $BASHPID > $C/tools/cgroup.procs
                 echo +cpu +memory +pids > $C/cgroup.subtree_control
@@ -653,12 +630,12 @@ mod delegated {
             seen.lines().filter(|line| !line.contains("Killed")).map(str::to_owned).collect()
         }
 
-        fn run(&self, limits: &str, command: &str) -> String {
+        pub fn run(&self, limits: &str, command: &str) -> String {
             format!("{} {limits} -- {command}", self.words)
         }
 
         /// Alone in its own cgroup, leading a session.
-        fn alone(&self, limits: &str, command: &str) -> String {
+        pub fn alone(&self, limits: &str, command: &str) -> String {
             format!("setsid bash -c \"echo \\$BASHPID > $O/cgroup.procs; exec {}\"", self.run(limits, command))
         }
     }
@@ -685,27 +662,6 @@ mod delegated {
             kill -9 $P; within_five gone; echo divided: $(cat $O/cgroup.subtree_control); {next}; true"
         ));
         assert_eq!(lines, ["memory pids", "divided:", "next"]);
-    }
-
-    /// Also while it begins and ends.
-    #[test]
-    fn who_is_killed_at_any_time_leaves_nothing() {
-        let _alone = alone();
-        let unit = Killed::new();
-        let (above, own) = (unit.run("--set limits.memory=64M", "true"), unit.alone("--set limits.memory=64M", "true"));
-        let stays = unit.run("--set limits.memory=64M", "sleep 1000");
-        let lines = unit.lines(&format!(
-            "setsid {stays} & S=$!; until busy $C/hamper-$S; do sleep 0.1; done
-            above() {{ [ $(ls -d $C/hamper-*/ | wc -l) = 1 ]; }}
-            own() {{ ! ls -d $O/*/ >/dev/null 2>&1 && [ -z \"$(cat $O/cgroup.subtree_control)\" ]; }}
-            for i in $(seq 40); do
-                setsid {above} 2>/dev/null & A=$!; {own} 2>/dev/null & B=$!
-                sleep 0.0$((i / 4 + 1))$((RANDOM % 10)); kill -9 $A $B; wait $A $B
-                within_five above; within_five own
-            done 2>/dev/null
-            busy $C/hamper-$S && echo the other goes on; kill $S; wait $S; true"
-        ));
-        assert_eq!(lines, ["the other goes on"]);
     }
 
     #[test]
@@ -767,8 +723,9 @@ mod on_one_host {
     use std::process::Command;
     use std::time::{Duration, Instant};
 
-    use super::delegated::run;
+    use super::delegated::{Killed, ours, run};
     use super::*;
+    use crate::support::within;
 
     /// What a run with limits says and takes, in seconds, while something is in its way.
     fn hindered(env: &TestEnv, more: impl Fn(Hamper) -> Hamper) -> (crate::support::Seen, f64) {
@@ -858,5 +815,49 @@ mod on_one_host {
             let (free, held) = (seconds(run(&env)), seconds(run(&env).set(set)));
             assert!((4.5..12.0).contains(&held) && free < held / 2.0, "{act}: {held} s at 1 MiB a second, {free} s without a limit");
         }
+    }
+
+    /// Also while it begins and ends.
+    #[test]
+    fn who_is_killed_at_any_time_leaves_nothing() {
+        let _alone = alone();
+        let unit = Killed::new();
+        let (above, own) = (unit.run("--set limits.memory=64M", "true"), unit.alone("--set limits.memory=64M", "true"));
+        let stays = unit.run("--set limits.memory=64M", "sleep 1000");
+        let lines = unit.lines(&format!(
+            "setsid {stays} & S=$!; until busy $C/hamper-$S; do sleep 0.1; done
+            above() {{ [ $(ls -d $C/hamper-*/ | wc -l) = 1 ]; }}
+            own() {{ ! ls -d $O/*/ >/dev/null 2>&1 && [ -z \"$(cat $O/cgroup.subtree_control)\" ]; }}
+            for i in $(seq 40); do
+                setsid {above} 2>/dev/null & A=$!; {own} 2>/dev/null & B=$!
+                sleep 0.0$((i / 4 + 1))$((RANDOM % 10)); kill -9 $A $B; wait $A $B
+                within_five above; within_five own
+            done 2>/dev/null
+            busy $C/hamper-$S && echo the other goes on; kill $S; wait $S; true"
+        ));
+        assert_eq!(lines, ["the other goes on"]);
+    }
+
+    #[test]
+    fn few_descriptors_are_too_few_or_enough() {
+        let _alone = alone();
+        let env = TestEnv::new();
+        env.run("busybox").sh("true").code(0);
+        let (mut worked, mut refused) = (0, 0);
+        const MOST: [u32; 12] = [18, 20, 22, 23, 24, 25, 26, 28, 32, 38, 48, 64];
+        for most in MOST {
+            let words = [format!("--nofile={most}:{most}"), crate::support::hamper().display().to_string(), "run".into(), "--image".into()];
+            let words = words.into_iter().chain([crate::support::image("busybox"), "--entrypoint".into(), String::new()]);
+            let words = words.chain(["--set", "limits.pids=9", "--set", "limits.on_missing=error", "--", "echo", "ran"].map(str::to_owned));
+            let words: Vec<String> = words.collect();
+            let seen = env.program("prlimit", []).in_session().args(words.iter().map(String::as_str)).output().any();
+            match seen.status.code() {
+                Some(0) => worked += usize::from(seen.stdout == "ran\n"),
+                Some(125) => refused += usize::from(seen.stderr.contains("hamper: ") && seen.stdout.is_empty()),
+                _ => panic!("{most}: {:?} {}", seen.status, seen.stderr),
+            }
+            assert!(within(5.0, || ours().is_empty()), "{most}: {:?}", ours());
+        }
+        assert!(worked > 0 && refused > 0 && worked + refused == MOST.len(), "{worked} {refused}");
     }
 }
