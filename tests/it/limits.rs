@@ -561,7 +561,8 @@ mod delegated {
 
     /// The cgroups of single runs whose payload has begun.
     fn busy() -> Vec<String> {
-        let has_two = |path: &String| std::fs::read_to_string(format!("{path}/pids.current")).is_ok_and(|text| text.trim() == "2");
+        let has_two =
+            |path: &String| std::fs::read_to_string(format!("{path}/pids.current")).is_ok_and(|text| !matches!(text.trim(), "0" | "1"));
         ours().into_iter().filter(|path| path.contains("/hamper-")).filter(has_two).collect()
     }
 
@@ -671,8 +672,9 @@ mod delegated {
         let killed = unit.alone("--set limits.memory=64M --set limits.pids=20", "sleep 1000");
         let next = unit.alone("--set limits.memory=32M", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max");
         let lines = unit.lines(&format!(
-            "{killed} & until busy $O/hamper-sandbox; do sleep 0.1; done
-            kill -9 $(cat $O/hamper-parent/cgroup.procs); while busy $O; do sleep 0.1; done
+            "{killed} & P=$!; until busy $O/hamper-sandbox; do sleep 0.1; done
+            cleanup=$(grep -vx $P $O/hamper-parent/cgroup.procs); kill -STOP $cleanup; kill -9 $P $cleanup
+            while busy $O; do sleep 0.1; done
             ls -d $O/*/ | sed 's|.*/own/||'; echo -memory -pids > $O/cgroup.subtree_control; {next} 2>&1; ls -d $O/*/ 2>/dev/null; true"
         ));
         // The limit of the first is not that of the second, and nothing is left in the end.
