@@ -36,7 +36,8 @@ pub fn make(steps: &[Step], profile: &Profile) -> Result<Option<Limited>, CliErr
         let why = format!("it would leave a limit that hamper stands under ({limit})");
         return Err(PlanError::Limit { limit: settings.first().map_or_else(|| "a cgroup".into(), asked), why }.into());
     }
-    let made = match Cgroup::make(place, settings, nested) {
+    let waits = || talk("hamper: waiting for other runs of this user, which are getting their cgroups: pgrep -a hamper");
+    let made = match Cgroup::make(place, settings, nested, waits) {
         Ok((cgroup, got)) => {
             Limited { cgroup: Some(cgroup), memory, missing: got.iter().filter(|got| !got.held).map(missed).collect(), got }
         }

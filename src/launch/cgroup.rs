@@ -80,15 +80,15 @@ const SANDBOX: &str = "hamper-sandbox";
 const INNER: &str = "payload";
 
 impl Cgroup {
-    /// Makes a cgroup with these settings, and reads each back.
+    /// Makes a cgroup with these settings, and reads each back; `waits` is called where other runs keep this one waiting for long.
     ///
     /// # Errors
     /// [`CgroupError`]: nothing has been left. A setting that the kernel refuses is no error: it is among what is returned.
     ///
     /// # References
     /// cgroups(7), the kernel's cgroup-v2 document; systemd's CGROUP_DELEGATION document
-    pub fn make(place: &Place, settings: &[Setting], nested: bool) -> Result<(Self, Vec<Got>), CgroupError> {
-        let mut cgroup = Self::with(place, &controllers(settings))?;
+    pub fn make(place: &Place, settings: &[Setting], nested: bool, waits: impl FnOnce()) -> Result<(Self, Vec<Got>), CgroupError> {
+        let mut cgroup = Self::with(place, &controllers(settings), waits)?;
         if nested {
             cgroup.inner = Some(cgroup.divide()?);
         }
@@ -101,13 +101,13 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError`]: nothing has been left.
     pub fn try_out(place: &Place) -> Result<Vec<Controller>, CgroupError> {
-        let cgroup = Self::with(place, &Controller::ALL)?;
+        let cgroup = Self::with(place, &Controller::ALL, || ())?;
         let text = cgroup.read("cgroup.controllers").unwrap_or_default();
         let had = |controller: &Controller| text.split_whitespace().any(|name| name == controller.name());
         Ok(Controller::ALL.into_iter().filter(had).collect())
     }
 
-    fn with(place: &Place, controllers: &[Controller]) -> Result<Self, CgroupError> {
+    fn with(place: &Place, controllers: &[Controller], waits: impl FnOnce()) -> Result<Self, CgroupError> {
         let own = own_pid();
         let (base, end) = match place {
             Place::Above { directory } => {
@@ -127,7 +127,7 @@ impl Cgroup {
             Place::Manager { mount, socket, bus } => {
                 // It stays where we have come from: who stops a service, or ends a session, of which this run is a part, ends the run.
                 let end = End::begin(own, Removal::default(), mount)?;
-                (scope(mount, socket, *bus, controllers)?, end)
+                (scope(mount, socket, *bus, controllers, waits)?, end)
             }
         };
         let alone = end.removal.divides();
@@ -364,13 +364,13 @@ fn step_aside(base: &Path, name: &str, other: Option<Pid>) -> Result<(), CgroupE
 }
 
 /// The scope of the user's service manager, divided.
-fn scope(mount: &Path, socket: &Path, bus: bool, controllers: &[Controller]) -> Result<PathBuf, CgroupError> {
+fn scope(mount: &Path, socket: &Path, bus: bool, controllers: &[Controller], waits: impl FnOnce()) -> Result<PathBuf, CgroupError> {
     let place = || {
         let own = own_cgroup()?;
         let (before, after) = own.split_once(&format!("/{UNIT}"))?;
         matches!(after, "" | "/parents").then(|| mount.join(format!("{before}/{UNIT}").trim_start_matches('/')))
     };
-    let turn = scope::enter(socket, bus, || place().is_some())?;
+    let turn = scope::enter(socket, bus, waits, || place().is_some())?;
     let base = place().ok_or(CgroupError::Nowhere)?;
     step_aside(&base, PARENTS, None)?;
     enable(&base, controllers);

@@ -3,12 +3,13 @@
 //! The encoding is the library's; the connection is ours. The library's own waits in a runtime with threads, and takes no answer from the
 //! manager's private socket, whose sender has no name of the bus's kind.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use zbus::Variant;
 use zbus::wire::serialized::{Context, Data};
@@ -28,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long others may have theirs: hundreds of runs that begin at once, each for a few milliseconds.
 const TURNS: Duration = Duration::from_secs(120);
 
+/// How long a run waits for its turn without a word.
+const SILENT: Duration = Duration::from_secs(5);
+
 /// The longest pause between two questions.
 const PAUSE: Duration = Duration::from_millis(32);
 
@@ -44,20 +48,18 @@ pub enum ScopeError {
 /// Has this process moved into [`UNIT`], which is started where there is none; `arrived` says whether it is there.
 ///
 /// The caller's own session is not the caller's to move processes out of, so the manager does it, for each run: the scope is one, not the
-/// call. What is returned keeps this user's other runs from asking until the scope has been divided.
+/// call. What is returned keeps this user's other runs from asking until the scope has been divided. `waits` is called once where they keep
+/// this one waiting for long.
 ///
 /// # Errors
 /// [`ScopeError`]; the process may have been moved all the same.
 ///
 /// # References
 /// org.freedesktop.systemd1(5) `StartTransientUnit`, `AttachProcessesToUnit`; systemd.resource-control(5) `Delegate=`
-pub fn enter(socket: &Path, is_bus: bool, mut arrived: impl FnMut() -> bool) -> Result<Option<File>, ScopeError> {
+pub fn enter(socket: &Path, is_bus: bool, waits: impl FnOnce(), mut arrived: impl FnMut() -> bool) -> Result<Option<Turn>, ScopeError> {
     let failed = |source| ScopeError::Connection { socket: socket.display().to_string(), source };
     // One of this user's runs at a time: many that ask at once only keep the manager from answering any. Nobody else can open it.
-    let turn = socket.parent().map(File::open).transpose().map_err(failed)?;
-    if let Some(file) = &turn {
-        take_turn(file).map_err(failed)?;
-    }
+    let turn = socket.parent().map(|directory| Turn::take(directory, waits)).transpose().map_err(failed)?;
     let started = Instant::now();
     let mut pause = Duration::from_millis(1);
     let mut wait = || {
@@ -91,19 +93,44 @@ pub fn enter(socket: &Path, is_bus: bool, mut arrived: impl FnMut() -> bool) -> 
     Ok(turn)
 }
 
-/// One that was stopped in its turn must not stop all others.
-fn take_turn(file: &File) -> std::io::Result<()> {
-    let started = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(std::fs::TryLockError::WouldBlock) if started.elapsed() < TURNS => std::thread::sleep(PAUSE),
-            Err(std::fs::TryLockError::WouldBlock) => {
-                let words = format!("other runs have had their turns for {} s: pgrep -a hamper", TURNS.as_secs());
-                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, words));
+/// This run's turn to ask, until it is dropped.
+pub struct Turn {
+    file: File,
+    before: SigSet,
+}
+
+impl Turn {
+    fn take(directory: &Path, waits: impl FnOnce()) -> std::io::Result<Self> {
+        let file = File::open(directory)?;
+        let started = Instant::now();
+        let mut waits = Some(waits);
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                // One that was stopped in its turn must not stop all others.
+                Err(TryLockError::WouldBlock) if started.elapsed() < TURNS => std::thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    let words = format!("other runs have had their turns for {} s: pgrep -a hamper", TURNS.as_secs());
+                    return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, words));
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
             }
-            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+            if started.elapsed() > SILENT {
+                waits.take().into_iter().for_each(|waits| waits());
+            }
         }
+        // Who stops it from his terminal stops it after its turn, which is short.
+        let before = SigSet::from(Signal::SIGTSTP).thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        Ok(Self { file, before })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Others have theirs before this one may be stopped. Ignoring: it is closed next.
+        let _ = self.file.unlock();
+        // Ignoring: it is a set that there was.
+        let _ = self.before.thread_set_mask();
     }
 }
 

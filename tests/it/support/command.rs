@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -154,6 +155,12 @@ impl Hamper {
             words.extend(payload.iter().map(quote));
         }
         words.join(" ")
+    }
+
+    /// As a shell starts a job: one that its terminal can stop.
+    pub fn as_job(mut self) -> Self {
+        self.command.process_group(0);
+        self
     }
 
     /// Starts it, with pipes on 0, 1 and 2.

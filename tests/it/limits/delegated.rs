@@ -1,0 +1,535 @@
+//! What needs cgroups that are delegated, as the user manager of a usual host does.
+
+use std::process::Command;
+use std::time::Duration;
+
+use super::*;
+use crate::support::{Child, slow, within};
+
+pub(super) fn run(env: &TestEnv) -> Hamper {
+    env.run("busybox").in_session().limit(Duration::from_secs(60))
+}
+
+/// Starts a script that says when it runs.
+fn begun(run: Hamper, script: &str) -> Child {
+    let script = format!("echo begun; {script}");
+    let mut child = run.args(["--entrypoint", ""]).payload(["sh", "-c", &script]).spawn();
+    child.await_line("begun");
+    child
+}
+
+/// The cgroups of ours that there are.
+pub(super) fn ours() -> Vec<String> {
+    let found = Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-name", "hamper*"]).output().expect("find");
+    String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned).collect()
+}
+
+/// A shell's function: the CPU time of the sandbox until now, in microseconds, and the clock's hundredths.
+const USED: &str = "used() { while read k v; do [ $k = usage_usec ] && u=$v; done < /sys/fs/cgroup/cpu.stat; read t r < /proc/uptime; }
+    spin() { read b r < /proc/uptime; b=${b%.*}; while read e r < /proc/uptime; [ $((${e%.*} - b)) -lt $1 ]; do :; done; }";
+
+#[test]
+fn a_hog_dies_and_nothing_else_does() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let other = begun(run(&env).set("limits.memory=64M"), "read line; echo $line");
+    run(&env).set("limits.memory=64M").set("limits.swap=0").sh("dd if=/dev/zero of=/dev/null bs=200M count=1").code(137);
+    let mut other = other;
+    use std::io::Write;
+    other.child.stdin.take().expect("stdin").write_all(b"alive\n").expect("write");
+    assert_eq!(other.output().ok().trim(), "alive");
+    assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+}
+
+#[test]
+fn a_payload_above_memory_high_gives_back_and_goes_on() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    // Pages of a file, which can be had anew.
+    let script = "dd if=/dev/zero of=/big bs=1M count=96 2>/dev/null; cd /sys/fs/cgroup; cat memory.current; grep -w high memory.events";
+    let figures = |run: Hamper| -> (u64, u64) {
+        let out = run.sh(script).code(0).silent().stdout;
+        let numbers: Vec<u64> = out.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        (numbers[0], numbers[1])
+    };
+    let (free, _) = figures(run(&env).set("limits.memory=512M"));
+    assert!(free > 90 << 20, "{free}");
+    let (held, reclaims) = figures(run(&env).set("limits.memory_high=32M"));
+    assert!(held < 48 << 20 && reclaims > 0, "{held} {reclaims}");
+}
+
+/// Who can make a cgroup namespace and mount in it is above all cgroups that it makes, and not above its limits.
+#[test]
+fn a_payload_that_can_mount_lifts_no_limit_and_leaves_nothing() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let script = "unshare -U -r -m -C sh -c 'mkdir -p /tmp/x; mount -t cgroup2 none /tmp/x && mkdir /tmp/x/in && mkdir /tmp/x/in/deep; \
+                  echo 0 >/tmp/x/in/cgroup.procs; unshare -C sh -c \"echo max >/tmp/x/memory.max; echo max >/tmp/x/../memory.max\"' 2>/dev/null; \
+                  dd if=/dev/zero of=/dev/null bs=200M count=1";
+    let limits = |run: Hamper| run.in_session().set("limits.memory=64M").set("limits.swap=0").set("security.nested_userns=true");
+    let seen = limits(env.run("host")).payload(["sh", "-c", script]).output().any();
+    seen.code(137).told(&["memory limit 64 MiB reached"]);
+    assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+    // Deeper and wider than anybody would look.
+    let tree = "unshare -U -r -m -C sh -c 'mkdir -p /tmp/x; mount -t cgroup2 none /tmp/x && cd /tmp/x && mkdir a && i=0; \
+                while mkdir b$i 2>/dev/null; do i=$((i+1)); done; cd a; while mkdir d 2>/dev/null && cd d; do i=$((i+1)); done; echo $i'";
+    let made = limits(env.run("host")).payload(["sh", "-c", tree]).output().any().code(0);
+    assert!(made.stdout.trim().parse::<u32>().is_ok_and(|count| count > 500), "{}", made.stdout);
+    assert!(!made.stderr.contains("cannot remove"), "{}", made.stderr);
+    assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+    // The control: it has namespaces and mounts of its own.
+    let made = "unshare -U -r -m -C sh -c 'mkdir -p /tmp/x; mount -t cgroup2 none /tmp/x && mkdir /tmp/x/in && echo made'";
+    let made = limits(env.run("host")).payload(["sh", "-c", made]).output().any();
+    assert_eq!(made.code(0).stdout.trim(), "made");
+    assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+}
+
+/// Killed for want of memory that another limit, around the sandbox, does not give.
+#[test]
+fn a_limit_around_the_sandbox_is_not_called_its_own() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+    env.run("busybox").sh("true").code(0);
+    let run = |limits: &str| {
+        format!("{hamper} run --image {image} --entrypoint '' {limits} -- dd if=/dev/zero of=/dev/null bs=200M count=1; echo ended $?")
+    };
+    let around = |limits: &str| {
+        let script = format!(
+            "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); mkdir $C/tools $C/around; echo $BASHPID > $C/tools/cgroup.procs
+            echo +memory +pids > $C/cgroup.subtree_control; echo 100M > $C/around/memory.max; echo 0 > $C/around/memory.swap.max
+            mkdir $C/around/own; bash -c \"echo \\$BASHPID > $C/around/own/cgroup.procs; {}\" 2>&1",
+            run(limits).replace("$?", "\\$?")
+        );
+        in_unit(&env, &script)
+    };
+    let seen = around("--set limits.memory=1G");
+    assert!(seen.contains("for want of memory: not at a limit of this profile") && seen.contains("ended 137"), "{seen}");
+    let seen = around("--set limits.pids=50");
+    assert!(seen.contains("for want of memory: not at a limit of this profile") && seen.contains("ended 137"), "{seen}");
+    let seen = around("--set limits.memory=50M --set limits.swap=0");
+    assert!(seen.contains("memory limit 50 MiB reached") && seen.contains("ended 137"), "{seen}");
+}
+
+/// Limits that the caller stands under are not left behind for those that it asks for.
+#[test]
+fn a_scope_does_not_leave_the_limits_of_a_unit() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+    env.run("busybox").sh("true").code(0);
+    let run = |more: &[&str]| {
+        let words = ["--user", "--scope", "-q", "-p", "MemoryMax=100M", "-p", "MemorySwapMax=0", &hamper, "run", "--image", &image];
+        let words = words.into_iter().chain(["--entrypoint", "", "--set", "limits.pids=50"]).chain(more.iter().copied());
+        let command = ["--", "dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"];
+        let program = env.program("systemd-run", words).in_session();
+        program.env("XDG_RUNTIME_DIR", format!("/run/user/{}", rustix::process::getuid().as_raw())).args(command).output().any()
+    };
+    let seen = run(&[]);
+    assert!(!seen.status.success(), "{}", seen.stderr);
+    let _ = seen.told(&["pids.max = 51", "has a limit of its own (memory."]);
+    let _ = run(&["--set", "limits.on_missing=error"]).code(125).told(&["pids.max = 51"]);
+}
+
+/// Nor are other things that a unit does to those that are in it.
+#[test]
+fn a_scope_does_not_leave_what_a_unit_confines() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    env.run("busybox").sh("true").code(0);
+    let unit = |property: &str, more: &str| {
+        let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+        let run = format!("{hamper} run --image {image} --entrypoint '' --set limits.pids=50 {more} -- echo ran; echo $?");
+        in_unit_with(&env, property, &run)
+    };
+    let seen = unit("-pIPAddressDeny=any", "");
+    assert!(seen.contains("pids.max = 51: ") && seen.contains("confines what runs in it (IPAddressDeny="), "{seen}");
+    assert!(seen.contains("ran\n0\n"), "{seen}");
+    let seen = unit("-pIPAddressDeny=any", "--set limits.on_missing=error");
+    assert!(seen.contains("confines what runs in it") && seen.contains("125\n") && !seen.contains("ran\n"), "{seen}");
+    // The control: one that confines nothing is left.
+    assert_eq!(unit("-pNice=1", "--set limits.on_missing=error"), "ran\n0\n");
+}
+
+/// A sandbox beside the cgroup that hamper stands in is not under the limits of that.
+#[test]
+fn a_limit_of_ones_own_that_does_not_hold_is_told() {
+    let _alone = alone();
+    let unit = Killed::new();
+    let run = |more: &str| unit.run(&format!("--set limits.pids=50 {more}"), "dd if=/dev/zero of=/dev/null bs=200M count=1");
+    let (warn, strict) = (run(""), run("--set limits.on_missing=error"));
+    let lines = unit.lines(&format!(
+        "mkdir $C/leaf; echo 100M > $C/leaf/memory.max; echo 0 > $C/leaf/memory.swap.max; {warn} 2>&1 | grep -c 'no limit'
+        sh -c \"echo 0 > $C/leaf/cgroup.procs; {warn} 2>&1 | grep 'no limit'; {strict} 2>&1; echo ended \\$?\"; true"
+    ));
+    assert_eq!(lines.first().map(String::as_str), Some("0"), "{lines:?}");
+    assert!(lines[1].starts_with("hamper: memory.max = 104857600: no limit: hamper stands under it"), "{lines:?}");
+    assert!(lines[2].contains("it would leave a limit that hamper stands under (memory.max = 104857600)"), "{lines:?}");
+    assert_eq!(lines.last().map(String::as_str), Some("ended 125"), "{lines:?}");
+}
+
+#[test]
+fn a_share_of_a_processor_is_that_share() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let script = format!("{USED}\nspin 1; used; a=$u; s=$t; spin 12; used; echo $a $u $s $t");
+    let start = |cpus: f64| begun(run(&env).set(&format!("limits.cpus={cpus}")), &script);
+    in_time(|| {
+        let both = [0.5, 0.25].map(|asked| (start(asked), asked));
+        let ratios = both.map(|(child, asked)| {
+            let out = child.output().ok();
+            let numbers: Vec<f64> = out.split_whitespace().map(|word| word.parse().expect("a number")).collect();
+            (numbers[1] - numbers[0]) / 1e6 / (numbers[3] - numbers[2]) / asked
+        });
+        // What it is not given, it may not have wanted; what it is given beyond is no limit.
+        assert!(ratios.iter().all(|ratio| *ratio < 1.1), "{ratios:?}");
+        (ratios.iter().all(|ratio| *ratio > 0.9), format!("{ratios:?}"))
+    });
+}
+
+/// An emulator that gets no processor itself for a while gives none: one measurement of three without that will do.
+#[track_caller]
+fn in_time(measure: impl Fn() -> (bool, String)) {
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let (good, words) = measure();
+        seen.push(words);
+        if good {
+            return;
+        }
+    }
+    panic!("{seen:?}");
+}
+
+#[test]
+fn weights_divide_what_is_there() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    // Both want all processors for all of the time that is measured: more loops than processors, so that none is left to one alone.
+    let go = env.project().join("go");
+    let wait = format!("while [ ! -e {} ]; do sleep 1; done", go.display());
+    let script = format!("{USED}\n{wait}; for i in 1 2 3 4; do (spin 22) & done; sleep 3; used; a=$u; sleep 15; used; echo $a $u; wait");
+    let start = |weight: u32| begun(run(&env).set(&format!("limits.cpu_weight={weight}")), &script);
+    let used = |child: Child| {
+        let out = child.output().ok();
+        let numbers: Vec<f64> = out.split_whitespace().map(|word| word.parse().expect("a number")).collect();
+        numbers[1] - numbers[0]
+    };
+    in_time(|| {
+        let (light, heavy) = (start(100), start(300));
+        std::fs::write(&go, "").expect("go");
+        let (light, heavy) = (used(light), used(heavy));
+        std::fs::remove_file(&go).expect("go");
+        let ratio = heavy / light;
+        ((ratio / 3.0 - 1.0).abs() < 0.15, format!("{heavy} / {light} = {ratio}"))
+    });
+}
+
+#[test]
+fn who_is_killed_leaves_nothing() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let begun = || begun(run(&env).set("limits.memory=64M"), "sleep 1000");
+    let own = |child: &Child| format!("/hamper-{}", child.pid());
+    let is_there = |name: &str| ours().iter().any(|path| path.ends_with(name));
+    let seconds = 5.0 / f64::from(slow());
+    // Beside others, and as the last.
+    let mut runs = [begun(), begun(), begun()].map(|child| (own(&child), child)).into_iter().collect::<Vec<_>>();
+    while let Some((name, child)) = runs.pop() {
+        assert!(is_there(&name), "{:?}", ours());
+        child.signal(rustix::process::Signal::KILL);
+        assert!(within(seconds, || !is_there(&name)), "{name}: {:?}", ours());
+        assert_eq!(child.output().any().status.code(), None);
+        assert!(runs.iter().all(|(name, _)| is_there(name)), "{:?}", ours());
+    }
+    assert!(within(seconds, || ours().is_empty()), "{:?}", ours());
+}
+
+#[test]
+fn a_hundred_at_once_have_their_limits_and_leave_nothing() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let mut children: Vec<(u32, Child)> = Vec::new();
+    for number in 1..=100 {
+        let memory = format!("limits.memory={}M", 32 + number);
+        let run = run(&env).set(&memory).set(&format!("limits.pids={}", number + 4)).limit(Duration::from_secs(120));
+        let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max; echo begun; read line";
+        children.push((number, run.args(["--entrypoint", ""]).payload(["sh", "-c", script]).spawn()));
+    }
+    for (number, child) in &mut children {
+        for wanted in [((32 + u64::from(*number)) << 20).to_string(), (*number + 5).to_string(), "begun".into()] {
+            assert_eq!(child.await_line("\n").trim(), wanted, "sandbox {number}");
+        }
+    }
+    assert_eq!(ours().iter().filter(|path| path.contains("hamper.scope/hamper-")).count(), 100);
+    // One scope for all of them.
+    assert_eq!(ours().iter().filter(|path| path.ends_with(".scope")).count(), 1);
+    for (_, mut child) in children {
+        drop(child.child.stdin.take());
+        child.output().any();
+    }
+    assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+}
+
+/// As the other user of the host, in a session of his own.
+fn as_eve(script: &str) -> std::process::Output {
+    Command::new("/run/tests/as").args(["eve", "sh", "-c", script]).output().expect("eve's session")
+}
+
+#[test]
+fn another_user_neither_sees_nor_touches_it() {
+    let _alone = alone();
+    let env = TestEnv::alone();
+    let child = begun(run(&env).set("limits.memory=64M"), "sleep 1000");
+    let own = ours().into_iter().find(|path| path.ends_with(&format!("/hamper-{}", child.pid()))).expect("a cgroup");
+    let pids = std::fs::read_to_string(format!("{own}/cgroup.procs")).expect("processes");
+    let pid = pids.lines().next().expect("a process").to_owned();
+    let attempts = [
+        format!("echo max > {own}/memory.max"),
+        format!("echo 1 > {own}/cgroup.kill"),
+        format!("mkdir {own}/x"),
+        format!("echo $$ > {own}/cgroup.procs"),
+        format!("kill -0 {pid}"),
+        format!("ls {}", env.store().display()),
+        "ls /run/user/$(id -u dev)/".to_owned(),
+    ];
+    for attempt in &attempts {
+        let out = as_eve(attempt);
+        assert!(!out.status.success(), "{attempt}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+    // The control: whose it is can do that.
+    for attempt in [&attempts[0], &attempts[4], &attempts[5], &attempts[2]] {
+        let out = Command::new("sh").args(["-c", attempt]).output().expect("sh");
+        assert!(out.status.success(), "{attempt}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+    std::fs::remove_dir(format!("{own}/x")).expect("the control's cgroup");
+    child.signal(rustix::process::Signal::TERM);
+    child.output().any();
+    assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+}
+
+/// Runs a script in a unit of the system's manager whose cgroup is delegated to this user.
+fn in_unit(env: &TestEnv, script: &str) -> String {
+    in_unit_with(env, "-pDelegate=yes", script)
+}
+
+fn in_unit_with(env: &TestEnv, property: &str, script: &str) -> String {
+    let user = format!("--uid={}", rustix::process::getuid().as_raw());
+    let home = format!("--setenv=HOME={}", env.home().display());
+    let data = format!("--setenv=XDG_DATA_HOME={}", env.store().display());
+    let directory = format!("-pWorkingDirectory={}", env.project().display());
+    let unit = ["-n", "systemd-run", "-q", "--pipe", "--wait", property, &user, &home, &data, &directory];
+    let out = Command::new("sudo").args(unit).args(["bash", "-c", script]).output().expect("a unit");
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{text}");
+    text
+}
+
+#[test]
+fn a_cgroup_that_is_delegated_is_taken_without_asking_anybody() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    env.run("busybox").sh("true").code(0);
+    let hamper = crate::support::hamper().display().to_string();
+    let image = crate::support::image("busybox");
+    let words = format!("--image {image} --entrypoint '' --set limits.memory=64M");
+    // Alone in it: it steps aside.
+    let alone = in_unit(&env, &format!("exec {hamper} run {words} -- cat /sys/fs/cgroup/memory.max"));
+    assert_eq!(alone.trim(), "67108864");
+    let plan = in_unit(&env, &format!("exec {hamper} plan {words} -- true"));
+    assert!(plan.contains("make a cgroup in our own, /sys/fs/cgroup/system.slice/"), "{plan}");
+    // Others stand below, and nobody in it.
+    let aside = "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); mkdir $C/shell; echo $BASHPID > $C/shell/cgroup.procs";
+    let beside = in_unit(&env, &format!("{aside}; {hamper} run {words} -- cat /sys/fs/cgroup/memory.max && ls -d $C/*/"));
+    let lines: Vec<&str> = beside.lines().collect();
+    assert_eq!(lines.first(), Some(&"67108864"), "{beside}");
+    assert!(lines.len() == 2 && lines[1].ends_with("/shell/"), "{beside}");
+    // Others stand in it: they are not moved, and it is not divided.
+    let plan = in_unit(&env, &format!("{hamper} plan {words} -- true; true"));
+    assert!(!plan.contains("in our own,") && !plan.contains("make a cgroup in /sys"), "{plan}");
+    // A unit that its manager keeps for itself is left to it.
+    let words: Vec<&str> = words.split(' ').map(|word| word.trim_matches('\'')).collect();
+    let kept = env
+        .program("systemd-run", ["--user", "--scope", "-q", &hamper, "plan"])
+        .in_session()
+        // A session that has told nobody where it is.
+        .env("XDG_RUNTIME_DIR", format!("/run/user/{}", rustix::process::getuid().as_raw()))
+        .args(words)
+        .args(["--", "true"])
+        .output()
+        .ok();
+    assert!(!kept.contains("in our own,"), "{kept}");
+}
+
+/// The words of a run with limits that goes on, a script, and a caller of systemd's programs as a user has them.
+fn service(env: &TestEnv) -> (String, impl Fn(&str, &[&str]) + '_) {
+    env.run("busybox").sh("true").code(0);
+    let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+    let run = format!("{hamper} run --image {image} --entrypoint '' --set limits.pids=9 -- sleep 1000");
+    let own = [format!("-pWorkingDirectory={}", env.project().display()), format!("--setenv=XDG_DATA_HOME={}", env.store().display())];
+    let user = move |program: &str, words: &[&str]| {
+        let own = own.iter().filter(|_| program == "systemd-run").map(String::as_str);
+        let run = env.program(program, ["--user", "-q"]).in_session();
+        let run = run.env("XDG_RUNTIME_DIR", format!("/run/user/{}", rustix::process::getuid().as_raw()));
+        run.args(own.chain(words.iter().copied())).output().code(0);
+    };
+    (run, user)
+}
+
+/// The cgroups of single runs whose payload has begun.
+fn busy() -> Vec<String> {
+    let has_two =
+        |path: &String| std::fs::read_to_string(format!("{path}/pids.current")).is_ok_and(|text| !matches!(text.trim(), "0" | "1"));
+    ours().into_iter().filter(|path| path.contains("/hamper-")).filter(has_two).collect()
+}
+
+/// A run leaves the cgroup of a service for its limits, and does not outlive it for that.
+#[test]
+fn who_stops_a_service_stops_the_runs_in_it() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let (run, user) = service(&env);
+    let stubborn = run.replace("sleep 1000", "sh -c \"trap : TERM; while :; do sleep 1000; done\"");
+    assert_ne!(run, stubborn);
+    // The second kills what is not the first process of the service at once; in the third and fourth the payload does not go by itself.
+    for (mode, run) in [("control-group", &run), ("mixed", &run), ("control-group", &stubborn), ("mixed", &stubborn)] {
+        let mode = format!("-pKillMode={mode}");
+        let words = ["--unit=service-of-tests", "--collect", "-pTimeoutStopSec=2", &mode, "sh", "-c", &format!("{run}; true")];
+        user("systemd-run", &words);
+        assert!(within(20.0, || busy().len() == 1), "{:?}", ours());
+        user("systemctl", &["stop", "service-of-tests"]);
+        assert!(within(5.0, || ours().is_empty()), "{mode} {run}: {:?}", ours());
+    }
+}
+
+/// Its manager ends all that is left in the service then, and what cleans up among it.
+#[test]
+fn who_is_killed_in_a_service_leaves_nothing_beside_others() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let (run, user) = service(&env);
+    let other = begun(super::delegated::run(&env).set("limits.pids=9"), "sleep 1000");
+    for turn in 0..5 {
+        user("systemd-run", &["--unit=service-of-tests", "--collect", "sh", "-c", &format!("exec {run}")]);
+        assert!(within(20.0, || busy().len() == 2), "{:?}", ours());
+        user("systemctl", &["kill", "--kill-who=main", "-s", "KILL", "service-of-tests"]);
+        assert!(within(5.0, || busy().len() == 1 && ours().len() == 2), "{turn}: {:?}", ours());
+    }
+    assert!(busy()[0].ends_with(&format!("/hamper-{}", other.pid())));
+    other.signal(rustix::process::Signal::TERM);
+    other.output().any();
+    assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+}
+
+/// A unit in which a run is killed: shell words that await its sandbox, kill it and what else is said, and await its end.
+pub(super) struct Killed {
+    env: TestEnv,
+    words: String,
+}
+
+impl Killed {
+    pub fn new() -> Self {
+        let env = TestEnv::new();
+        env.run("busybox").sh("true").code(0);
+        let words = format!("{} run --image {} --entrypoint ''", crate::support::hamper().display(), crate::support::image("busybox"));
+        Self { env, words }
+    }
+
+    /// The lines of a script, without those of a shell that tells who was killed.
+    pub fn lines(&self, script: &str) -> Vec<String> {
+        let script = format!(
+            "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); O=$C/own; mkdir $C/tools $O; echo $BASHPID > $C/tools/cgroup.procs
+            echo +cpu +memory +pids > $C/cgroup.subtree_control
+            busy() {{ grep -qs populated.1 $1/cgroup.events; }}
+            within_five() {{ for i in $(seq 50); do \"$@\" && return; sleep 0.1; done; echo not within 5 s: \"$@\"; }}
+            {script}"
+        );
+        let seen = in_unit(&self.env, &script);
+        seen.lines().filter(|line| !line.contains("Killed")).map(str::to_owned).collect()
+    }
+
+    pub fn run(&self, limits: &str, command: &str) -> String {
+        format!("{} {limits} -- {command}", self.words)
+    }
+
+    /// Alone in its own cgroup, leading a session.
+    pub fn alone(&self, limits: &str, command: &str) -> String {
+        format!("setsid bash -c \"echo \\$BASHPID > $O/cgroup.procs; exec {}\"", self.run(limits, command))
+    }
+}
+
+#[test]
+fn who_is_killed_in_a_delegated_cgroup_leaves_nothing() {
+    let _alone = alone();
+    let unit = Killed::new();
+    // Beside another in a cgroup above; the second with all of its process group.
+    let run = unit.run("--set limits.memory=64M", "sleep 1000");
+    let lines = unit.lines(&format!(
+        "for i in 1 2 3; do setsid {run} & done; sleep 1
+        set -- $(jobs -p); for p; do until busy $C/hamper-$p; do sleep 0.1; done; done
+        gone() {{ [ ! -e $C/hamper-$1 ]; }}
+        kill -9 $1; within_five gone $1; kill -9 -$2; within_five gone $2
+        busy $C/hamper-$3 && echo the third goes on; kill $3; wait $3; ls -d $C/hamper* 2>/dev/null; true"
+    ));
+    assert_eq!(lines, ["the third goes on"]);
+    // Alone in one that no manager takes away: nobody has to tidy up before the next can enter it.
+    let (killed, next) = (unit.alone("--set limits.memory=64M --set limits.pids=20", "sleep 1000"), unit.alone("", "echo next"));
+    let lines = unit.lines(&format!(
+        "{killed} & P=$!; until busy $O/hamper-sandbox; do sleep 0.1; done; cat $O/cgroup.subtree_control
+        gone() {{ ! ls -d $O/*/ >/dev/null 2>&1; }}
+        kill -9 $P; within_five gone; echo divided: $(cat $O/cgroup.subtree_control); {next}; true"
+    ));
+    assert_eq!(lines, ["memory pids", "divided:", "next"]);
+}
+
+#[test]
+fn what_was_killed_with_its_cleanup_is_no_hindrance() {
+    let _alone = alone();
+    let unit = Killed::new();
+    let killed = unit.alone("--set limits.memory=64M --set limits.pids=20", "sleep 1000");
+    let next = unit.alone("--set limits.memory=32M", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max");
+    let lines = unit.lines(&format!(
+        "{killed} & P=$!; until busy $O/hamper-sandbox; do sleep 0.1; done
+        cleanup=$(grep -vx $P $O/hamper-parent/cgroup.procs); kill -STOP $cleanup; kill -9 $P $cleanup
+        while busy $O; do sleep 0.1; done
+        ls -d $O/*/ | sed 's|.*/own/||'; echo -memory -pids > $O/cgroup.subtree_control; {next} 2>&1; ls -d $O/*/ 2>/dev/null; true"
+    ));
+    // The limit of the first is not that of the second, and nothing is left in the end.
+    assert_eq!(
+        lines,
+        ["hamper-parent/", "hamper-sandbox/", "33554432", "cat: can't open '/sys/fs/cgroup/pids.max': No such file or directory"]
+    );
+}
+
+/// System calls until the payload begins, of a run in a delegated cgroup: the fewest of five, since one may have to wait or to tidy up.
+fn calls(env: &TestEnv, place: &str, more: &str) -> usize {
+    let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+    let run = format!("{hamper} run --image {image} --entrypoint '' --set identity.map=single {more} -- true");
+    // The tracer stands elsewhere, so that the run can be alone.
+    let traced = format!("strace -f -o $HOME/trace bash -c \"echo \\$BASHPID > $C/{place}/cgroup.procs; exec {run}\"");
+    // What the parent does beside its child comes before or after what that does, and so does what its cleanup process does, which then waits:
+    // five calls. The payload's name lies in memory that a tracer cannot read any more.
+    let count = "awk '/resumed|[+][+][+]|---/ { next } NR == 1 { main = $1 } $1 == main && cloned { next } \
+                 /setsid[(]/ && !cloned { beside = $1 } $1 == beside && ++others <= 5 { next } { n++ } \
+                 $1 == main && /clone3[(]/ { cloned = 1 } /execve[(]0x/ { print n; exit }' $HOME/trace";
+    let own = if place == "tools" { "" } else { "echo +cpu +memory +pids > $C/cgroup.subtree_control;" };
+    let script = format!(
+        "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); mkdir -p $C/tools $C/{place}; echo $BASHPID > $C/tools/cgroup.procs; {own}
+        for i in 1 2 3 4 5; do {traced}; {count}; done"
+    );
+    let counts = in_unit(env, &script);
+    let counts: Vec<usize> = counts.lines().map(|line| line.parse().unwrap_or_else(|_| panic!("{counts}"))).collect();
+    assert_eq!(counts.len(), 5);
+    counts.into_iter().min().unwrap_or(0)
+}
+
+#[test]
+fn direct_delegation_costs_few_calls() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    env.run("busybox").map("single").sh("true").code(0);
+    let limits = "--set limits.memory=64M --set limits.pids=20 --set limits.cpus=0.5";
+    // Beside its tracer; alone, in a cgroup that a manager removes whole, and in one that has to be tidied.
+    let more = ["tools", "own.service", "own"].map(|place| calls(&env, place, limits) - calls(&env, place, ""));
+    assert!(more.iter().all(|more| (13..=25).contains(more)), "{more:?}");
+}
