@@ -71,7 +71,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
 /// Has a service manager give a cgroup, as a run with limits does, and removes it again: what it passes on it tells by that alone. Others say what
 /// they have, and would stay divided.
 fn try_limits(all: &mut Examination) {
-    let delegation = Delegation::find(&[], false);
+    let delegation = Delegation::find(&[], None);
     let Some(place @ Place::Manager { .. }) = delegation.place.as_ref().ok() else { return };
     let made = Cgroup::try_out(place).map_err(|error| CliError::from(error).chain());
     all.limits_were_tried(&delegation, made);

@@ -4,75 +4,82 @@ use rustix::io::Errno;
 
 use super::error::CliError;
 use super::output::talk;
-use crate::host::limit_left;
-use crate::launch::Cgroup;
+use crate::host::{Place, limit_left};
+use crate::launch::{Cgroup, Missing};
 use crate::plan::{Degraded, PlanError, Setting, Step};
 use crate::profile::{Profile, Requirement};
 use crate::report::Limits;
 use crate::supervise::{End, Got, Outcome, Usage};
 
-/// A run that has a cgroup of its own, or was to have one.
+/// A run that has a cgroup of its own.
 pub struct Limited {
-    cgroup: Option<Cgroup>,
+    cgroup: Cgroup,
     got: Vec<Got>,
     memory: Option<u64>,
-    pub missing: Vec<Degraded>,
+    place: Place,
+}
+
+/// What has become of the cgroup that a plan asks for, if it does.
+pub enum Made {
+    NotNeeded,
+    /// And what it could not be given.
+    Cgroup(Limited, Vec<Degraded>),
+    /// Why there is none.
+    Cannot(String),
 }
 
 /// Makes the cgroup that the plan asks for.
 ///
 /// # Errors
 /// Where the profile does not do without a limit that cannot be had.
-pub fn make(steps: &[Step], profile: &Profile) -> Result<Option<Limited>, CliError> {
+pub fn make(steps: &[Step], profile: &Profile) -> Result<Made, CliError> {
     let Some((place, settings, nested)) = steps.iter().find_map(|step| match step {
         Step::MakeCgroup { place, settings, nested } => Some((place, settings, *nested)),
         _ => None,
     }) else {
-        return Ok(None);
+        return Ok(Made::NotNeeded);
     };
     let strict = profile.limits.missing_is_error || profile.require.contains(&Requirement::Cgroup);
-    let memory = profile.limits.memory;
     if strict && let Some(limit) = limit_left(place) {
         let why = format!("it would leave a limit that hamper stands under ({limit})");
         return Err(PlanError::Limit { limit: settings.first().map_or_else(|| "a cgroup".into(), asked), why }.into());
     }
     let waits = || talk("hamper: waiting for other runs of this user, which are getting their cgroups: pgrep -a hamper");
-    let made = match Cgroup::make(place, settings, nested, waits) {
-        Ok((cgroup, got)) => {
-            Limited { cgroup: Some(cgroup), memory, missing: got.iter().filter(|got| !got.held).map(missed).collect(), got }
-        }
+    let (cgroup, got) = match Cgroup::make(place, settings, nested, waits) {
+        Ok(made) => made,
         Err(error) if strict => return Err(error.into()),
-        Err(error) => {
-            let why = CliError::from(error).chain();
-            let missing = settings.iter().map(|setting| degraded(setting, why.clone())).collect();
-            Limited { cgroup: None, memory, missing, got: Vec::new() }
-        }
+        Err(error) => return Ok(Made::Cannot(CliError::from(error).chain())),
     };
-    match made.missing.first() {
+    let missing: Vec<Degraded> = got.iter().filter(|got| !got.held).map(|got| missed(got, place)).collect();
+    match missing.first() {
         Some(first) if strict => Err(PlanError::Limit { limit: first.asked.clone(), why: first.got.clone() }.into()),
-        _ => Ok(Some(made)),
+        _ => Ok(Made::Cgroup(Limited { cgroup, got, memory: profile.limits.memory, place: place.clone() }, missing)),
     }
 }
 
-fn missed(got: &Got) -> Degraded {
-    let why = match &got.value {
-        Ok(value) if value.is_empty() => "nothing".into(),
-        Ok(value) => format!("{value:?}"),
-        Err(errno) if got.setting.file == "cpuset.cpus" && *errno == Errno::RANGE => "no limit: this machine has no such processors".into(),
+fn missed(got: &Got, place: &Place) -> Degraded {
+    let (controller, file) = (got.setting.controller.name(), got.setting.file);
+    let got_instead = match &got.value {
+        Ok(value) => format!("no such limit: the kernel has {value:?} there"),
+        Err(Missing::Refused(Errno::RANGE)) if file == "cpuset.cpus" => "no limit: this machine has no such processors".into(),
+        Err(Missing::Refused(errno)) => format!("no limit: {errno}"),
+        Err(Missing::File) => format!("no limit: this kernel has no {file}"),
         // What was delegated since the manager has started is there, and not passed on.
-        Err(Errno::NOENT) => format!(
-            "no limit: the controller `{}` is not passed on to the sandbox's cgroup; a service manager does that when it has started anew, \
-             which ends all that runs in it: sudo systemctl restart user@{}.service",
-            got.setting.controller.name(),
-            rustix::process::getuid().as_raw()
+        Err(Missing::Controller(None | Some(Errno::NOENT))) if matches!(place, Place::Manager { .. }) => no_controller(
+            controller,
+            &format!(
+                "; a service manager does that when it has started anew, which ends all that runs in it: sudo systemctl restart user@{}.service",
+                rustix::process::getuid().as_raw()
+            ),
         ),
-        Err(errno) => format!("no limit: {errno}"),
+        Err(Missing::Controller(None)) => no_controller(controller, ""),
+        Err(Missing::Controller(Some(errno))) => no_controller(controller, &format!(": {errno}")),
     };
-    degraded(&got.setting, why)
+    Degraded { what: "cgroup", asked: asked(&got.setting), got: got_instead }
 }
 
-fn degraded(setting: &Setting, got: String) -> Degraded {
-    Degraded { what: "cgroup", asked: asked(setting), got }
+fn no_controller(name: &str, more: &str) -> String {
+    format!("no limit: the controller `{name}` is not passed on to the sandbox's cgroup{more}")
 }
 
 fn asked(setting: &Setting) -> String {
@@ -87,30 +94,35 @@ pub fn left(steps: &[Step]) -> Option<Degraded> {
 }
 
 impl Limited {
-    pub fn cgroup(&self) -> Option<&Cgroup> {
-        self.cgroup.as_ref()
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
     }
 
     /// What was set when the sandbox was there; what is missing now.
     pub fn add(&mut self, got: Got) -> Option<Degraded> {
-        let missed = (!got.held).then(|| missed(&got));
+        let missed = (!got.held).then(|| missed(&got, &self.place));
         self.got.push(got);
         missed
     }
 
     /// Reads what was used, where that is to be told, gives the end its true name, and removes the cgroup.
     pub fn end(self, outcome: &mut Outcome, tell: bool) -> Limits {
-        let Self { cgroup, got, memory, missing: _ } = self;
-        let Some(cgroup) = cgroup else { return Limits { got, usage: Usage::default() } };
+        let Self { cgroup, got, memory, place: _ } = self;
         let killed = matches!(outcome.end, End::Lost | End::Signaled(9));
-        let usage = if tell || killed { cgroup.usage() } else { Usage::default() };
-        if let (true, Some(1..)) = (killed, usage.memory_oom_kills) {
+        // As a shell tells of its program: without a limit of memory that is the sandbox's own, the kernel ends no more than one.
+        let killed_inside = outcome.end == End::Exited(128 + 9);
+        let usage = if tell || killed || killed_inside { cgroup.usage() } else { Usage::default() };
+        match usage.memory_oom_kills {
             // Where it was not this limit that was reached, it was that of a cgroup above, or the machine.
-            outcome.end = End::MemoryLimit(memory.filter(|_| usage.memory_limit_hits != Some(0)));
+            Some(1..) if killed => outcome.end = End::MemoryLimit(memory.filter(|_| usage.memory_limit_hits != Some(0))),
+            Some(count @ 1..) if killed_inside => talk(&format!("hamper: the kernel has killed {count} of its processes for want of memory")),
+            _ => {}
         }
         cgroup.sweep();
+        let path = cgroup.path().to_owned();
         if let Err(errno) = cgroup.remove() {
-            talk(&format!("hamper: ignoring: cannot remove the sandbox's cgroup: {errno}"));
+            let path = path.display();
+            talk(&format!("hamper: ignoring: cannot remove {path}: {errno}; when it is empty: rmdir {path}"));
         }
         Limits { got, usage }
     }

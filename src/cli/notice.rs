@@ -36,8 +36,8 @@ pub fn degraded(profile: &str, degraded: &[Degraded], directories: &Directories)
 }
 
 /// Says each limit that is not enforced, each time: who reads it in a log must know it as well.
-pub fn limits(missing: &[Degraded]) {
-    for one in missing {
+pub fn limits(degraded: &[Degraded]) {
+    for one in degraded.iter().filter(|one| one.what == "cgroup") {
         talk(&super::error::escape(&format!("hamper: {}: {}", one.asked, one.got)));
     }
 }

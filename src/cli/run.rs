@@ -10,12 +10,12 @@ use super::error::{CliError, StepKind};
 use super::inputs::Inputs;
 use super::landlock_rung;
 use super::ledger::Ledger;
-use super::limits::Limited;
+use super::limits::{Limited, Made};
 use super::output::{say, talk};
 use super::start::{Assembled, Effects, Request, assemble, terminal_sides};
 use super::streams::refuse_ways_out;
 use super::which::{self, Chosen};
-use crate::host::{Directories, Explanation, Ids};
+use crate::host::{Directories, Explanation, Ids, Place};
 use crate::launch::{self, LaunchError, lower};
 use crate::plan::{self, Degraded, Invocation, Plan, Step};
 use crate::profile::{Isolation, OnReplace, Profile, SeccompSource};
@@ -162,7 +162,7 @@ fn start_reported(
     let name = args.name.as_ref().filter(|_| show.is_none());
     let _name = name.map(|name| super::names::take(name, &directories)).transpose()?;
     let effects = if show.is_some() { Effects::None } else { Effects::All };
-    let assemble = |profile: &Profile| {
+    let assemble = |profile: &Profile, no_cgroup: Option<&str>| {
         assemble(&Request {
             profile,
             project: &project,
@@ -172,23 +172,25 @@ fn start_reported(
             inputs: &inputs,
             written: &written,
             offline: args.offline,
+            no_cgroup,
             effects,
         })
     };
-    let assemble_without_namespaces = |why: &Explanation| {
+    let assemble_without_namespaces = |why: &Explanation, no_cgroup: Option<&str>| {
         if show.is_none() {
             refuse_ways_out(&profile, true)?;
         }
-        let mut assembled = assemble(&landlock_rung::on_rung(&profile)).map_err(|error| landlock_rung::refused(error, why))?;
+        let mut assembled = assemble(&landlock_rung::on_rung(&profile), no_cgroup).map_err(|error| landlock_rung::refused(error, why))?;
         landlock_rung::explain(&mut assembled.plan, why);
         Ok::<_, CliError>(assembled)
     };
     let blocked = show.and_then(|_| landlock_rung::blocked_plan(&profile));
-    let assembled = match &blocked {
-        Some(why) => assemble_without_namespaces(why)?,
-        None if profile.isolation == Isolation::Landlock => assemble(&landlock_rung::on_rung(&profile))?,
-        None => assemble(&profile)?,
+    let chosen = |blocked: Option<&Explanation>, no_cgroup: Option<&str>| match blocked {
+        Some(why) => assemble_without_namespaces(why, no_cgroup),
+        None if profile.isolation == Isolation::Landlock => assemble(&landlock_rung::on_rung(&profile), no_cgroup),
+        None => assemble(&profile, no_cgroup),
     };
+    let assembled = chosen(blocked.as_ref(), None)?;
     match show {
         None => {}
         Some(Show::Human) => {
@@ -220,16 +222,27 @@ fn start_reported(
         }
         ended
     };
-    let ended = match launch(assembled)? {
-        Ended::Blocked { why, umask } => {
-            let mut assembled = assemble_without_namespaces(&why)?;
-            // The first start has changed it.
-            assembled.resources.iter_mut().for_each(|resources| resources.umask = umask);
-            say_plan(&profile, &assembled.plan, &said, &directories);
-            launch(assembled)?
-        }
-        ended => ended,
-    };
+    let mut ended = launch(assembled)?;
+    let (mut blocked, mut no_cgroup) = (None, None);
+    // Each of the two happens once.
+    for _ in 0..2 {
+        let umask = match ended {
+            Ended::Code(_) => break,
+            Ended::Blocked { why, umask } => {
+                blocked = Some(why);
+                umask
+            }
+            Ended::Unlimited { why, umask } => {
+                no_cgroup = Some(why);
+                umask
+            }
+        };
+        let mut assembled = chosen(blocked.as_ref(), no_cgroup.as_deref())?;
+        // The first start has changed it.
+        assembled.resources.iter_mut().for_each(|resources| resources.umask = umask);
+        say_plan(&profile, &assembled.plan, &said, &directories);
+        ended = launch(assembled)?;
+    }
     if let Ended::Code(code @ 1..128) = ended
         && code != i32::from(TIME_LIMIT)
         && lacks_capabilities
@@ -242,6 +255,7 @@ fn start_reported(
     match ended {
         Ended::Code(code) => Ok(u8::try_from(code).unwrap_or(125)),
         Ended::Blocked { why, .. } => Err(CliError::Told { words: why.sentence, hint: None }),
+        Ended::Unlimited { why, .. } => Err(CliError::Told { words: why, hint: None }),
     }
 }
 
@@ -265,8 +279,8 @@ fn is_own_command(invocation: &Invocation, profile: &Profile) -> bool {
 /// Says what a plan has to say, but for what was said before.
 fn say_plan(profile: &Profile, plan: &Plan, said: &[String], directories: &Directories) {
     super::notice::notes(&profile.name, plan.notes.iter().filter(|note| !said.contains(note)), directories);
-    let (limits, others): (Vec<_>, Vec<_>) = plan.degraded.iter().cloned().partition(|one| one.what == "cgroup");
-    super::notice::limits(&limits);
+    // Those of limits are said when it is known which can be had.
+    let others: Vec<_> = plan.degraded.iter().filter(|one| one.what != "cgroup").cloned().collect();
     super::notice::degraded(&profile.name, &others, directories);
 }
 
@@ -276,6 +290,11 @@ enum Ended {
     /// The machine has no namespaces for it, and it may be made anew without them; the mask is the caller's.
     Blocked {
         why: Explanation,
+        umask: u32,
+    },
+    /// There is no cgroup for it, against what was planned, and it may be made anew without one.
+    Unlimited {
+        why: String,
         umask: u32,
     },
 }
@@ -326,18 +345,28 @@ fn launch_and_wait(
     // What is not there, or is another one by now, is not taken for the payload's: that refuses too much at most.
     let writable = plan::writable(&plan.steps).iter().filter_map(|(path, identity)| supervise::Writable::open(path, *identity)).collect();
     let lowered = lower(&plan, resources)?;
-    let mut cgroup = super::limits::make(&plan.steps, profile)?;
-    if let Some(limited) = &cgroup {
-        super::notice::limits(&limited.missing);
-        plan.degraded.extend(limited.missing.iter().cloned());
+    let asks = plan.steps.iter().any(|step| matches!(step, Step::MakeCgroup { place: Place::Manager { .. }, .. }));
+    if !asks {
+        sys::block_signals();
     }
-    sys::block_signals();
+    let mut cgroup = match super::limits::make(&plan.steps, profile)? {
+        Made::Cgroup(limited, missing) => {
+            plan.degraded.extend(missing);
+            Some(limited)
+        }
+        Made::NotNeeded => None,
+        Made::Cannot(why) => return Ok(Ended::Unlimited { why, umask }),
+    };
+    super::notice::limits(&plan.degraded);
+    if asks {
+        sys::block_signals();
+    }
     let keyring = own_keyring(sys::join_session_keyring()).map_err(|errno| {
         let step = plan.steps.iter().position(|step| *step == Step::JoinSessionKeyring).unwrap_or_default();
         failed_step(&plan.steps, u32::try_from(step).unwrap_or(u32::MAX), errno)
     })?;
     plan.degraded.extend(keyring);
-    let mut running = match launch::start(lowered, cgroup.as_ref().and_then(Limited::cgroup), all) {
+    let mut running = match launch::start(lowered, cgroup.as_ref().map(Limited::cgroup), all) {
         Ok(running) => running,
         Err(error) => {
             let blocked = landlock_rung::blocked_launch(profile, &plan, &error).map(|why| Ended::Blocked { why, umask });
@@ -490,6 +519,12 @@ fn code(steps: &[Step], outcome: &Outcome) -> Result<i32, CliError> {
                 None => "hamper: killed by the kernel for want of memory: not at a limit of this profile, but at one around it, or the machine's"
                     .to_owned(),
             });
+            Ok(128 + 9)
+        }
+        End::CleanupKilled => {
+            talk(
+                "hamper: the sandbox was ended: a process of this run was killed in the cgroup that the run was started in, as all is there when a service stops",
+            );
             Ok(128 + 9)
         }
         End::Lost => Err(CliError::Told { words: "the sandbox was killed".into(), hint: None }),

@@ -51,6 +51,8 @@ pub struct Request<'r> {
     /// Directories that payloads could write below at some time: no link in them is followed.
     pub written: &'r [Tree],
     pub offline: bool,
+    /// Why no cgroup is looked for, where one could not be made.
+    pub no_cgroup: Option<&'r str>,
     pub effects: Effects,
 }
 
@@ -80,7 +82,7 @@ pub struct Assembled {
 /// # Errors
 /// [`CliError`] with the act, the object and a hint; nothing has been started.
 pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
-    let &Request { profile, project: choice, directories, ids, invocation, inputs, written, offline, effects } = request;
+    let &Request { profile, project: choice, directories, ids, invocation, inputs, written, offline, no_cgroup, effects } = request;
     let rung = profile.isolation == Isolation::Landlock;
     if rung {
         plan::refuse_wishes(profile)?;
@@ -161,8 +163,12 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
         .into_iter()
         .filter_map(|(wanted, controller)| wanted.then_some(controller))
         .collect();
-    let delegation = limited.then(|| Delegation::find(&of_processors, limits.io_weight.is_some()));
-    let disks = profile.limits.needs_disks().then(|| disks(&opened.fds, &image, directories));
+    let disks = (limits.needs_disks() || limits.io_weight.is_some()).then(|| disks(&opened.fds, &image, directories));
+    let weighed = disks.as_ref().filter(|_| limits.io_weight.is_some());
+    let delegation = limited.then(|| match no_cgroup {
+        Some(why) => Delegation::none(why),
+        None => Delegation::find(&of_processors, weighed),
+    });
     let mut plan = plan::build(&plan::Request {
         profile,
         host: &host,
@@ -178,7 +184,7 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
         seccomp: facts.as_ref(),
         resolv_conf: resolv_conf.as_ref().map(|opened| &opened.source),
         delegation: delegation.as_ref(),
-        disks: disks.as_ref(),
+        disks: disks.as_ref().filter(|_| limits.needs_disks()),
         temporary: private.as_ref().map(|private| private.temporary.as_path()),
     })?;
     plan.notes.extend(choice.notes.iter().chain(&image.notes).cloned());

@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use rustix::process::getpid;
 use serde::Serialize;
 
+use super::disks::Disks;
 use super::probe::{assignments, errno_name};
 use crate::sys;
 
@@ -111,12 +112,20 @@ pub struct Delegation {
     pub controllers: Vec<Controller>,
     /// The processors that this process may run on, another one first each time; looked for where they stand in for a controller.
     pub processors: Vec<u32>,
-    /// Whether weights divide any disk; looked for where one is wanted.
+    /// Whether weights divide each disk that the sandbox's files are on; looked for where they are wanted.
     pub weighs_disks: bool,
 }
 
 /// For each disk whether weights divide it, at the root alone (the kernel's cgroup-v2 document, "io.cost.qos").
 const COST_MODELS: &str = "/sys/fs/cgroup/io.cost.qos";
+
+fn weighs(disks: &Disks, models: &str) -> bool {
+    let weighed = |(major, minor): &(u32, u32)| {
+        let number = format!("{major}:{minor}");
+        models.lines().any(|line| line.split(' ').next() == Some(&number) && line.split(' ').any(|word| word == "enable=1"))
+    };
+    !disks.numbers.is_empty() && disks.numbers.iter().all(weighed)
+}
 
 impl Delegation {
     /// Looks at the cgroup that this process stands in, at those above it, and for a service manager; in this order.
@@ -124,14 +133,19 @@ impl Delegation {
     /// Other processes are never moved, and a cgroup that a service manager keeps for itself is not touched even where it could be written:
     /// `user.delegate` tells those that are delegated (systemd's CGROUP_DELEGATION document). `of_processors`: the controllers that are
     /// wanted, and for which an affinity stands in.
-    pub fn find(of_processors: &[Controller], weighs: bool) -> Self {
+    pub fn find(of_processors: &[Controller], weighed: Option<&Disks>) -> Self {
         let (place, controllers) = match find() {
             Ok((place, controllers)) => (Ok(place), controllers),
             Err(why) => (Err(why), Vec::new()),
         };
         let held = of_processors.iter().all(|wanted| controllers.contains(wanted));
-        let weighs_disks = weighs && std::fs::read_to_string(COST_MODELS).is_ok_and(|text| text.contains("enable=1"));
+        let weighs_disks = weighed.is_some_and(|disks| std::fs::read_to_string(COST_MODELS).is_ok_and(|text| weighs(disks, &text)));
         Self { place, controllers, processors: if held { Vec::new() } else { processors() }, weighs_disks }
+    }
+
+    /// None, since one could not be made.
+    pub fn none(why: &str) -> Self {
+        Self { place: Err(why.to_owned()), controllers: Vec::new(), processors: processors(), weighs_disks: false }
     }
 }
 
@@ -163,7 +177,7 @@ fn find() -> Result<(Place, Vec<Controller>), String> {
     match manager.reached {
         Ok(()) => {
             let service = manager.service();
-            if let Some(limit) = left_behind(mount, &own, &service.join("app.slice")) {
+            if let Some(limit) = left_behind(mount, &own, &service.join("app.slice"), &LIMITS) {
                 return Err(format!("{own} has a limit of its own ({limit}), which a scope of the service manager would leave"));
             }
             if let Some((unit, rule)) = confinement_left(&own, &service) {
@@ -182,21 +196,23 @@ fn find() -> Result<(Place, Vec<Controller>), String> {
     }
 }
 
+/// Files that limit, and what they have where they do not. The first word counts: a quota has a period behind it.
+const LIMITS: [(&str, &str); 6] =
+    [("memory.max", "max"), ("memory.high", "max"), ("memory.swap.max", "max"), ("cpuset.cpus", ""), ("io.max", ""), ("cpu.max", "max")];
+
+/// A limit that managers set for every unit; what an admin has set is in the unit's files.
+const OF_PROCESSES: (&str, &str) = ("pids.max", "max");
+
 /// A limit that this process stands under, and would not in a cgroup below the other: `FILE = VALUE`.
-///
-/// Not of processes: managers limit these for every unit.
-fn left_behind(mount: &Path, own: &str, other: &Path) -> Option<String> {
-    const NONE: [(&str, &str); 5] =
-        [("memory.max", "max"), ("memory.high", "max"), ("memory.swap.max", "max"), ("cpuset.cpus", ""), ("io.max", "")];
+fn left_behind(mount: &Path, own: &str, other: &Path, limits: &[(&str, &str)]) -> Option<String> {
     let own = mount.join(own.trim_start_matches('/'));
     let left = own.ancestors().take(MAX_DEPTH).take_while(|path| path.starts_with(mount) && !other.starts_with(path));
     left.flat_map(|path| {
         let limit = |(file, none): &(&str, &str)| {
             let value = read(&path.join(file), OFlags::RDONLY)?;
-            (value.trim_end() != *none).then(|| format!("{file} = {}", value.trim_end()))
+            (value.split_whitespace().next().unwrap_or_default() != *none).then(|| format!("{file} = {}", value.trim_end()))
         };
-        let quota = read(&path.join("cpu.max"), OFlags::RDONLY).filter(|value| !value.starts_with("max"));
-        NONE.iter().filter_map(limit).chain(quota.map(|value| format!("cpu.max = {}", value.trim_end()))).collect::<Vec<_>>()
+        limits.iter().filter_map(limit).collect::<Vec<_>>()
     })
     .next()
 }
@@ -204,16 +220,21 @@ fn left_behind(mount: &Path, own: &str, other: &Path) -> Option<String> {
 /// What a unit of the system's manager does to its cgroup by other means than limits, of which the user's manager knows nothing: the unit and the
 /// assignment.
 fn confinement_left(own: &str, service: &Path) -> Option<(String, String)> {
-    const KEYS: [&str; 8] = [
+    const KEYS: [&str; 12] = [
         "IPAddressDeny",
         "DevicePolicy",
         "DeviceAllow",
+        "PrivateDevices",
+        "ProtectClock",
         "RestrictNetworkInterfaces",
+        "RestrictFileSystems",
         "SocketBindDeny",
         "IPIngressFilterPath",
         "IPEgressFilterPath",
         "BPFProgram",
+        "TasksMax",
     ];
+    const NO: [&str; 7] = ["", "auto", "no", "false", "0", "off", "infinity"];
     let slice = service.parent()?;
     let below = Path::new(MOUNT).join(own.trim_start_matches('/'));
     if below.starts_with(slice) {
@@ -221,21 +242,31 @@ fn confinement_left(own: &str, service: &Path) -> Option<(String, String)> {
     }
     let names = below.strip_prefix(MOUNT).ok()?.iter().filter_map(|name| name.to_str());
     names.take(MAX_DEPTH).find_map(|unit| {
-        // An instance is configured with all of its kind.
-        let kind = unit.split_once('@').and_then(|(name, rest)| Some(format!("{name}@.{}", rest.rsplit_once('.')?.1)));
-        let all: Vec<&str> = kind.as_deref().into_iter().chain([unit]).collect();
+        let all = configured_as(unit);
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
         let set = |key: &&str| {
             let last = assignments(Path::new("/"), &all, key).pop()?;
-            (!matches!(last.value.as_str(), "" | "auto")).then(|| (unit.to_owned(), format!("{key}={}", last.value)))
+            (!NO.contains(&last.value.as_str())).then(|| (unit.to_owned(), format!("{key}={}", last.value)))
         };
         KEYS.iter().find_map(set)
     })
 }
 
+/// Names under which a unit is configured, the most general first: with all of its type, with those of whose names its own is a longer one, and an
+/// instance with all of its kind (systemd.unit(5)).
+fn configured_as(unit: &str) -> Vec<String> {
+    let Some((name, kind)) = unit.rsplit_once('.') else { return vec![unit.to_owned()] };
+    let longer =
+        name.split_once('@').map_or(name, |(template, _)| template).match_indices('-').map(|(at, _)| format!("{}.{kind}", &name[..=at]));
+    let instance = name.split_once('@').map(|(template, _)| format!("{template}@.{kind}"));
+    [kind.to_owned()].into_iter().chain(longer).chain(instance).chain([unit.to_owned()]).collect()
+}
+
 /// A limit that this process stands under, and that does not hold in a cgroup that is made there.
 pub fn limit_left(place: &Place) -> Option<String> {
     let Place::Above { directory } = place else { return None };
-    left_behind(Hierarchy::find().mount()?, &own_cgroup()?, directory)
+    let all: Vec<_> = LIMITS.into_iter().chain([OF_PROCESSES]).collect();
+    left_behind(Hierarchy::find().mount()?, &own_cgroup()?, directory, &all)
 }
 
 /// What stands open without asking anybody.
@@ -399,6 +430,21 @@ mod tests {
     fn the_path_of_version_two() {
         assert_eq!(own_path("4:memory:/x\n0::/user.slice/a b.scope\n"), Some("/user.slice/a b.scope"));
         assert_eq!(own_path("4:memory:/x\n"), None);
+    }
+
+    #[test]
+    fn names_under_which_a_unit_is_configured() {
+        assert_eq!(configured_as("cron.service"), ["service", "cron.service"]);
+        assert_eq!(configured_as("a-b@c-d.service"), ["service", "a-.service", "a-b@.service", "a-b@c-d.service"]);
+        assert_eq!(configured_as("init"), ["init"]);
+    }
+
+    #[test]
+    fn weights_divide_where_each_disk_has_a_model() {
+        let disks = |numbers: &[(u32, u32)]| Disks { numbers: numbers.to_vec(), ..Disks::default() };
+        let models = "8:0 enable=1 ctrl=auto\n8:16 enable=0 ctrl=auto\n";
+        assert!(weighs(&disks(&[(8, 0)]), models));
+        assert!(!weighs(&disks(&[(8, 0), (8, 16)]), models) && !weighs(&disks(&[(8, 1)]), models) && !weighs(&disks(&[]), models));
     }
 
     #[test]

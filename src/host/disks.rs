@@ -16,16 +16,21 @@ pub struct Disks {
     pub numbers: Vec<Number>,
     /// Mounts of which no disk is known, with their kind of file system.
     pub unknown: Vec<(PathBuf, String)>,
+    /// Mounts of which the kernel does not know whose it is what they have in memory and have not written yet.
+    pub untold: Vec<(PathBuf, String)>,
 }
 
 /// Kinds of file systems that have nothing on a disk.
 const IN_MEMORY: [&str; 12] =
     ["cgroup2", "devpts", "devtmpfs", "debugfs", "efivarfs", "hugetlbfs", "mqueue", "proc", "ramfs", "securityfs", "sysfs", "tmpfs"];
 
+/// Kinds of file systems whose late writes are charged to a cgroup (the kernel's cgroup-v2 document, "Writeback"); and some that are never written.
+const CHARGED: [&str; 9] = ["ext2", "ext3", "ext4", "btrfs", "f2fs", "xfs", "erofs", "iso9660", "squashfs"];
+
 impl Disks {
     /// The disks on which these files are.
     pub fn below<'f>(files: impl Iterator<Item = BorrowedFd<'f>>) -> Self {
-        let (mut numbers, mut unknown) = (BTreeSet::new(), BTreeSet::new());
+        let (mut numbers, mut others) = (BTreeSet::new(), Others::default());
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let sys = Path::new("/sys");
         for fd in files {
@@ -33,32 +38,36 @@ impl Disks {
             let Ok(found) = statx(fd, "", AtFlags::EMPTY_PATH, mask) else { continue };
             let mount = mount(&mounts, found.stx_mnt_id);
             let number = (found.stx_dev_major, found.stx_dev_minor);
-            numbers.extend(note(sys, number, mount, || path(fd), &mut unknown));
+            numbers.extend(note(sys, number, mount, || path(fd), &mut others));
             // What is mounted in it comes with it.
             for (inner, number) in mounted_below(&mounts, &path(fd)) {
-                numbers.extend(note(sys, number, Some(inner), PathBuf::new, &mut unknown));
+                numbers.extend(note(sys, number, Some(inner), PathBuf::new, &mut others));
             }
         }
-        Self { numbers: numbers.into_iter().collect(), unknown: unknown.into_iter().collect() }
+        let Others { unknown, untold } = others;
+        Self { numbers: numbers.into_iter().collect(), unknown: unknown.into_iter().collect(), untold: untold.into_iter().collect() }
     }
 }
 
-/// The disks of one file system; where there are none and it is not one of memory alone, that is noted.
-fn note(
-    sys: &Path,
-    number: Number,
-    mount: Option<Mount<'_>>,
-    path: impl FnOnce() -> PathBuf,
-    unknown: &mut BTreeSet<(PathBuf, String)>,
-) -> Vec<Number> {
+/// Mounts that are not limited, or not whole.
+#[derive(Default)]
+struct Others {
+    unknown: BTreeSet<(PathBuf, String)>,
+    untold: BTreeSet<(PathBuf, String)>,
+}
+
+/// The disks of one file system. Noted is where there are none and it is not one of memory alone, and where writing does not count as it should.
+fn note(sys: &Path, number: Number, mount: Option<Mount<'_>>, path: impl FnOnce() -> PathBuf, others: &mut Others) -> Vec<Number> {
     let below = match (number, mount) {
         ((0, _), Some(mount)) => mount.disks(sys),
         ((0, _), None) => Vec::new(),
         _ => whole(sys, number).into_iter().collect(),
     };
     let kind = mount.map_or("unknown", |mount| mount.kind);
-    if below.is_empty() && !IN_MEMORY.contains(&kind) {
-        unknown.insert((mount.map_or_else(path, |mount| unescaped(mount.point)), kind.to_owned()));
+    let (known, charged) = (!below.is_empty() || IN_MEMORY.contains(&kind), below.is_empty() || CHARGED.contains(&kind));
+    if !known || !charged {
+        let set = if known { &mut others.untold } else { &mut others.unknown };
+        set.insert((mount.map_or_else(path, |mount| unescaped(mount.point)), kind.to_owned()));
     }
     below
 }
@@ -182,6 +191,15 @@ mod tests {
         assert_eq!(whole(&sys, (8, 0)), Some((8, 0)));
         assert_eq!(whole(&sys, (254, 0)), Some((254, 0)));
         assert_eq!(whole(&sys, (9, 9)), None);
+        // What is written late to a file system that knows no cgroups is nobody's.
+        let untold = |kind: &'static str, number| {
+            let mut others = Others::default();
+            let mount = Mount { point: "/mnt", kind, source: "/dev/sda2" };
+            note(&sys, number, Some(mount), PathBuf::new, &mut others);
+            (others.untold.len(), others.unknown.len())
+        };
+        assert_eq!((untold("vfat", (8, 2)), untold("ext4", (8, 2))), ((1, 0), (0, 0)));
+        assert_eq!((untold("tmpfs", (9, 9)), untold("vfat", (9, 9))), ((0, 0), (0, 1)));
         // Each disk of a file system over several.
         std::fs::create_dir_all(sys.join("fs/btrfs/features")).expect("directory");
         std::fs::create_dir_all(sys.join("fs/btrfs/1-2/devices")).expect("directory");

@@ -12,7 +12,7 @@ use super::removal::{DIRECTORY, Home, MAX_DEPTH, MAX_DESCENDANTS, PREFIX, Remova
 use super::scope::{self, PARENTS, ScopeError, UNIT};
 use crate::host::{Controller, Place, own_cgroup};
 use crate::plan::{BETWEEN_DISKS, Setting, in_list};
-use crate::sys::{Cleanup, keep_open, own_pid, spawn_cleanup};
+use crate::sys::{Cleanup, HeldSignals, keep_open, own_pid, spawn_cleanup};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -28,9 +28,19 @@ pub enum CgroupError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Got {
     pub setting: Setting,
-    pub value: Result<String, Errno>,
+    pub value: Result<String, Missing>,
     /// Whether it is what was asked for.
     pub held: bool,
+}
+
+/// Why a setting has no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    Refused(Errno),
+    /// The cgroup has not got the controller; what the kernel said where it was to be passed on, if that was an error.
+    Controller(Option<Errno>),
+    /// The controller is there, and this kernel has no such file.
+    File,
 }
 
 /// What a sandbox has used.
@@ -58,6 +68,7 @@ pub struct Cgroup {
     directory: OwnedFd,
     /// Below it, with nothing that limits: where the sandbox is born.
     inner: Option<OwnedFd>,
+    enabled: Result<(), Errno>,
     end: End,
 }
 
@@ -80,7 +91,8 @@ const SANDBOX: &str = "hamper-sandbox";
 const INNER: &str = "payload";
 
 impl Cgroup {
-    /// Makes a cgroup with these settings, and reads each back; `waits` is called where other runs keep this one waiting for long.
+    /// Makes a cgroup with these settings, and reads each back; `waits` is called where other runs keep this one waiting for long. All signals
+    /// must be blocked by the caller, but where a manager is asked: that may take long, and end with who is impatient.
     ///
     /// # Errors
     /// [`CgroupError`]: nothing has been left. A setting that the kernel refuses is no error: it is among what is returned.
@@ -109,27 +121,30 @@ impl Cgroup {
 
     fn with(place: &Place, controllers: &[Controller], waits: impl FnOnce()) -> Result<Self, CgroupError> {
         let own = own_pid();
-        let (base, end) = match place {
+        let (base, enabled, end) = match place {
             Place::Above { directory } => {
-                let end = End::begin(own, Removal::default(), directory)?;
-                enable(directory, controllers);
-                (directory.clone(), end)
+                let end = End::begin(own, false, Removal::default(), directory)?;
+                (directory.clone(), enable(directory, controllers), end)
             }
             Place::Own { directory } => {
                 // A unit that is taken away whole takes this with it.
                 let aside = (!is_taken_away_whole(directory)).then(|| directory.join(PARENT));
                 let home = Home::new(directory, aside, &enabling(controllers, '-'));
-                let end = End::begin(own, Removal::of_divided(home), directory)?;
+                let end = End::begin(own, false, Removal::of_divided(home), directory)?;
                 step_aside(directory, PARENT, end.cleanup.as_ref().map(Cleanup::pid))?;
-                enable(directory, controllers);
-                (directory.clone(), end)
+                end.await_apart();
+                (directory.clone(), enable(directory, controllers), end)
             }
             Place::Manager { mount, socket, bus } => {
                 // It stays where we have come from: who stops a service, or ends a session, of which this run is a part, ends the run.
-                let end = End::begin(own, Removal::default(), mount)?;
-                (scope(mount, socket, *bus, controllers, waits)?, end)
+                let held = HeldSignals::all();
+                let end = End::begin(own, true, Removal::default(), mount)?;
+                drop(held);
+                let (base, enabled) = scope(mount, socket, *bus, controllers, waits)?;
+                (base, enabled, end)
             }
         };
+        end.await_apart();
         let alone = end.removal.divides();
         // Alone in it there is no other run to be told from.
         let name = if alone { SANDBOX.to_owned() } else { format!("{PREFIX}{}", own.as_raw_nonzero()) };
@@ -152,7 +167,7 @@ impl Cgroup {
         made.map_err(|errno| failed("make the cgroup", errno))?;
         end.removal.is_made(&path);
         let directory = openat(CWD, &path, DIRECTORY, Mode::empty()).map_err(|errno| failed("open the cgroup", errno))?;
-        Ok(Self { path, directory, inner: None, end })
+        Ok(Self { path, directory, inner: None, enabled, end })
     }
 
     fn divide(&self) -> Result<OwnedFd, CgroupError> {
@@ -178,19 +193,27 @@ impl Cgroup {
     }
 
     fn set(&self, setting: &Setting) -> Got {
-        let value = set(self.directory.as_fd(), setting);
-        let held = value.as_ref().is_ok_and(|got| holds(setting, got)) && self.has_effect(setting);
+        let value = set(self.directory.as_fd(), setting).map_err(|errno| self.missing(setting.controller, errno));
+        let value = value.map(|value| self.effective(setting).unwrap_or(value));
+        let held = value.as_ref().is_ok_and(|got| holds(setting, got));
         Got { setting: setting.clone(), value, held }
     }
 
-    /// A list of processors that the cgroups above do not have gives all that they have.
-    fn has_effect(&self, setting: &Setting) -> bool {
-        match setting.file {
-            "cpuset.cpus" => self.read("cpuset.cpus.effective").is_some_and(|list| {
-                let list = list.trim();
-                (0..u32::from(u16::MAX)).filter(|cpu| in_list(list, *cpu)).all(|cpu| in_list(&setting.value, cpu))
-            }),
-            _ => true,
+    /// What counts in place of what is in the file: a list of processors that the cgroups above do not have gives all that they have.
+    fn effective(&self, setting: &Setting) -> Option<String> {
+        if setting.file != "cpuset.cpus" {
+            return None;
+        }
+        let list = self.read("cpuset.cpus.effective").unwrap_or_default().trim().to_owned();
+        (!is_within(&list, &setting.value)).then_some(list)
+    }
+
+    fn missing(&self, controller: Controller, errno: Errno) -> Missing {
+        let has = |text: String| text.split_whitespace().any(|name| name == controller.name());
+        match errno {
+            Errno::NOENT if self.read("cgroup.controllers").is_some_and(has) => Missing::File,
+            Errno::NOENT => Missing::Controller(self.enabled.err()),
+            errno => Missing::Refused(errno),
         }
     }
 
@@ -224,11 +247,11 @@ impl Cgroup {
 
     /// Removes what killed runs have left beside it; for a run that has lasted, since it takes a look at all that is there.
     pub fn sweep(&self) {
-        sweep(self.base());
+        sweep(self.path.parent().unwrap_or(&self.path));
     }
 
-    fn base(&self) -> &Path {
-        self.path.parent().unwrap_or(&self.path)
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Ends what is in it and removes it.
@@ -245,11 +268,15 @@ impl Cgroup {
 
 impl End {
     /// From here on whatever is made is undone.
-    fn begin(own: Pid, removal: Removal, base: &Path) -> Result<Self, CgroupError> {
+    fn begin(own: Pid, forwards: bool, removal: Removal, base: &Path) -> Result<Self, CgroupError> {
         let removal: &'static Removal = Box::leak(Box::new(removal));
         let failed = |source| CgroupError::Act { act: "start the process that would clean up", path: base.into(), source };
-        let cleanup = spawn_cleanup(own, removal, Removal::carry_out).map_err(failed)?;
+        let cleanup = spawn_cleanup(own, forwards, removal, Removal::carry_out).map_err(failed)?;
         Ok(Self { removal, cleanup: Some(cleanup), removed: false })
+    }
+
+    fn await_apart(&self) {
+        self.cleanup.iter().for_each(Cleanup::await_apart);
     }
 
     fn come(&mut self) -> Result<(), Errno> {
@@ -294,10 +321,15 @@ fn holds(setting: &Setting, got: &str) -> bool {
         (Controller::Memory, Ok(asked), Ok(got)) => got <= asked && asked - got < LARGEST_PAGE,
         (Controller::Io, ..) if setting.file == "io.max" => asked.split(BETWEEN_DISKS).all(|disk| has_rates(got, disk)),
         (Controller::Io, ..) => got.strip_prefix("default ") == Some(asked),
-        // Its effect is looked at.
-        (Controller::Cpuset, ..) => !got.is_empty(),
+        (Controller::Cpuset, ..) => is_within(got, asked),
         _ => got == asked,
     }
+}
+
+/// Whether a list of processors has some, and none that another has not.
+fn is_within(list: &str, other: &str) -> bool {
+    let mut all = (0..u32::from(u16::MAX)).filter(|cpu| in_list(list, *cpu)).peekable();
+    all.peek().is_some() && all.all(|cpu| in_list(other, cpu))
 }
 
 /// Whether the line of a disk has these rates, among others that were not asked for.
@@ -324,21 +356,25 @@ fn enabling(controllers: &[Controller], sign: char) -> String {
 
 /// All at once, and where that is refused each by itself: one that is not there must not cost the others. What is missing shows when its
 /// files are written. A process that is just leaving makes it `EBUSY`.
-fn enable(base: &Path, controllers: &[Controller]) {
-    // Ignoring: see above.
-    let Ok(file) = open_to_write(&base.join("cgroup.subtree_control")) else { return };
+///
+/// # Errors
+/// Of the last controller that could not be enabled.
+fn enable(base: &Path, controllers: &[Controller]) -> Result<(), Errno> {
+    let file = open_to_write(&base.join("cgroup.subtree_control"))?;
+    let enable = |controllers: &[Controller]| write(file, enabling(controllers, '+').as_bytes()).map(drop);
     let started = Instant::now();
     loop {
-        match write(file, enabling(controllers, '+').as_bytes()) {
-            Ok(_) => return,
+        match enable(controllers) {
             Err(Errno::BUSY) if started.elapsed() < Duration::from_secs(1) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(()) => return Ok(()),
             Err(_) => break,
         }
     }
+    let mut result = Ok(());
     for controller in controllers {
-        // Ignoring: see above.
-        let _ = write(file, enabling(&[*controller], '+').as_bytes());
+        result = enable(&[*controller]).and(result);
     }
+    result
 }
 
 /// Whether somebody removes a cgroup with all that is in it as soon as its last process has ended: systemd those of its units, and who has made a
@@ -364,7 +400,13 @@ fn step_aside(base: &Path, name: &str, other: Option<Pid>) -> Result<(), CgroupE
 }
 
 /// The scope of the user's service manager, divided.
-fn scope(mount: &Path, socket: &Path, bus: bool, controllers: &[Controller], waits: impl FnOnce()) -> Result<PathBuf, CgroupError> {
+fn scope(
+    mount: &Path,
+    socket: &Path,
+    bus: bool,
+    controllers: &[Controller],
+    waits: impl FnOnce(),
+) -> Result<(PathBuf, Result<(), Errno>), CgroupError> {
     let place = || {
         let own = own_cgroup()?;
         let (before, after) = own.split_once(&format!("/{UNIT}"))?;
@@ -373,9 +415,9 @@ fn scope(mount: &Path, socket: &Path, bus: bool, controllers: &[Controller], wai
     let turn = scope::enter(socket, bus, waits, || place().is_some())?;
     let base = place().ok_or(CgroupError::Nowhere)?;
     step_aside(&base, PARENTS, None)?;
-    enable(&base, controllers);
+    let enabled = enable(&base, controllers);
     drop(turn);
-    Ok(base)
+    Ok((base, enabled))
 }
 
 /// `name number`, one a line.
@@ -405,6 +447,13 @@ mod tests {
         assert!(!holds(&rates("8:0 rbps=1048576 wbps=1048576"), got));
         assert!(!holds(&rates("8:1 rbps=1048576"), got));
         assert!(!holds(&rates("8:0 rbps=1048576"), ""));
+    }
+
+    #[test]
+    fn processors_that_are_had_are_among_those_asked_for() {
+        assert!(is_within("0-1", "0-3,8") && is_within("8", "0-3,8") && is_within("0-1", "0,1"));
+        assert!(!is_within("0-4", "0-3,8") && !is_within("0", "1") && !is_within("", "0-3"));
+        assert!(!holds(&setting(Controller::Cpuset, "1"), "0"));
     }
 
     #[test]

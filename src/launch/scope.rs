@@ -9,13 +9,13 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use zbus::Variant;
 use zbus::wire::serialized::{Context, Data};
 use zbus::wire::{DynamicType, Endian, ObjectPath, Signature, Type, to_bytes};
 
 use crate::host::connect_within;
+use crate::sys::HeldSignals;
 
 /// The scope that all runs of a user share while there are any.
 pub const UNIT: &str = "hamper.scope";
@@ -96,7 +96,7 @@ pub fn enter(socket: &Path, is_bus: bool, waits: impl FnOnce(), mut arrived: imp
 /// This run's turn to ask, until it is dropped.
 pub struct Turn {
     file: File,
-    before: SigSet,
+    _stop: HeldSignals,
 }
 
 impl Turn {
@@ -120,8 +120,7 @@ impl Turn {
             }
         }
         // Who stops it from his terminal stops it after its turn, which is short.
-        let before = SigSet::from(Signal::SIGTSTP).thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        Ok(Self { file, before })
+        Ok(Self { file, _stop: HeldSignals::stop() })
     }
 }
 
@@ -129,8 +128,6 @@ impl Drop for Turn {
     fn drop(&mut self) {
         // Others have theirs before this one may be stopped. Ignoring: it is closed next.
         let _ = self.file.unlock();
-        // Ignoring: it is a set that there was.
-        let _ = self.before.thread_set_mask();
     }
 }
 

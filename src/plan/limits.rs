@@ -78,12 +78,19 @@ fn rates_of_all(limits: &Limits, disks: &Disks) -> String {
 
 /// Where bytes are read and written that nothing counts, or nowhere at all.
 fn without_disk(limits: &Limits, disks: &Disks) -> Vec<Degraded> {
-    let degraded = |got| Degraded { what: "cgroup", asked: format!("io.max = {}", rates(limits)), got };
+    let asked = |rates: String, got| Degraded { what: "cgroup", asked: format!("io.max = {rates}"), got };
+    let degraded = |got| asked(rates(limits), got);
     if disks.numbers.is_empty() && disks.unknown.is_empty() {
         return vec![degraded("no limit: none of the sandbox's files is on a disk".into())];
     }
     let unknown = disks.unknown.iter();
-    unknown.map(|(path, kind)| degraded(format!("no limit for {}: no disk is known below it ({kind})", path.display()))).collect()
+    let unknown = unknown.map(|(path, kind)| degraded(format!("no limit for {}: no disk is known below it ({kind})", path.display())));
+    let untold = limits.io_write.iter().flat_map(|rate| disks.untold.iter().map(move |place| (rate, place)));
+    let untold = untold.map(|(rate, (path, kind))| {
+        let words = "no limit for what waits in memory before it is written to";
+        asked(format!("wbps={rate}"), format!("{words} {}: {kind} does not say whose it is", path.display()))
+    });
+    unknown.chain(untold).collect()
 }
 
 /// What a plan does for its limits.
@@ -200,7 +207,7 @@ mod tests {
     #[test]
     fn each_disk_has_the_same_rates() {
         let limits = Limits { memory_high: Some(4096), io_read: Some(1 << 20), io_write: Some(2 << 20), ..Limits::default() };
-        let mut disks = Disks { numbers: vec![(8, 0), (254, 1)], unknown: vec![] };
+        let mut disks = Disks { numbers: vec![(8, 0), (254, 1)], ..Disks::default() };
         let words: Vec<String> = settings(&limits, true, Some(&disks)).iter().map(Setting::asked).collect();
         assert_eq!(words, ["memory.high = 4096", "io.max = 8:0 rbps=1048576 wbps=2097152, 254:1 rbps=1048576 wbps=2097152"]);
         assert_eq!(without_disk(&limits, &disks), []);
@@ -208,6 +215,10 @@ mod tests {
         let told = |disks: &Disks| without_disk(&limits, disks).into_iter().map(|one| one.asked + ": " + &one.got).collect::<Vec<_>>();
         let asked = "io.max = rbps=1048576 wbps=2097152: ";
         assert_eq!(told(&disks), [format!("{asked}no limit for /home: no disk is known below it (nfs4)")]);
+        (disks.unknown, disks.untold) = (vec![], vec![("/mnt".into(), "vfat".into())]);
+        let words = "no limit for what waits in memory before it is written to /mnt: vfat does not say whose it is";
+        assert_eq!(told(&disks), [format!("io.max = wbps=2097152: {words}")]);
+        assert_eq!(without_disk(&Limits { io_write: None, ..limits.clone() }, &disks), []);
         assert_eq!(told(&Disks::default()), [format!("{asked}no limit: none of the sandbox's files is on a disk")]);
         assert!(settings(&limits, true, Some(&Disks::default())).iter().all(|setting| setting.file != "io.max"));
     }
@@ -220,7 +231,7 @@ mod tests {
             processors: vec![],
             weighs_disks: false,
         };
-        let disks = Disks { numbers: vec![(8, 0)], unknown: vec![] };
+        let disks = Disks { numbers: vec![(8, 0)], ..Disks::default() };
         let one = |limits: Limits| settings(&limits, true, Some(&disks)).remove(0);
         let (read, write) =
             (one(Limits { io_read: Some(1 << 20), ..Limits::default() }), one(Limits { io_write: Some(1 << 20), ..Limits::default() }));

@@ -85,6 +85,7 @@ impl<'a> Report<'a> {
             End::Replaced(_) => (exit(None, None, "a guarded file was made or replaced while the sandbox ran"), None),
             End::MemoryLimit(Some(_)) => (exit(None, Some(9), "memory limit"), None),
             End::MemoryLimit(None) => (exit(None, Some(9), "want of memory"), None),
+            End::CleanupKilled => (exit(None, Some(9), "killed with the caller's cgroup"), None),
             End::Lost => (exit(None, None, "killed from outside"), None),
             End::Failed { step, errno } => (None, Some(failed(*step, *errno))),
         };

@@ -68,6 +68,8 @@ pub enum End {
     Replaced(PathBuf),
     /// The kernel has killed it at its `memory.max`, in bytes, or for want of memory that is nobody's alone.
     MemoryLimit(Option<u64>),
+    /// The process that would clean up after a run was killed, with whatever else was in the caller's cgroup.
+    CleanupKilled,
     /// Init is gone without a word: somebody killed it.
     Lost,
 }
@@ -352,7 +354,7 @@ impl Supervision<'_> {
                 Signal::TTIN | Signal::TTOU => {}
                 // The cleanup process of the run's cgroup was killed, and with it whatever else is in the caller's: here it is this run.
                 Signal::TERM if CHILD_ENDED.contains(&info.ssi_code) => {
-                    self.end = Some(End::Signaled(Signal::KILL.as_raw()));
+                    self.end = Some(End::CleanupKilled);
                     self.kill()?;
                 }
                 // Or about a payload that reads no more of what is typed.

@@ -1,12 +1,14 @@
 //! A process that outlives this one, to put in order what a killed process leaves.
 
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use rustix::fs::Timespec;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal, setsid};
+use rustix::thread::futex;
 
-use super::clone::{block_signals, exit_now, last_errno};
+use super::clone::{exit_now, last_errno};
 use super::confine::close_from;
 
 /// What the work at the end needs, and what waits for it.
@@ -21,6 +23,9 @@ unsafe impl Sync for Stack {}
 static MEMORY: Stack = Stack(std::cell::UnsafeCell::new([MaybeUninit::uninit(); STACK]));
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
+/// Whether it has left the process group, and hears of its parent's end.
+static APART: AtomicU32 = AtomicU32::new(0);
+
 /// The process; dropping it ends it, its work undone.
 #[derive(Debug)]
 pub struct Cleanup {
@@ -31,13 +36,17 @@ struct Task<T: 'static> {
     data: &'static T,
     work: fn(&T),
     parent: Pid,
+    forwards: bool,
 }
 
 /// Starts a process that does `work` when this one has ended without having dropped what is returned: kill -9 above all.
 ///
 /// It shares this process's memory and descriptors, which makes it cheap and small; it leaves the session and the process group, so that
-/// what is sent to these does not reach it. It stays in the cgroup that it was started in: a signal that is sent to all that is there it passes on
-/// to this process, and that it was killed this process learns by SIGTERM with the code of a child's end. No wait(2) of this process tells of it.
+/// what is sent to these does not reach it; that takes it a moment, see [`Cleanup::await_apart`]. Where it `forwards`, and this process leaves the
+/// cgroup that both were in, a signal that is sent to all that is there it passes on to this process. That it was killed this process learns by
+/// SIGTERM with the code of a child's end. No wait(2) of this process tells of it.
+///
+/// All signals must be blocked by the caller: until it is apart, what ends this process's group would end it.
 ///
 /// `work` has that memory as it was left in the middle of whatever this process did: it must not allocate, print or take a lock. Its stack
 /// has 32 KiB.
@@ -47,11 +56,11 @@ struct Task<T: 'static> {
 ///
 /// # References
 /// clone(2) `CLONE_VM`, `CLONE_FILES` and "The child termination signal"; wait(2) `__WCLONE`; prctl(2) `PR_SET_PDEATHSIG`
-pub fn spawn_cleanup<T: Sync + 'static>(parent: Pid, data: &'static T, work: fn(&T)) -> Result<Cleanup, Errno> {
+pub fn spawn_cleanup<T: Sync + 'static>(parent: Pid, forwards: bool, data: &'static T, work: fn(&T)) -> Result<Cleanup, Errno> {
     extern "C" fn enter<T: Sync + 'static>(argument: *mut libc::c_void) -> libc::c_int {
         // SAFETY: `argument` is the task that spawn_cleanup has leaked, which nobody changes.
         let task = unsafe { &*argument.cast::<Task<T>>() };
-        await_end(task.parent);
+        await_end(task.parent, task.forwards);
         // Ignoring: whoever waits for these to be closed waits a little longer.
         let _ = close_from(0, false);
         (task.work)(task.data);
@@ -60,11 +69,12 @@ pub fn spawn_cleanup<T: Sync + 'static>(parent: Pid, data: &'static T, work: fn(
     if TAKEN.swap(true, Ordering::Acquire) {
         return Err(Errno::BUSY);
     }
-    let task: &'static mut Task<T> = Box::leak(Box::new(Task { data, work, parent }));
+    APART.store(0, Ordering::Relaxed);
+    let task: &'static mut Task<T> = Box::leak(Box::new(Task { data, work, parent, forwards }));
     let top = MEMORY.0.get().cast::<u8>().wrapping_add(STACK);
     // SAFETY: `top` is the aligned end of a stack that is this child's alone until it was waited for. Both run at the same time in one
     // memory: until the parent has ended the child makes bare system calls only, which touch nothing but its stack (rustix makes them itself,
-    // and writes no errno, which the two would share; that of block_signals does not fail); afterwards nobody else runs there. `enter` never
+    // and writes no errno, which the two would share); afterwards nobody else runs there. `enter` never
     // returns and never unwinds: panics abort.
     let result =
         unsafe { libc::clone(enter::<T>, top.cast(), libc::CLONE_VM | libc::CLONE_FILES | libc::SIGTERM, std::ptr::from_mut(task).cast()) };
@@ -79,19 +89,21 @@ pub fn spawn_cleanup<T: Sync + 'static>(parent: Pid, data: &'static T, work: fn(
 }
 
 /// Returns when the process is gone whose child this is, and passes on to it what comes until then. Nothing here can fail.
-fn await_end(parent: Pid) {
+fn await_end(parent: Pid, forwards: bool) {
     const END: Signal = Signal::USR1;
     /// What is of no meaning for another process, or means its terminal.
-    const OWN: [Signal; 6] = [Signal::CONT, Signal::CHILD, Signal::TSTP, Signal::TTIN, Signal::TTOU, Signal::WINCH];
+    const OWN: [Signal; 5] = [Signal::CHILD, Signal::TSTP, Signal::TTIN, Signal::TTOU, Signal::WINCH];
     // Ignoring: it leads no group yet.
     let _ = setsid();
-    block_signals();
     // Ignoring: a signal there is.
     let _ = set_parent_process_death_signal(Some(END));
+    APART.store(1, Ordering::Release);
+    // Ignoring: the address is one.
+    let _ = futex::wake(&APART, futex::Flags::PRIVATE, 1);
     // It may have gone before.
     while getppid() == Some(parent) {
         let signal = i32::try_from(await_any_signal()).ok().and_then(Signal::from_named_raw);
-        if let Some(signal) = signal.filter(|signal| !OWN.contains(signal) && getppid() == Some(parent)) {
+        if let Some(signal) = signal.filter(|signal| forwards && !OWN.contains(signal) && getppid() == Some(parent)) {
             // Ignoring: it has just gone.
             let _ = kill_process(parent, signal);
         }
@@ -121,6 +133,19 @@ fn await_any_signal() -> isize {
 impl Cleanup {
     pub fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// Waits until what is sent to this process's group, or session, does not reach it any more: before there is something that it would have
+    /// to put in order.
+    pub fn await_apart(&self) {
+        const LONG: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+        while APART.load(Ordering::Acquire) == 0 {
+            match futex::wait(&APART, futex::Flags::PRIVATE, 0, Some(&LONG)) {
+                Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
+                // It was killed before; that is told by its signal.
+                Err(_) => return,
+            }
+        }
     }
 }
 

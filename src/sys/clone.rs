@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
@@ -170,6 +171,32 @@ pub fn block_signals() {
         let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigfillset(set.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// Signals that wait until this is dropped.
+pub struct HeldSignals(Option<SigSet>);
+
+impl HeldSignals {
+    pub fn all() -> Self {
+        Self::hold(SigSet::all())
+    }
+
+    /// The stop that somebody asks for at his terminal.
+    pub fn stop() -> Self {
+        Self::hold(NixSignal::SIGTSTP.into())
+    }
+
+    fn hold(set: SigSet) -> Self {
+        // Fails for an operation that is none: sigprocmask(2).
+        Self(set.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok())
+    }
+}
+
+impl Drop for HeldSignals {
+    fn drop(&mut self) {
+        // Ignoring: as above.
+        let _ = self.0.map(|before| before.thread_set_mask());
     }
 }
 

@@ -17,8 +17,8 @@ mod tty;
 pub use alloc::Bump;
 pub use cleanup::{Cleanup, own_pid, spawn_cleanup};
 pub use clone::{
-    Clone3, Forked, Taken, await_signal, block_signals, clone3, exit_now, keep_only, keep_open, kill_all, payload_stack, release,
-    replace_descriptor, reset_signals, single_threaded, spawn_sharing_memory,
+    Clone3, Forked, HeldSignals, Taken, await_signal, block_signals, clone3, exit_now, keep_only, keep_open, kill_all, payload_stack,
+    release, replace_descriptor, reset_signals, single_threaded, spawn_sharing_memory,
 };
 pub use confine::{
     MountAttr, close_all_but, close_from, drop_bounding, ids_at_start, install_filter, join_session_keyring, landlock_abi,

@@ -44,7 +44,7 @@ pub fn check() -> Vec<Finding> {
     let hierarchy = Hierarchy::find();
     let manager = Manager::find();
     let cgroup = match hierarchy {
-        Hierarchy::Unified => unified(&Delegation::find(&[], false), None),
+        Hierarchy::Unified => unified(&Delegation::find(&[], None), None),
         other => legacy(other),
     };
     vec![cgroup, finding(&manager, hierarchy)]
@@ -233,6 +233,18 @@ fn delegates(written: &[Assignment], controller: &str) -> bool {
     })
 }
 
+/// What an admin does where no service manager does it: once, and for each shell. The limits of the cgroup itself stay root's, and the shell
+/// stands below it, since what is divided has no processes of its own (the kernel's cgroup-v2 document, "Delegation").
+fn delegate_by_hand(uid: u32) -> [String; 3] {
+    let base = format!("user-{uid}");
+    let given = ". cgroup.procs cgroup.subtree_control shell shell/cgroup.procs";
+    [
+        "sudo sh -c 'cd /sys/fs/cgroup && for one in $(cat cgroup.controllers); do echo +$one >cgroup.subtree_control; done'".into(),
+        format!("sudo sh -c 'cd /sys/fs/cgroup && mkdir -p {base}/shell && cd {base} && chown {uid} {given}'"),
+        format!("echo $$ | sudo tee /sys/fs/cgroup/{base}/shell/cgroup.procs"),
+    ]
+}
+
 fn finding(manager: &Manager, hierarchy: Hierarchy) -> Finding {
     const CHECK: &str = "user_manager";
     let socket = manager.path();
@@ -256,11 +268,7 @@ fn finding(manager: &Manager, hierarchy: Hierarchy) -> Finding {
         if hierarchy != Hierarchy::Unified {
             return finding.remedy(["# see cgroup"]);
         }
-        return finding
-                .remedy([format!(
-                    "# as root, for each session: mkdir /sys/fs/cgroup/{0}; chown -R {0} /sys/fs/cgroup/{0}; echo PID > /sys/fs/cgroup/{0}/cgroup.procs",
-                    super::shell_word(&name)
-                )]);
+        return finding.remedy(delegate_by_hand(getuid().as_raw()));
     }
     Finding::missing(CHECK, format!("{}: {}", socket.display(), errno_name(errno)))
         .errno(errno)

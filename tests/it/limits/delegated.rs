@@ -91,23 +91,24 @@ fn a_limit_around_the_sandbox_is_not_called_its_own() {
     let env = TestEnv::new();
     let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
     env.run("busybox").sh("true").code(0);
-    let run = |limits: &str| {
-        format!("{hamper} run --image {image} --entrypoint '' {limits} -- dd if=/dev/zero of=/dev/null bs=200M count=1; echo ended $?")
-    };
-    let around = |limits: &str| {
+    let dd = "dd if=/dev/zero of=/dev/null bs=200M count=1";
+    let around = |limits: &str, command: &str| {
+        let run = format!("{hamper} run --image {image} --entrypoint '' {limits} -- {command}; echo ended $?");
         let script = format!(
             "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); mkdir $C/tools $C/around; echo $BASHPID > $C/tools/cgroup.procs
             echo +memory +pids > $C/cgroup.subtree_control; echo 100M > $C/around/memory.max; echo 0 > $C/around/memory.swap.max
             mkdir $C/around/own; bash -c \"echo \\$BASHPID > $C/around/own/cgroup.procs; {}\" 2>&1",
-            run(limits).replace("$?", "\\$?")
+            run.replace("$?", "\\$?")
         );
         in_unit(&env, &script)
     };
-    let seen = around("--set limits.memory=1G");
+    let seen = around("--set limits.memory=1G", dd);
     assert!(seen.contains("for want of memory: not at a limit of this profile") && seen.contains("ended 137"), "{seen}");
-    let seen = around("--set limits.pids=50");
+    let seen = around("--set limits.pids=50", dd);
     assert!(seen.contains("for want of memory: not at a limit of this profile") && seen.contains("ended 137"), "{seen}");
-    let seen = around("--set limits.memory=50M --set limits.swap=0");
+    let seen = around("--set limits.pids=50", &format!("sh -c '{dd}; exit $?'"));
+    assert!(seen.contains("hamper: the kernel has killed 1 of its processes for want of memory") && seen.contains("ended 137"), "{seen}");
+    let seen = around("--set limits.memory=50M --set limits.swap=0", dd);
     assert!(seen.contains("memory limit 50 MiB reached") && seen.contains("ended 137"), "{seen}");
 }
 
@@ -149,6 +150,15 @@ fn a_scope_does_not_leave_what_a_unit_confines() {
     assert!(seen.contains("confines what runs in it") && seen.contains("125\n") && !seen.contains("ran\n"), "{seen}");
     // The control: one that confines nothing is left.
     assert_eq!(unit("-pNice=1", "--set limits.on_missing=error"), "ran\n0\n");
+    let seen = unit("-pTasksMax=100", "--set limits.on_missing=error");
+    assert!(seen.contains("(TasksMax=100)") && seen.contains("125\n"), "{seen}");
+    // For all whose names begin like its own.
+    let root = |script: &str| assert!(Command::new("sudo").args(["-n", "sh", "-c", script]).status().expect("sudo").success());
+    let directory = "/run/systemd/system/run-.service.d";
+    root(&format!("mkdir {directory}; printf '[Service]\nIPAddressDeny=any\n' >{directory}/tests.conf; systemctl daemon-reload"));
+    let seen = unit("-pNice=1", "--set limits.on_missing=error");
+    root(&format!("rm -r {directory}; systemctl daemon-reload"));
+    assert!(seen.contains("(IPAddressDeny=any)") && seen.contains("125\n"), "{seen}");
 }
 
 /// A sandbox beside the cgroup that hamper stands in is not under the limits of that.
@@ -156,16 +166,18 @@ fn a_scope_does_not_leave_what_a_unit_confines() {
 fn a_limit_of_ones_own_that_does_not_hold_is_told() {
     let _alone = alone();
     let unit = Killed::new();
-    let run = |more: &str| unit.run(&format!("--set limits.pids=50 {more}"), "dd if=/dev/zero of=/dev/null bs=200M count=1");
+    let run = |more: &str| unit.run(&format!("--set limits.cpus=1 {more}"), "true");
     let (warn, strict) = (run(""), run("--set limits.on_missing=error"));
-    let lines = unit.lines(&format!(
-        "mkdir $C/leaf; echo 100M > $C/leaf/memory.max; echo 0 > $C/leaf/memory.swap.max; {warn} 2>&1 | grep -c 'no limit'
-        sh -c \"echo 0 > $C/leaf/cgroup.procs; {warn} 2>&1 | grep 'no limit'; {strict} 2>&1; echo ended \\$?\"; true"
-    ));
-    assert_eq!(lines.first().map(String::as_str), Some("0"), "{lines:?}");
-    assert!(lines[1].starts_with("hamper: memory.max = 104857600: no limit: hamper stands under it"), "{lines:?}");
-    assert!(lines[2].contains("it would leave a limit that hamper stands under (memory.max = 104857600)"), "{lines:?}");
-    assert_eq!(lines.last().map(String::as_str), Some("ended 125"), "{lines:?}");
+    for (file, value) in [("memory.max", "104857600"), ("pids.max", "40"), ("cpu.max", "50000 100000")] {
+        let lines = unit.lines(&format!(
+            "mkdir $C/leaf; echo {value} > $C/leaf/{file}; {warn} 2>&1 | grep -c 'no limit'
+            sh -c \"echo 0 > $C/leaf/cgroup.procs; {warn} 2>&1 | grep 'no limit'; {strict} 2>&1; echo ended \\$?\"; true"
+        ));
+        assert_eq!(lines.first().map(String::as_str), Some("0"), "{lines:?}");
+        assert!(lines[1].starts_with(&format!("hamper: {file} = {value}: no limit: hamper stands under it")), "{lines:?}");
+        assert!(lines[2].contains(&format!("it would leave a limit that hamper stands under ({file} = {value})")), "{lines:?}");
+        assert_eq!(lines.last().map(String::as_str), Some("ended 125"), "{lines:?}");
+    }
 }
 
 #[test]
@@ -400,6 +412,13 @@ fn who_stops_a_service_stops_the_runs_in_it() {
         user("systemctl", &["stop", "service-of-tests"]);
         assert!(within(5.0, || ours().is_empty()), "{mode} {run}: {:?}", ours());
     }
+    // Also one that somebody has stopped: its manager continues what it ends.
+    user("systemd-run", &["--unit=service-of-tests", "--collect", "-pTimeoutStopSec=2", "sh", "-c", &format!("{run}; true")]);
+    assert!(within(20.0, || busy().len() == 1), "{:?}", ours());
+    let parent = busy()[0].rsplit_once("/hamper-").expect("a number").1.parse().ok().and_then(rustix::process::Pid::from_raw);
+    rustix::process::kill_process(parent.expect("a process"), rustix::process::Signal::STOP).expect("stopped");
+    user("systemctl", &["stop", "service-of-tests"]);
+    assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
 }
 
 /// Its manager ends all that is left in the service then, and what cleans up among it.

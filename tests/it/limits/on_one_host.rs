@@ -16,7 +16,7 @@ use crate::support::within;
 /// What a run with limits says and takes, in seconds, while something is in its way.
 fn hindered(env: &TestEnv, more: impl Fn(Hamper) -> Hamper) -> (crate::support::Seen, f64) {
     let begin = Instant::now();
-    let seen = more(run(env).set("limits.pids=9")).sh("echo ran").any();
+    let seen = more(run(env).set("limits.pids=9").set("limits.memory=64M")).sh("ulimit -d; echo ran").any();
     (seen, begin.elapsed().as_secs_f64())
 }
 
@@ -34,7 +34,10 @@ fn a_manager_that_is_stopped_keeps_nobody_waiting() {
     let (seen, time) = hindered(&env, |run| run);
     let doctor = env.hamper(["doctor"]).in_session().output().any();
     signal("CONT");
-    assert_eq!(seen.code(0).told(&["pids.max = 10: ", "it does not answer within 10 s"]).stdout, "ran\n");
+    // What helps a little stands in.
+    let seen =
+        seen.code(0).told(&["pids.max = 10: ", "it does not answer within 10 s", "each process may have that much data (RLIMIT_DATA)"]);
+    assert_eq!((seen.stdout.as_str(), seen.stderr.lines().count()), ("65536\nran\n", 2), "{}", seen.stderr);
     assert!((10.0..25.0).contains(&time), "{time}");
     assert!(doctor.stdout.contains("no cgroup can be made in the scope hamper.scope"), "{}", doctor.stdout);
     // The control: it goes on.
@@ -64,7 +67,7 @@ fn a_socket_that_drips_keeps_nobody_waiting() {
     let env = TestEnv::new();
     let directory = dripping(&env);
     let (seen, time) = hindered(&env, |run| run.env("XDG_RUNTIME_DIR", &directory));
-    assert_eq!(seen.code(0).told(&["pids.max = 10: ", "it does not answer within 10 s"]).stdout, "ran\n");
+    assert_eq!(seen.code(0).told(&["pids.max = 10: ", "it does not answer within 10 s"]).stdout, "65536\nran\n");
     assert!((10.0..25.0).contains(&time), "{time}");
 }
 
@@ -87,7 +90,7 @@ fn another_runs_turn_is_waited_for() {
         });
         let (seen, time) = hindered(&env, |run| run);
         let seen = seen.code(0);
-        assert_eq!((seen.stdout.as_str(), seen.stderr.as_str()), ("ran\n", told));
+        assert_eq!((seen.stdout.as_str(), seen.stderr.as_str()), ("unlimited\nran\n", told));
         assert!(time > seconds as f64, "{time}");
     }
 }
@@ -100,7 +103,7 @@ fn who_is_stopped_in_his_turn_stops_after_it() {
     let turn = turn(&directory);
     for (signal, ends) in [(Signal::TSTP, true), (Signal::STOP, false)] {
         let run = run(&env).set("limits.pids=9").env("XDG_RUNTIME_DIR", &directory).args(["--entrypoint", ""]).payload(["echo", "ran"]);
-        let run = run.as_job().spawn();
+        let run = run.stoppable().spawn();
         let free = || turn.try_lock().map(|()| turn.unlock()).is_ok();
         assert!(within(5.0, || !free()), "it has no turn");
         run.signal(signal);
@@ -161,6 +164,49 @@ fn who_is_killed_at_any_time_leaves_nothing() {
         busy $C/hamper-$S && echo the other goes on; kill $S; wait $S; true"
     ));
     assert_eq!(lines, ["the other goes on"]);
+}
+
+/// With all of its group, on a busy machine: the process that cleans up must have left that before there is something to clean up.
+#[test]
+fn who_is_killed_with_his_group_at_any_time_leaves_nothing() {
+    let _alone = alone();
+    let unit = Killed::new();
+    let (above, own) = (unit.run("--set limits.memory=64M", "true"), unit.alone("--set limits.memory=64M", "true"));
+    let lines = unit.lines(&format!(
+        "for i in 1 2 3; do while :; do :; done & BUSY=\"$BUSY $!\"; done
+        above() {{ ! ls -d $C/hamper-*/ >/dev/null 2>&1; }}
+        own() {{ ! ls -d $O/hamper-sandbox/ >/dev/null 2>&1 && [ -z \"$(cat $O/cgroup.subtree_control)\" ]; }}
+        for i in $(seq 60); do
+            [ $((i % 2)) = 0 ] && S=KILL || S=TERM
+            # As soon as there is something.
+            setsid {above} 2>/dev/null & A=$!; for j in $(seq 20000); do [ -e $C/hamper-$A ] && break; done; kill -$S -$A
+            {own} 2>/dev/null & B=$!; for j in $(seq 20000); do [ -e $O/hamper-parent ] && break; done
+            sleep 0.00$((i % 10)); kill -$S -$B; within_five above; within_five own; wait $A $B
+        done 2>/dev/null
+        kill $BUSY; echo over"
+    ));
+    assert_eq!(lines, ["over"]);
+}
+
+/// Processors that the cgroups above do not have cannot be given, and the kernel gives others.
+#[test]
+fn processors_that_others_have_are_told() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let slice = format!("user-{}.slice", rustix::process::getuid().as_raw());
+    let allow = |list: &str| {
+        let words = ["-n", "systemctl", "set-property", "--runtime", &slice, &format!("AllowedCPUs={list}")].map(str::to_owned);
+        assert!(Command::new("sudo").args(words).status().expect("sudo").success());
+    };
+    let processors = |more: &str| run(&env).set("limits.cpuset=\"1\"").set(more).sh("grep Cpus_allowed_list /proc/self/status").any();
+    let free = processors("limits.on_missing=error");
+    allow("0");
+    let (warn, strict) = (processors("limits.on_missing=warn"), processors("limits.on_missing=error"));
+    allow("");
+    assert_eq!(free.code(0).silent().stdout, "Cpus_allowed_list:\t1\n");
+    let words = "cpuset.cpus = 1: no such limit: the kernel has \"0\" there";
+    assert_eq!(warn.code(0).told(&[words]).stdout, "Cpus_allowed_list:\t0\n");
+    let _ = strict.code(125).told(&["cpuset.cpus = 1", "the kernel has \"0\" there"]);
 }
 
 #[test]

@@ -158,7 +158,7 @@ impl Hamper {
     }
 
     /// As a shell starts a job: one that its terminal can stop.
-    pub fn as_job(mut self) -> Self {
+    pub fn stoppable(mut self) -> Self {
         self.command.process_group(0);
         self
     }
