@@ -115,7 +115,9 @@ impl Limited {
         match usage.memory_oom_kills {
             // Where it was not this limit that was reached, it was that of a cgroup above, or the machine.
             Some(1..) if killed => outcome.end = End::MemoryLimit(memory.filter(|_| usage.memory_limit_hits != Some(0))),
-            Some(count @ 1..) if killed_inside => talk(&format!("hamper: the kernel has killed {count} of its processes for want of memory")),
+            Some(count @ 1..) if killed_inside => {
+                talk(&format!("hamper: the kernel has killed {count} of its processes for want of memory"))
+            }
             _ => {}
         }
         cgroup.sweep();

@@ -15,7 +15,7 @@ use super::landlock_rung::Private;
 use super::ledger::Tree;
 use super::sources::{Opening, open_home, open_mounts, open_project, project_target, refuse_moved_project, refuse_swapped_image};
 use super::state::{ProjectState, lock_keep, make_directory, masks};
-use crate::host::{Controller, Delegation, Directories, Disks, Host, Ids, open_source};
+use crate::host::{Controller, Delegation, Directories, Disks, Host, Ids, can_end_own_cgroup, open_source};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, Plan, Step};
 use crate::profile::{HomeMode, Isolation, MapMode, NetworkMode, Preset, Profile, Requirement, RootMode, TtyMode};
@@ -157,7 +157,8 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
         _ => None,
     };
     let environment = environment(profile, &image, invocation, &inputs.variables);
-    let limited = profile.limits.needs_cgroup() || profile.require.contains(&Requirement::Cgroup);
+    let apart = !rung && plan::needs_own_cgroup(profile, &host) && can_end_own_cgroup();
+    let limited = profile.limits.needs_cgroup() || profile.require.contains(&Requirement::Cgroup) || apart;
     let limits = &profile.limits;
     let of_processors: Vec<_> = [(limits.cpus.is_some(), Controller::Cpu), (limits.cpuset.is_some(), Controller::Cpuset)]
         .into_iter()
@@ -184,6 +185,7 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
         seccomp: facts.as_ref(),
         resolv_conf: resolv_conf.as_ref().map(|opened| &opened.source),
         delegation: delegation.as_ref(),
+        apart,
         disks: disks.as_ref().filter(|_| limits.needs_disks()),
         temporary: private.as_ref().map(|private| private.temporary.as_path()),
     })?;

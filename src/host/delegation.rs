@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags, getxattr, openat, statfs};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, getxattr, openat, statfs};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -267,6 +267,13 @@ pub fn limit_left(place: &Place) -> Option<String> {
     let Place::Above { directory } = place else { return None };
     let all: Vec<_> = LIMITS.into_iter().chain([OF_PROCESSES]).collect();
     left_behind(Hierarchy::find().mount()?, &own_cgroup()?, directory, &all)
+}
+
+/// Whether this process may write what ends or freezes all that stand in its own cgroup: as in the scopes of a user's own service manager.
+pub fn can_end_own_cgroup() -> bool {
+    let path = |mount: &Path, own: &str| mount.join(own.trim_start_matches('/')).join("cgroup.procs");
+    let own = Hierarchy::find().mount().zip(own_cgroup());
+    own.is_some_and(|(mount, own)| accessat(CWD, path(mount, &own), Access::WRITE_OK, AtFlags::empty()).is_ok())
 }
 
 /// What stands open without asking anybody.

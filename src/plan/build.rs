@@ -11,7 +11,7 @@ use super::payload::{argv, workdir};
 use super::request::{Request, Tree};
 use super::tree::tree_steps;
 use super::{Degraded, Missing, Namespace, Plan, PlanError, Setting, Step, laws};
-use crate::host::{Place, Source, SubRange};
+use crate::host::{Host, Place, Source, SubRange};
 use crate::profile::{
     Isolation, LandlockMode, MapMode, MountKind, NetworkMode, Preset, Profile, ProjectMode, Requirement, Rlimit, RootMode, SeccompSource,
 };
@@ -174,6 +174,14 @@ fn can_mount(profile: &Profile) -> bool {
     let security = &profile.security;
     let filtered = matches!(security.seccomp, SeccompSource::Default | SeccompSource::Strict) && security.seccomp_allow.is_empty();
     security.nested_userns || !filtered || !security.caps.is_empty()
+}
+
+/// Whether a payload could end all that stands in the cgroup that it is born in, if the caller may: it takes a mount of cgroups, which Landlock
+/// refuses.
+pub fn needs_own_cgroup(profile: &Profile, host: &Host) -> bool {
+    let security = &profile.security;
+    let held = security.landlock != LandlockMode::Off && !security.nested_userns && host.landlock.is_ok();
+    can_mount(profile) && !held
 }
 
 fn needs_scratch(request: &Request<'_>) -> bool {

@@ -369,6 +369,7 @@ mod tests {
             seccomp: Some(&SeccompFacts { name: "default".into(), allowed: 1, instructions: 1 }),
             resolv_conf: None,
             delegation: None,
+            apart: false,
             disks: None,
             temporary: Some(Path::new("/data/scratch/0/tmp/u")),
         })

@@ -132,8 +132,12 @@ pub fn choose(request: &Request<'_>, plan: &mut Plan) -> Result<Chosen, PlanErro
         plan.degraded.push(Degraded { what: "cgroup", asked: setting.asked(), got: format!("{why}{instead}") });
     }
     plan.degraded.extend(elsewhere);
-    // One without a limit is for who requires that there is one.
-    let wanted = required || !can.is_empty();
+    if let (true, Err(why)) = (request.apart, &delegation.place) {
+        let got = format!("none: a payload that mounts cgroups can end all that stands in the one that hamper stands in ({why})");
+        plan.degraded.push(Degraded { what: "cgroup", asked: "a cgroup of its own".into(), got });
+    }
+    // One without a limit is for who requires that there is one, and for a payload that could end others in it.
+    let wanted = required || request.apart || !can.is_empty();
     chosen.cgroup = delegation.place.as_ref().ok().filter(|_| wanted).map(|place| (place.clone(), can));
     Ok(chosen)
 }

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use build::{build, kept_directory, missing};
+pub use build::{build, kept_directory, missing, needs_own_cgroup};
 pub use landlock::{MINIMUM_ABI, file_rights, handled_access, scoped, tcp};
 pub use landlock_rung::{RUNG_MINIMUM_ABI, refuse_wishes, writable};
 pub use limits::{BETWEEN_DISKS, Setting, in_list};

@@ -119,8 +119,10 @@ pub struct Request<'a> {
     pub seccomp: Option<&'a SeccompFacts>,
     /// `/etc/resolv.conf` of the host, for its network.
     pub resolv_conf: Option<&'a Source>,
-    /// Where a cgroup can be had; looked for where limits are asked for.
+    /// Where a cgroup can be had; looked for where limits are asked for, or the payload is to stand apart.
     pub delegation: Option<&'a Delegation>,
+    /// Whether the payload could end what stands in the caller's cgroup, if it stood there.
+    pub apart: bool,
     /// What the sandbox's files are on; looked for where bytes a second are limited.
     pub disks: Option<&'a Disks>,
     /// The run's own temporary directory, where there is no mount to make one.

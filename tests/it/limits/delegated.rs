@@ -84,6 +84,36 @@ fn a_payload_that_can_mount_lifts_no_limit_and_leaves_nothing() {
     assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
 }
 
+/// What stands in the caller's cgroup, which is the user's own in a scope of the service manager, is not the payload's to end.
+#[test]
+fn a_payload_that_can_mount_ends_nobody_else() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let hamper = crate::support::hamper().display().to_string();
+    let script = env.project().join("script");
+    std::fs::write(
+        &script,
+        "unshare -U -r -m -C sh -c 'mkdir -p /tmp/x; mount -t cgroup2 none /tmp/x; mkdir /tmp/x/in; echo 0 >/tmp/x/in/cgroup.procs
+        echo begun; unshare -C sh -c \"echo 1 >/tmp/x/cgroup.kill\"; echo alive'",
+    )
+    .expect("a script");
+    let seen = |property: &str, more: &str| {
+        let run = format!("{hamper} run --image host --set security.nested_userns=true {more} --entrypoint '' -- sh script; echo ended $?");
+        let program = env.program("systemd-run", ["--user", "--scope", "-q", property, "sh", "-c", &run]).in_session();
+        program.env("XDG_RUNTIME_DIR", format!("/run/user/{}", rustix::process::getuid().as_raw())).output().any()
+    };
+    // It ends all that is in its own.
+    let own = seen("-pMemoryMax=infinity", "").code(0);
+    assert_eq!(own.stdout, "begun\nended 137\n", "{}", own.stderr);
+    assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+    // The control: where it can have none, which is told, it ends the shell as well.
+    let none = seen("-pMemoryMax=900M", "");
+    assert!(!none.status.success(), "{}", none.stderr);
+    assert_eq!(none.told(&["hamper: a cgroup of its own: none: a payload that mounts cgroups can end all"]).stdout, "begun\n");
+    let refused = seen("-pMemoryMax=900M", "--set 'require=[\"cgroup\"]'").code(0);
+    assert_eq!(refused.stdout, "ended 125\n", "{}", refused.stderr);
+}
+
 /// Killed for want of memory that another limit, around the sandbox, does not give.
 #[test]
 fn a_limit_around_the_sandbox_is_not_called_its_own() {
