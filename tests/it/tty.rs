@@ -2,7 +2,7 @@
 
 use crate::require;
 use crate::support::pty::Pty;
-use crate::support::{TestEnv, has_image, image, maps, within};
+use crate::support::{TestEnv, has_image, image, maps, slow, within};
 
 fn node(env: &TestEnv, map: &str) -> String {
     env.hamper(["run", "--image", &image("node14")]).map(map).words()
@@ -37,7 +37,8 @@ fn control_c_reaches_the_payload_and_not_us() {
     pty.start(&node(&env, "auto"), &env);
     pty.expect("> ");
     pty.send("while(true){}\r");
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    // Until it is at it.
+    std::thread::sleep(std::time::Duration::from_millis(300) * slow());
     pty.send("\x03");
     pty.expect("interrupted");
     pty.expect("> ");
@@ -200,7 +201,7 @@ fn a_payload_that_is_to_have_no_terminal_has_none() {
             pty.expect("to-stderr");
             assert!(!pty.is_raw(), "the keyboard stays the caller's");
             pty.send("word\r");
-            pty.expect("got word");
+            pty.expect("got word\r\n");
             pty.send("more\r\x04");
             pty.expect("more\r\nmore");
             pty.expect("over");
