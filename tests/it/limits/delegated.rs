@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::*;
 use crate::support::{Child, slow, within};
 
+mod bombs;
+
 pub(super) fn run(env: &TestEnv) -> Hamper {
     env.run("busybox").in_session().limit(Duration::from_secs(60))
 }
