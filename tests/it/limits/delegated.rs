@@ -7,6 +7,7 @@ use super::*;
 use crate::support::{Child, slow, within};
 
 mod bombs;
+mod ends;
 
 pub(super) fn run(env: &TestEnv) -> Hamper {
     env.run("busybox").in_session().limit(Duration::from_secs(60))
