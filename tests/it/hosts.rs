@@ -69,7 +69,42 @@ impl Host {
     fn run(&self, image: &str) -> Hamper {
         self.env.run(image).in_session()
     }
+
+    fn limited(&self, image: &str, more: &[&str]) -> Seen {
+        let sets = LIMITS.iter().map(|(set, ..)| set).chain(more);
+        let run = sets.fold(self.run(image), |run, set| run.set(set)).args(["--entrypoint", ""]);
+        run.payload(["echo", "ran"]).output().any()
+    }
+
+    /// All that a run with limits says here, where none can be had, and all that one says which does not do without: why a limit cannot be
+    /// had, by its controller, and why cgroups as such cannot, where that is so.
+    #[track_caller]
+    fn has_no_limits(&self, why: impl Fn(&str) -> String, none: Option<&str>) {
+        let lines =
+            LIMITS.iter().map(|(_, asked, controller, instead)| format!("hamper: {asked}: no limit: {}; {instead}\n", why(controller)));
+        let seen = self.limited("busybox", &[]).code(0);
+        assert_eq!((seen.stdout.as_str(), seen.stderr), ("ran\n", lines.collect()));
+        // The control: who asks for none is told nothing.
+        let seen = self.run("busybox").args(["--entrypoint", ""]).payload(["echo", "ran"]).output().code(0).silent();
+        assert_eq!(seen.stdout, "ran\n");
+        let (_, first, controller, _) = LIMITS[0];
+        let no_limit = format!("{first} is asked for, and cannot be had: no limit: {}", why(controller));
+        let none = none.map_or_else(|| no_limit.clone(), |why| format!("cgroup is required, but {why}"));
+        for (strict, words) in [("limits.on_missing=error", no_limit), ("require=[\"cgroup\"]", none)] {
+            let seen = self.limited("busybox", &[strict]).code(125);
+            assert_eq!((seen.stdout.as_str(), seen.stderr), ("", format!("hamper: {words}\n{HINT}\n")), "{strict}");
+        }
+    }
 }
+
+/// Limits as a profile asks for them, as the kernel is asked for them, by which controller, and what there is of each without a cgroup.
+const LIMITS: [(&str, &str, &str, &str); 3] = [
+    ("limits.memory=64M", "memory.max = 67108864", "memory", "each process may have that much data (RLIMIT_DATA)"),
+    ("limits.pids=20", "pids.max = 21", "pids", "RLIMIT_NPROC is set to it"),
+    ("limits.cpus=0.5", "cpu.max = 50000 100000", "cpu", "it starts on 1 processor, which it may change"),
+];
+
+const HINT: &str = "hint: `hamper doctor` says what this machine needs; limits.on_missing = \"warn\" without require = [\"cgroup\"] goes on without limits";
 
 /// One that nothing knows would have none.
 #[test]
@@ -125,6 +160,7 @@ fn no_delegation_on_this_host() {
     let seen = ["with no controller", &format!("DisableControllers= in {file} keeps controllers away")];
     host.found("cgroup", "degraded", &seen, &["Delegate=cpu cpuset io memory pids", file, "sudo systemctl restart user@"]);
     assert!(host.finding("cgroup")["instead"].as_str().is_some_and(|words| words.contains(NO_LIMITS)));
+    host.has_no_limits(|controller| format!("the controller `{controller}` is not delegated to you"), None);
 }
 
 #[test]
@@ -136,6 +172,8 @@ fn no_session_on_this_host() {
     host.found("cgroup", "missing", &["is not delegated to you, and no service manager answers at /run/user/"], &["see user_manager"]);
     let socket = format!("/run/user/{}/", uid());
     host.found("user_manager", "missing", &[&socket, "ENOENT"], &[&format!("sudo loginctl enable-linger {}", user_name())]);
+    let why = format!("/system.slice/tests.service is not delegated to you, and no service manager answers at {socket}bus (ENOENT)");
+    host.has_no_limits(|_| why.clone(), Some(&why));
 }
 
 #[test]
@@ -168,13 +206,15 @@ fn cgroup_v1_on_this_host() {
     host.starts();
     host.well_but(&["cgroup", "user_manager"]);
     // Kernels that have lost the memory controller of version 1 have it in version 2.
-    let have = if std::env::var("HAMPER_TEST_VM_KERNEL").is_ok_and(|kernel| kernel == "6.1") {
-        "none of the controllers"
+    let (have, words) = if vm_kernel().as_deref() == Some("6.1") {
+        ("none of the controllers", "no controllers here")
     } else {
-        "cpuset memory"
+        ("cpuset memory", "only cpuset memory here, delegated to nobody")
     };
     host.found("cgroup", "missing", &["hybrid", have, "version 1 has the others"], &["systemd.unified_cgroup_hierarchy=1"]);
     host.found("user_manager", "degraded", &["answers, but its limits enforce nothing without cgroup version 2"], &[]);
+    let why = format!("cgroup version 2 has {words}: version 1 has the others, which no ordinary user can be given");
+    host.has_no_limits(|_| why.clone(), Some(&why));
 }
 
 /// The single map is what there is: said in the report, and no start that asks for more.
@@ -251,6 +291,14 @@ fn nfs_home_on_this_host() {
     for (map, words) in [("single", "cannot rename"), ("range", "cannot set the owner of")] {
         let _ = host.run("whiteouts").map(map).probe("exit 4").code(125).told(&[words, "hint: ", "hamper doctor says how"]);
     }
+    // Image `host` needs no tree; limits do not ask where homes are.
+    for strict in ["limits.on_missing=error", "require=[\"cgroup\"]"] {
+        assert_eq!(host.limited("host", &[strict]).code(0).silent().stdout, "ran\n");
+    }
+    let _ = host
+        .limited("busybox", &[])
+        .code(125)
+        .told(&["hint: the file system of the store cannot hold trees, as NFS cannot; hamper doctor says how"]);
     let lines = host.finding("overlay")["remedy"].as_array().expect("lines").iter().filter_map(Value::as_str);
     let remedy = lines.filter(|line| line.contains("/trees")).collect::<Vec<_>>().join("\n");
     std::fs::remove_dir_all(host.env.store()).expect("store");
@@ -262,6 +310,7 @@ fn nfs_home_on_this_host() {
         let inside = host.run("whiteouts").map(map).args(["--entrypoint", ""]).payload(["sh", "-c", script]).output().code(0).silent();
         assert_eq!(inside.stdout, "0\n0\n", "{map}");
     }
+    assert_eq!(host.limited("busybox", &["limits.on_missing=error"]).code(0).silent().stdout, "ran\n");
     let out = host.env.hamper(["doctor"]).in_session().output().code(0).silent();
     assert!(out.stdout.contains("its trees in "), "{}", out.stdout);
 }

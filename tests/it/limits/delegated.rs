@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::*;
 use crate::support::{Child, slow, within};
 
+mod bombs;
+mod ends;
+
 pub(super) fn run(env: &TestEnv) -> Hamper {
     env.run("busybox").in_session().limit(Duration::from_secs(60))
 }
@@ -313,40 +316,106 @@ fn a_hundred_at_once_have_their_limits_and_leave_nothing() {
     assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
 }
 
-/// As the other user of the host, in a session of his own.
-fn as_eve(script: &str) -> std::process::Output {
-    Command::new("/run/tests/as").args(["eve", "sh", "-c", script]).output().expect("eve's session")
+/// A script of the user who runs the tests, or of the other one of this host, in a session of her own.
+fn of(env: &TestEnv, who: &str, script: &str) -> Hamper {
+    match who {
+        "eve" => env.program("/run/tests/as", ["eve", "bash", "-c", script]),
+        _ => env.program("bash", ["-c", script]),
+    }
+}
+
+/// A user's sandbox, which goes on.
+struct Theirs {
+    who: &'static str,
+    cgroup: String,
+    process: String,
+    store: String,
+}
+
+impl Theirs {
+    fn new(env: &TestEnv, who: &'static str, store: String) -> Self {
+        let slice = format!("/user-{}.slice/", of(env, who, "id -u").output().ok().trim());
+        let found: Vec<String> = ours().into_iter().filter(|path| path.contains(&slice) && path.contains("/hamper-")).collect();
+        let [cgroup] = &found[..] else { panic!("{who} has one sandbox: {found:?}") };
+        let processes = of(env, who, &format!("cat {cgroup}/cgroup.procs")).output().ok();
+        let process = processes.lines().next().expect("a process").to_owned();
+        Self { who, cgroup: cgroup.clone(), process, store }
+    }
+
+    /// What its owner can see and do, and the words by which another user is refused.
+    fn acts(&self) -> Vec<(String, &'static str)> {
+        let Self { cgroup, process, store, .. } = self;
+        let denied = [
+            format!("cat {cgroup}/cgroup.procs {cgroup}/memory.current"),
+            format!("echo 32M > {cgroup}/memory.high"),
+            format!("echo max > {cgroup}/memory.max"),
+            format!("mkdir {cgroup}/x && rmdir {cgroup}/x"),
+            // From below the user's own manager, whose processes may be moved there.
+            format!("XDG_RUNTIME_DIR=/run/user/$(id -u) systemd-run --user --scope -q bash -c 'echo $$ > {cgroup}/cgroup.procs'"),
+            format!("ls {store}"),
+            format!("ls /run/user/$(stat -c %u {cgroup})"),
+        ];
+        let denied = denied.into_iter().map(|act| (act, "Permission denied"));
+        denied.chain([(format!("kill -0 {process}"), "Operation not permitted")]).collect()
+    }
+
+    fn kill(&self) -> (String, &'static str) {
+        (format!("echo 1 > {}/cgroup.kill", self.cgroup), "Permission denied")
+    }
+
+    /// Refused to the other user for the reason that it should be, and the control: not to the owner.
+    #[track_caller]
+    fn is_the_owners(&self, env: &TestEnv, other: &Self, (act, words): (String, &str)) {
+        refused(env, other.who, &act, words);
+        of(env, self.who, &act).output().code(0).silent();
+    }
+}
+
+#[track_caller]
+fn refused(env: &TestEnv, who: &str, act: &str, words: &str) {
+    let seen = of(env, who, act).output().any();
+    assert!(!seen.status.success() && seen.stderr.contains(words), "{who}: {act}: {seen:?}");
 }
 
 #[test]
 fn another_user_neither_sees_nor_touches_it() {
     let _alone = alone();
     let env = TestEnv::alone();
-    let child = begun(run(&env).set("limits.memory=64M"), "sleep 1000");
-    let own = ours().into_iter().find(|path| path.ends_with(&format!("/hamper-{}", child.pid()))).expect("a cgroup");
-    let pids = std::fs::read_to_string(format!("{own}/cgroup.procs")).expect("processes");
-    let pid = pids.lines().next().expect("a process").to_owned();
-    let attempts = [
-        format!("echo max > {own}/memory.max"),
-        format!("echo 1 > {own}/cgroup.kill"),
-        format!("mkdir {own}/x"),
-        format!("echo $$ > {own}/cgroup.procs"),
-        format!("kill -0 {pid}"),
-        format!("ls {}", env.store().display()),
-        "ls /run/user/$(id -u dev)/".to_owned(),
-    ];
-    for attempt in &attempts {
-        let out = as_eve(attempt);
-        assert!(!out.status.success(), "{attempt}: {}", String::from_utf8_lossy(&out.stderr));
+    // A session of hers works, and a program of her own.
+    assert_eq!(of(&env, "eve", "id -un").output().code(0).silent().stdout, "eve\n");
+    let program = std::fs::File::open(crate::support::hamper()).expect("hamper");
+    let mut copy = of(&env, "eve", "mkdir -p project && cat >hamper && chmod 755 hamper").into_command();
+    assert!(copy.stdin(program).status().expect("a copy").success());
+    let image = crate::support::image("busybox");
+    let eves = format!("cd project && exec ../hamper run --image {image} --entrypoint '' --set limits.memory=48M --set limits.swap=0 --");
+    // Both at once, each under the limit that was asked for.
+    let script = "echo begun; cat /sys/fs/cgroup/memory.max; read line";
+    let run = run(&env).set("limits.memory=64M").args(["--entrypoint", ""]).payload(["sh", "-c", script]);
+    let mut runs = [(run, 64 << 20), (of(&env, "eve", &format!("{eves} sh -c '{script}'")), 48 << 20)].map(|(run, most)| {
+        let mut child = run.spawn();
+        child.await_line("begun");
+        assert_eq!(child.await_line("\n").trim(), u32::to_string(&most));
+        child
+    });
+    of(&env, "eve", &format!("{eves} dd if=/dev/zero of=/dev/null bs=200M count=1"))
+        .output()
+        .code(137)
+        .told(&["memory limit 48 MiB reached"]);
+    let home = of(&env, "eve", "echo ~").output().ok();
+    let dev = Theirs::new(&env, "dev", env.store().display().to_string());
+    let eve = Theirs::new(&env, "eve", format!("{}/.local/share/hamper", home.trim()));
+    for (one, other) in [(&dev, &eve), (&eve, &dev)] {
+        one.acts().into_iter().for_each(|act| one.is_the_owners(&env, other, act));
+        // Nor is a process of one moved under the limits of the other.
+        refused(&env, one.who, &format!("echo {} > {}/cgroup.procs", other.process, one.cgroup), "Permission denied");
     }
-    // The control: whose it is can do that.
-    for attempt in [&attempts[0], &attempts[4], &attempts[5], &attempts[2]] {
-        let out = Command::new("sh").args(["-c", attempt]).output().expect("sh");
-        assert!(out.status.success(), "{attempt}: {}", String::from_utf8_lossy(&out.stderr));
+    for ((one, other), child) in [(&dev, &eve), (&eve, &dev)].into_iter().zip(&mut runs) {
+        assert!(child.child.try_wait().expect("wait").is_none(), "{} goes on", one.who);
+        one.is_the_owners(&env, other, one.kill());
     }
-    std::fs::remove_dir(format!("{own}/x")).expect("the control's cgroup");
-    child.signal(rustix::process::Signal::TERM);
-    child.output().any();
+    for child in runs {
+        child.output().code(125).told(&["hamper: the sandbox was killed\n"]);
+    }
     assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
 }
 
