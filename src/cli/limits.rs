@@ -6,7 +6,7 @@ use super::error::CliError;
 use super::output::talk;
 use crate::host::{Place, limit_left};
 use crate::launch::{Cgroup, Missing};
-use crate::plan::{Degraded, PlanError, Setting, Step};
+use crate::plan::{Degraded, PlanError, Step};
 use crate::profile::{Profile, Requirement};
 use crate::report::Limits;
 use crate::supervise::{End, Got, Outcome, Usage};
@@ -42,7 +42,11 @@ pub fn make(steps: &[Step], profile: &Profile) -> Result<Made, CliError> {
     let strict = profile.limits.missing_is_error || profile.require.contains(&Requirement::Cgroup);
     if strict && let Some(limit) = limit_left(place) {
         let why = format!("it would leave a limit that hamper stands under ({limit})");
-        return Err(PlanError::Limit { limit: settings.first().map_or_else(|| "a cgroup".into(), asked), why }.into());
+        return Err(match settings.as_slice() {
+            [] => PlanError::Required { what: "cgroup", got: why },
+            all => PlanError::Limits(all.iter().map(|setting| setting.missing(why.clone())).collect()),
+        }
+        .into());
     }
     let waits = || talk("hamper: waiting for other runs of this user, which are getting their cgroups: pgrep -a hamper");
     let (cgroup, got) = match Cgroup::make(place, settings, nested, waits) {
@@ -51,10 +55,10 @@ pub fn make(steps: &[Step], profile: &Profile) -> Result<Made, CliError> {
         Err(error) => return Ok(Made::Cannot(CliError::from(error).chain())),
     };
     let missing: Vec<Degraded> = got.iter().filter(|got| !got.held).map(|got| missed(got, place)).collect();
-    match missing.first() {
-        Some(first) if strict => Err(PlanError::Limit { limit: first.asked.clone(), why: first.got.clone() }.into()),
-        _ => Ok(Made::Cgroup(Limited { cgroup, got, memory: profile.limits.memory, place: place.clone() }, missing)),
+    if strict && !missing.is_empty() {
+        return Err(PlanError::Limits(missing).into());
     }
+    Ok(Made::Cgroup(Limited { cgroup, got, memory: profile.limits.memory, place: place.clone() }, missing))
 }
 
 fn missed(got: &Got, place: &Place) -> Degraded {
@@ -75,15 +79,11 @@ fn missed(got: &Got, place: &Place) -> Degraded {
         Err(Missing::Controller(None)) => no_controller(controller, ""),
         Err(Missing::Controller(Some(errno))) => no_controller(controller, &format!(": {errno}")),
     };
-    Degraded { what: "cgroup", asked: asked(&got.setting), got: got_instead }
+    got.setting.missing(got_instead)
 }
 
 fn no_controller(name: &str, more: &str) -> String {
     format!("no limit: the controller `{name}` is not passed on to the sandbox's cgroup{more}")
-}
-
-fn asked(setting: &Setting) -> String {
-    format!("{} = {}", setting.file, setting.value)
 }
 
 /// What does not hold for a sandbox that stands beside what hamper stands in; looked for beside a start, which it would slow down.

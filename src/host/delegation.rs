@@ -168,10 +168,13 @@ fn find() -> Result<(Place, Vec<Controller>), String> {
     if hierarchy != Hierarchy::Unified {
         // On newer kernels it has some: those that no longer are of version 1.
         let have = match controllers(mount).as_slice() {
-            [] => "no controllers here".to_owned(),
-            some => format!("only {} here, delegated to nobody", some.iter().map(|one| one.name()).collect::<Vec<_>>().join(" ")),
+            [] => "no controllers here: version 1 has them".to_owned(),
+            some => {
+                let names = some.iter().map(|one| one.name()).collect::<Vec<_>>().join(" ");
+                format!("only {names} here, delegated to nobody: version 1 has the others")
+            }
         };
-        return Err(format!("cgroup version 2 has {have}: version 1 has the others, which no ordinary user can be given"));
+        return Err(format!("cgroup version 2 has {have}, which no ordinary user can be given"));
     }
     let manager = Manager::find();
     match manager.reached {

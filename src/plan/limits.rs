@@ -24,8 +24,13 @@ impl Setting {
         Self { controller: Controller::Memory, file: "memory.oom.group", value: "1".into() }
     }
 
-    fn asked(&self) -> String {
+    pub fn asked(&self) -> String {
         format!("{} = {}", self.file, self.value)
+    }
+
+    /// What there is instead of it.
+    pub fn missing(&self, got: String) -> Degraded {
+        Degraded { what: "cgroup", asked: self.asked(), got }
     }
 
     /// Whether it would be taken and have no effect.
@@ -106,7 +111,7 @@ pub struct Chosen {
 /// Decides where limits go; what nothing enforces is among the plan's `degraded`, with what stands in for it.
 ///
 /// # Errors
-/// [`PlanError::Required`] where the profile does not do without.
+/// [`PlanError::Required`] and [`PlanError::Limits`] where the profile does not do without.
 pub fn choose(request: &Request<'_>, plan: &mut Plan) -> Result<Chosen, PlanError> {
     let Some(delegation) = request.delegation else { return Ok(Chosen::default()) };
     let profile = request.profile;
@@ -119,19 +124,16 @@ pub fn choose(request: &Request<'_>, plan: &mut Plan) -> Result<Chosen, PlanErro
     }
     let mut chosen = Chosen::default();
     let strict = required || profile.limits.missing_is_error;
+    let mut missing: Vec<_> = cannot.iter().map(|setting| setting.missing(why(delegation, setting))).collect();
     let elsewhere = request.disks.map(|disks| without_disk(&profile.limits, disks)).unwrap_or_default();
-    if let (true, Some(first)) = (strict, elsewhere.first()) {
-        return Err(PlanError::Limit { limit: first.asked.clone(), why: first.got.clone() });
+    if strict && !(missing.is_empty() && elsewhere.is_empty()) {
+        missing.extend(elsewhere);
+        return Err(PlanError::Limits(missing));
     }
-    for setting in &cannot {
-        let why = why(delegation, setting);
-        if strict {
-            return Err(PlanError::Limit { limit: setting.asked(), why });
-        }
-        let instead = stand_in(setting, request, delegation, &mut chosen);
-        plan.degraded.push(Degraded { what: "cgroup", asked: setting.asked(), got: format!("{why}{instead}") });
+    for (setting, degraded) in cannot.iter().zip(&mut missing) {
+        degraded.got += &stand_in(setting, request, delegation, &mut chosen);
     }
-    plan.degraded.extend(elsewhere);
+    plan.degraded.extend(missing.into_iter().chain(elsewhere));
     if let (true, Err(why)) = (request.apart, &delegation.place) {
         let got = format!("none: a payload that mounts cgroups can end all that stands in the one that hamper stands in ({why})");
         plan.degraded.push(Degraded { what: "cgroup", asked: "a cgroup of its own".into(), got });

@@ -78,8 +78,8 @@ pub enum PlanError {
     NotYet(Vec<Missing>),
     #[error("{what} is required, but {got}")]
     Required { what: &'static str, got: String },
-    #[error("{limit} is asked for, and cannot be had: {why}")]
-    Limit { limit: String, why: String },
+    #[error("{}", .0.iter().map(|one| format!("{} is asked for, and cannot be had: {}", one.asked, one.got)).collect::<Vec<_>>().join("\n"))]
+    Limits(Vec<Degraded>),
     #[error("{key} needs namespaces, and isolation = \"landlock\" has none: {why}")]
     NeedsNamespaces { key: &'static str, why: &'static str, remedy: &'static str },
     #[error("{key}: {why}")]

@@ -449,7 +449,7 @@ impl Supervision<'_> {
         if let Some(terminal) = &mut self.orders.terminal {
             terminal.release();
         }
-        rustix::process::kill_process(rustix::process::getpid(), Signal::STOP).map_err(cannot("stop"))?;
+        stop(passed_on)?;
         self.resume()
     }
 
@@ -459,6 +459,21 @@ impl Supervision<'_> {
         }
         self.send(Signal::CONT)
     }
+}
+
+/// Stops this process, and returns when it goes on. What was typed on the payload's terminal is meant for the caller's whole job, of which
+/// this may be one process of several (a pipeline, a script); what came as a signal had its receivers.
+///
+/// As SIGTSTP does it by default: not at all where the caller has it ignored, or nobody could continue the job (an orphaned process group,
+/// setpgid(2)).
+fn stop(alone: bool) -> Result<(), SuperviseError> {
+    use rustix::process::{getpid, kill_current_process_group, kill_process};
+    let sent = if alone { kill_process(getpid(), Signal::TSTP) } else { kill_current_process_group(Signal::TSTP) };
+    sent.map_err(cannot("stop"))?;
+    let stop = SigSet::from(NixSignal::SIGTSTP);
+    let mask = |result: nix::Result<()>| result.map_err(|errno| cannot("stop")(Errno::from_raw_os_error(errno as i32)));
+    mask(stop.thread_unblock())?;
+    mask(stop.thread_block())
 }
 
 fn sent(result: Result<(), Errno>) -> Result<(), SuperviseError> {

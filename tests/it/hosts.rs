@@ -87,8 +87,10 @@ impl Host {
         // The control: who asks for none is told nothing.
         let seen = self.run("busybox").args(["--entrypoint", ""]).payload(["echo", "ran"]).output().code(0).silent();
         assert_eq!(seen.stdout, "ran\n");
-        let (_, first, controller, _) = LIMITS[0];
-        let no_limit = format!("{first} is asked for, and cannot be had: no limit: {}", why(controller));
+        let each = LIMITS
+            .iter()
+            .map(|(_, asked, controller, _)| format!("{asked} is asked for, and cannot be had: no limit: {}", why(controller)));
+        let no_limit = each.collect::<Vec<_>>().join("\n  ");
         let none = none.map_or_else(|| no_limit.clone(), |why| format!("cgroup is required, but {why}"));
         for (strict, words) in [("limits.on_missing=error", no_limit), ("require=[\"cgroup\"]", none)] {
             let seen = self.limited("busybox", &[strict]).code(125);
@@ -207,13 +209,13 @@ fn cgroup_v1_on_this_host() {
     host.well_but(&["cgroup", "user_manager"]);
     // Kernels that have lost the memory controller of version 1 have it in version 2.
     let (have, words) = if vm_kernel().as_deref() == Some("6.1") {
-        ("none of the controllers", "no controllers here")
+        ("none of the controllers that limits need; version 1 has them", "no controllers here: version 1 has them")
     } else {
-        ("cpuset memory", "only cpuset memory here, delegated to nobody")
+        ("cpuset memory; version 1 has the others", "only cpuset memory here, delegated to nobody: version 1 has the others")
     };
-    host.found("cgroup", "missing", &["hybrid", have, "version 1 has the others"], &["systemd.unified_cgroup_hierarchy=1"]);
+    host.found("cgroup", "missing", &["hybrid", have], &["systemd.unified_cgroup_hierarchy=1"]);
     host.found("user_manager", "degraded", &["answers, but its limits enforce nothing without cgroup version 2"], &[]);
-    let why = format!("cgroup version 2 has {words}: version 1 has the others, which no ordinary user can be given");
+    let why = format!("cgroup version 2 has {words}, which no ordinary user can be given");
     host.has_no_limits(|_| why.clone(), Some(&why));
 }
 

@@ -82,6 +82,45 @@ fn control_z_and_fg() {
     let _ = pty.wait();
 }
 
+/// What is typed is meant for all that runs there, also for the script that hamper was started from.
+#[test]
+fn control_z_stops_the_job_that_we_are_part_of() {
+    let env = TestEnv::new();
+    let line = env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; read x; echo got $x; exit 5"]).words();
+    let script = env.root().join("job");
+    std::fs::write(&script, format!("{line}\necho code=$?\n")).expect("script");
+    let mut pty = Pty::new();
+    pty.start("exec dash -i", &env);
+    pty.expect("$ ");
+    pty.send(&format!("sh {}\r", script.display()));
+    pty.expect("ready\r\n");
+    pty.send("\x1a");
+    pty.expect("Stopped");
+    pty.expect("$ ");
+    pty.send("fg\r");
+    assert!(within(5.0, || pty.is_raw()), "it has the terminal again");
+    pty.send("word\r");
+    pty.expect("got word");
+    pty.expect("code=5");
+    pty.expect("$ ");
+    pty.send("exit\r");
+    let _ = pty.wait();
+}
+
+/// Where nobody could continue us, nothing stops, as the kernel has it for every job.
+#[test]
+fn control_z_without_a_shell_stops_nothing() {
+    let env = TestEnv::new();
+    let line = env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; read x; echo got $x; exit 5"]).words();
+    let mut pty = Pty::new();
+    pty.start(&line, &env);
+    pty.expect("ready\r\n");
+    pty.send("\x1a");
+    pty.send("word\r");
+    pty.expect("got word");
+    assert_eq!(pty.wait().code(), Some(5));
+}
+
 #[test]
 fn the_size_of_the_window_is_known_and_follows() {
     let env = TestEnv::new();

@@ -65,8 +65,12 @@ fn legacy(hierarchy: Hierarchy) -> Finding {
     let seen = match hierarchy {
         Hierarchy::Hybrid => {
             let have = controllers(Path::new("/sys/fs/cgroup/unified"));
-            let have = if have.is_empty() { "none of the controllers that limits need".to_owned() } else { have.join(" ") };
-            format!("hybrid: cgroup2 at /sys/fs/cgroup/unified has {have}; version 1 has the others")
+            let have = if have.is_empty() {
+                "none of the controllers that limits need; version 1 has them".to_owned()
+            } else {
+                format!("{}; version 1 has the others", have.join(" "))
+            };
+            format!("hybrid: cgroup2 at /sys/fs/cgroup/unified has {have}")
         }
         _ => "version 1, which an ordinary user cannot be given safely".into(),
     };

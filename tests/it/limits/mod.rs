@@ -98,6 +98,10 @@ fn each_limit_is_there_or_told_of() {
         if missing {
             let seen = seen.code(125).told(&["hamper doctor"]);
             assert_eq!(seen.stdout, "", "{strict}");
+            for (_, file, value) in ALL.iter().filter(|_| !seen.stderr.contains("cgroup is required")) {
+                let named = seen.stderr.contains(&format!("{file} = {value} is asked for, and cannot be had: no limit"));
+                assert_eq!(named, got[*file].is_none(), "{strict}: {}", seen.stderr);
+            }
         } else {
             assert_eq!(seen.code(0).silent().stdout, "ran\n", "{strict}");
         }
