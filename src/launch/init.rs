@@ -92,7 +92,7 @@ fn reap(init: &Init) {
 
 fn report(init: &Init, status: WaitStatus) {
     if status.stopped() {
-        tell(init.socket, Message::Stopped { signal: status.stopping_signal().unwrap_or(0) });
+        tell(init.socket, Message::Stopped);
         return;
     }
     let message = match status.terminating_signal() {

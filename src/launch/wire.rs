@@ -14,7 +14,7 @@ pub enum Message {
     /// A step failed; nothing of the payload has run, unless it is the last step.
     Failed { step: u32, errno: i32 },
     /// The payload was stopped by a job control signal.
-    Stopped { signal: i32 },
+    Stopped,
     /// The payload has exited.
     Exited { code: i32 },
     /// A signal has ended the payload.
@@ -34,7 +34,7 @@ impl Message {
     fn encode(self) -> [u8; SIZE] {
         let (kind, step, value) = match self {
             Self::Failed { step, errno } => (1, step, errno),
-            Self::Stopped { signal } => (2, 0, signal),
+            Self::Stopped => (2, 0, 0),
             Self::Exited { code } => (3, 0, code),
             Self::Signaled { signal } => (6, 0, signal),
             Self::Terminal => (4, 0, 0),
@@ -54,7 +54,7 @@ impl Message {
         let value = i32::from_ne_bytes([v0, v1, v2, v3]);
         match u32::from_ne_bytes([k0, k1, k2, k3]) {
             1 => Some(Self::Failed { step, errno: value }),
-            2 => Some(Self::Stopped { signal: value }),
+            2 => Some(Self::Stopped),
             3 => Some(Self::Exited { code: value }),
             6 => Some(Self::Signaled { signal: value }),
             4 => Some(Self::Terminal),
@@ -134,7 +134,7 @@ mod tests {
     fn messages_survive_the_wire() {
         let messages = [
             Message::Failed { step: 7, errno: 13 },
-            Message::Stopped { signal: 20 },
+            Message::Stopped,
             Message::Exited { code: 7 },
             Message::Signaled { signal: 9 },
             Message::Terminal,

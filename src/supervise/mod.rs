@@ -119,7 +119,7 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
         hung_up: false,
         settled: false,
         waited_idle: false,
-        stop_passed_on: false,
+        stop_passed_on: None,
     };
     let end = supervision.run(&signals);
     if end.is_err() {
@@ -127,22 +127,47 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
         supervision.end_now();
     }
     let end = end?;
-    let Supervision { mut orders, missed, mut replaced, watch, .. } = supervision;
-    std::mem::forget(signals);
+    let Supervision { mut orders, missed, mut replaced, watch, started, .. } = supervision;
     if let (None, Some((project, paths))) = (&watch, &orders.watched) {
         // It did not last long enough to be watched.
         replaced.extend(watch::replaced(project, paths));
     }
     // Not closed but left to the process's end, or to whoever holds it by then: closing takes some ten milliseconds.
     std::mem::forget(watch);
-    if let Some(terminal) = &mut orders.terminal {
-        terminal.drain();
-    }
-    if let Some(pipes) = &mut orders.pipes {
-        pipes.drain();
-    }
+    let patience = orders.limit.map(|limit| (started + limit).max(Instant::now()) + orders.stop_timeout);
+    show_the_rest(&mut orders, &signals, patience);
+    std::mem::forget(signals);
     let appeared = orders.appearing.take().map(Appearing::appeared).unwrap_or_default();
     Ok(Outcome { end, missed, replaced, appeared })
+}
+
+/// Shows what the payload has written and nobody has seen yet, while somebody looks: a screen that takes nothing does not hold up one who is told to
+/// end, or has a time limit.
+fn show_the_rest(orders: &mut Orders, signals: &SignalFd, patience: Option<Instant>) {
+    loop {
+        let more = [orders.terminal.as_mut().is_some_and(Terminal::pump_out), orders.pipes.as_mut().is_some_and(Pipes::pump_out)];
+        if more.contains(&true) {
+            continue;
+        }
+        let mut list: Vec<PollFd<'_>> = orders.terminal.iter().filter_map(Terminal::waits_for).collect();
+        list.extend(orders.pipes.iter().flat_map(Pipes::waits_for));
+        if list.is_empty() || patience.is_some_and(|end| Instant::now() >= end) {
+            return;
+        }
+        list.push(PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN));
+        let left = patience.map(|end| timespec(end.saturating_duration_since(Instant::now())));
+        // Ignoring: what comes next tells what is wrong.
+        let _ = poll(&mut list, left.as_ref());
+        const ENDS: [NixSignal; 4] = [NixSignal::SIGHUP, NixSignal::SIGINT, NixSignal::SIGQUIT, NixSignal::SIGTERM];
+        let told = signals.read_signal().ok().flatten();
+        if told.is_some_and(|told| ENDS.iter().any(|signal| *signal as u32 == told.ssi_signo)) {
+            return;
+        }
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec { tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(duration.subsec_nanos()) }
 }
 
 /// Every signal but SIGCHLD, which is not needed beside a pidfd and a socket.
@@ -177,7 +202,8 @@ struct Supervision<'a> {
     /// Whether the run has lasted, and what only a start needs was given back.
     settled: bool,
     waited_idle: bool,
-    stop_passed_on: bool,
+    /// When this process was told to stop, and has told the payload.
+    stop_passed_on: Option<Instant>,
 }
 
 /// `CLD_EXITED`, `CLD_KILLED` and `CLD_DUMPED`, which only the kernel gives to a signal: sigaction(2).
@@ -185,6 +211,9 @@ const CHILD_ENDED: std::ops::RangeInclusive<i32> = 1..=3;
 
 /// How long a run goes on before it is taken to last: then its guarded files are watched, and memory is given back.
 const SETTLE: Duration = Duration::from_millis(250);
+
+/// How often a run in the background looks whether it has come to the foreground.
+const A_WHILE: Duration = Duration::from_millis(500);
 
 /// Indexes of the descriptors that are always polled; those of terminal and watch follow.
 const SOCKET: usize = 0;
@@ -259,9 +288,14 @@ impl Supervision<'_> {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let next = self.deadline().into_iter().chain(self.settle_due()).min()?;
-        let left = next.saturating_duration_since(Instant::now());
-        Some(Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(left.subsec_nanos()) })
+        let next = self.deadline().into_iter().chain(self.settle_due()).min();
+        let left = next.map(|next| next.saturating_duration_since(Instant::now()));
+        left.into_iter().chain(self.waits_for_foreground().then_some(A_WHILE)).min().map(timespec)
+    }
+
+    fn waits_for_foreground(&self) -> bool {
+        let terminal = self.orders.terminal.as_ref().is_some_and(Terminal::waits_for_foreground);
+        terminal || self.orders.pipes.as_ref().is_some_and(Pipes::waits_for_foreground)
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -317,7 +351,9 @@ impl Supervision<'_> {
         match self.stage {
             Stage::Running => {
                 self.stage = Stage::Stopping;
-                self.send(self.orders.stop_signal)
+                self.send(self.orders.stop_signal)?;
+                // One that is stopped would not hear it.
+                self.send(Signal::CONT)
             }
             Stage::Stopping | Stage::Killed => self.kill(),
         }
@@ -360,7 +396,9 @@ impl Supervision<'_> {
                 // Or about a payload that reads no more of what is typed.
                 Signal::PIPE if self.orders.pipes.is_some() => {}
                 signal => {
-                    self.stop_passed_on |= signal == Signal::TSTP;
+                    if signal == Signal::TSTP {
+                        self.stop_passed_on = Some(Instant::now());
+                    }
                     self.send(signal)?;
                 }
             }
@@ -423,7 +461,7 @@ impl Supervision<'_> {
             Message::Listener => {
                 self.attributes = fd.map(|listener| Attributes::new(listener, std::mem::take(&mut self.orders.writable)));
             }
-            Message::Stopped { signal } => self.suspend(signal)?,
+            Message::Stopped => self.suspend()?,
             Message::Exited { code } => {
                 self.end.get_or_insert(End::Exited(code));
                 return Ok(true);
@@ -436,39 +474,71 @@ impl Supervision<'_> {
         Ok(false)
     }
 
-    /// The payload was stopped from its terminal: this process stops as well, with the caller's terminal as it was, so that the
+    /// The payload was stopped, from its terminal or by itself: this process stops as well, with the caller's terminal as it was, so that the
     /// caller's shell takes over. It goes on when the shell continues it.
-    fn suspend(&mut self, signal: i32) -> Result<(), SuperviseError> {
-        // Without a terminal of its own only this process's own stop signal, passed on, is meant for both. And a run with a time limit
-        // never stops its clock.
-        let passed_on = signal == Signal::TSTP.as_raw() && self.stop_passed_on;
-        if self.orders.limit.is_some() || self.orders.terminal.is_none() && !passed_on {
+    fn suspend(&mut self) -> Result<(), SuperviseError> {
+        let meant_for = self.stop_asked();
+        if self.orders.limit.is_some() {
+            // Such a run never stops its clock, and so nobody stops it; nor what else was stopped at once, since its shell waits for all.
+            if meant_for == Some(MeantFor::Us) {
+                rustix::process::kill_current_process_group(Signal::CONT).map_err(cannot("continue the job"))?;
+            }
+            return if meant_for.is_some() { self.send(Signal::CONT) } else { Ok(()) };
+        }
+        // Without a terminal of its own only what this process has passed on is meant for both.
+        if meant_for.is_none() && self.orders.terminal.is_none() {
             return Ok(());
         }
-        self.stop_passed_on = false;
         if let Some(terminal) = &mut self.orders.terminal {
+            terminal.catch_up();
             terminal.release();
         }
-        stop(passed_on)?;
+        stop(meant_for.unwrap_or(MeantFor::Us))?;
         self.resume()
     }
 
+    /// For whom a stop was meant that was asked for of late, if one was. A payload that stops by itself has been asked by nobody, and one that
+    /// has something to do before takes its time.
+    fn stop_asked(&mut self) -> Option<MeantFor> {
+        const OF_LATE: Duration = Duration::from_secs(10);
+        let typed = self.orders.terminal.as_mut().and_then(Terminal::take_stop_typed).map(|at| (at, MeantFor::Job));
+        let sent = self.stop_passed_on.take().map(|at| (at, MeantFor::Us));
+        let last = typed.into_iter().chain(sent).max_by_key(|(at, _)| *at);
+        last.filter(|(at, _)| at.elapsed() < OF_LATE).map(|(_, meant_for)| meant_for)
+    }
+
     fn resume(&mut self) -> Result<(), SuperviseError> {
+        self.stop_passed_on = None;
         if let Some(terminal) = &mut self.orders.terminal {
             terminal.take();
+        }
+        // What the host has replaced meanwhile, the payload does not get to see.
+        if self.watch.is_some() && self.end.is_none() {
+            self.look_at_watch()?;
         }
         self.send(Signal::CONT)
     }
 }
 
-/// Stops this process, and returns when it goes on. What was typed on the payload's terminal is meant for the caller's whole job, of which
-/// this may be one process of several (a pipeline, a script); what came as a signal had its receivers.
+/// Whom a stop is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum MeantFor {
+    /// This process: what comes as a signal has its receivers.
+    Us,
+    /// What was typed on the payload's terminal is for the caller's whole job, of which this may be one process of several (a pipeline, a script).
+    Job,
+}
+
+/// Stops this process, and returns when it goes on.
 ///
 /// As SIGTSTP does it by default: not at all where the caller has it ignored, or nobody could continue the job (an orphaned process group,
 /// setpgid(2)).
-fn stop(alone: bool) -> Result<(), SuperviseError> {
+fn stop(meant_for: MeantFor) -> Result<(), SuperviseError> {
     use rustix::process::{getpid, kill_current_process_group, kill_process};
-    let sent = if alone { kill_process(getpid(), Signal::TSTP) } else { kill_current_process_group(Signal::TSTP) };
+    let sent = match meant_for {
+        MeantFor::Us => kill_process(getpid(), Signal::TSTP),
+        MeantFor::Job => kill_current_process_group(Signal::TSTP),
+    };
     sent.map_err(cannot("stop"))?;
     let stop = SigSet::from(NixSignal::SIGTSTP);
     let mask = |result: nix::Result<()>| result.map_err(|errno| cannot("stop")(Errno::from_raw_os_error(errno as i32)));

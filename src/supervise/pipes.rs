@@ -1,14 +1,12 @@
 //! The caller's terminal on one side, pipes on the other: for a payload that is to see no terminal.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::termios::tcgetpgrp;
 
 use super::SuperviseError;
-use super::terminal::{BUFFER, Side, Typed, show};
+use super::terminal::{Shown, Side, Typed, in_foreground};
 
 /// What the parent holds of them; a side that is no terminal of the caller has none.
 pub struct Pipes {
@@ -17,6 +15,7 @@ pub struct Pipes {
     /// Where its standard output and error are read.
     outputs: [Option<OwnedFd>; 2],
     typed: Typed,
+    shown: [Shown; 2],
 }
 
 impl Pipes {
@@ -33,18 +32,29 @@ impl Pipes {
         for own in [&input, &output, &error].into_iter().flatten() {
             rustix::io::ioctl_fionbio(own, true).map_err(wrap)?;
         }
-        Ok((Self { input, outputs: [output, error], typed: Typed::new(true) }, [stdin, stdout, stderr]))
+        let shown = [rustix::stdio::stdout(), rustix::stdio::stderr()].map(Shown::new);
+        Ok((Self { input, outputs: [output, error], typed: Typed::new(true), shown }, [stdin, stdout, stderr]))
     }
 
-    /// A process in the background would be stopped for reading what is typed for another.
+    fn may_read(&self) -> bool {
+        self.input.is_some() && self.typed.wants_more()
+    }
+
     fn reads(&self) -> bool {
-        let foreground = || tcgetpgrp(rustix::stdio::stdin()).map_or(true, |group| group == rustix::process::getpgrp());
-        self.input.is_some() && self.typed.wants_more() && foreground()
+        self.may_read() && in_foreground(rustix::stdio::stdin())
+    }
+
+    /// Whether to look from time to time if the terminal has come back, as [`Terminal`](super::Terminal) does.
+    pub fn waits_for_foreground(&self) -> bool {
+        self.may_read() && !in_foreground(rustix::stdio::stdin())
     }
 
     /// What to wait for.
     pub fn add_to<'a>(&'a self, list: &mut Vec<PollFd<'a>>) {
-        list.extend(self.outputs.iter().flatten().map(|output| PollFd::new(output, PollFlags::IN)));
+        for (output, shown) in self.outputs.iter().zip(&self.shown) {
+            let output = output.as_ref().filter(|_| !shown.has_some());
+            list.extend(output.map(|output| PollFd::new(output, PollFlags::IN)).or_else(|| shown.waits_for()));
+        }
         if let Some(input) = self.input.as_ref().filter(|_| self.typed.has_some()) {
             list.push(PollFd::new(input, PollFlags::OUT));
         }
@@ -60,18 +70,28 @@ impl Pipes {
     }
 
     /// Returns whether more may come at once.
-    fn pump_out(&mut self) -> bool {
-        let screens = [rustix::stdio::stdout(), rustix::stdio::stderr()];
+    pub fn pump_out(&mut self) -> bool {
         let mut more = false;
-        for (output, screen) in self.outputs.iter_mut().zip(screens) {
-            more |= move_out(output, screen);
+        for (output, shown) in self.outputs.iter_mut().zip(&mut self.shown) {
+            let Some(from) = output else { continue };
+            match shown.pump(from.as_fd()) {
+                Some(at_once) => more |= at_once,
+                // Given back: it would be ready for ever.
+                None => *output = None,
+            }
         }
         more
     }
 
+    /// What is still to be shown.
+    pub fn waits_for(&self) -> impl Iterator<Item = PollFd<'_>> {
+        self.shown.iter().filter_map(Shown::waits_for)
+    }
+
     fn pump_in(&mut self) {
         if self.reads() {
-            self.typed.take_in();
+            // Ignoring: whether it is in the foreground is looked at each time.
+            let _ = self.typed.take_in();
         }
         if let Some(input) = &self.input
             && self.typed.give(input).is_err()
@@ -81,28 +101,5 @@ impl Pipes {
         if self.typed.has_ended() {
             self.input = None;
         }
-    }
-
-    /// Shows what the pipes still hold after everything inside has ended.
-    pub fn drain(&mut self) {
-        while self.pump_out() {}
-    }
-}
-
-/// One read and its writing; the descriptor is given back when the other side has ended, since it would be ready for ever.
-fn move_out(from: &mut Option<OwnedFd>, screen: BorrowedFd<'_>) -> bool {
-    let Some(fd) = from else { return false };
-    let mut buffer = [0u8; BUFFER];
-    match read(&*fd, &mut buffer) {
-        Ok(0) => {
-            *from = None;
-            false
-        }
-        Ok(count) => {
-            show(screen, &buffer[..count]);
-            true
-        }
-        Err(Errno::INTR) => true,
-        Err(_) => false,
     }
 }

@@ -1,11 +1,14 @@
 //! The caller's terminal on one side, the payload's on the other.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, read, write};
 use rustix::termios::{
-    InputModes, LocalModes, OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize,
+    InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+    tcsetwinsize,
 };
 
 /// Which of the descriptors 0, 1, 2 are terminals.
@@ -22,10 +25,31 @@ pub(super) const BUFFER: usize = 8192;
 /// The caller's terminal, and what it was like before.
 pub struct Terminal {
     sides: [Side; 3],
-    saved: Option<Termios>,
+    held: Option<Held>,
+    /// Whether it is raw now by this process's doing.
     raw: bool,
+    /// Whether it is somebody else's just now: nothing is read from it and nothing set.
+    background: bool,
     master: Option<OwnedFd>,
     typed: Typed,
+    shown: Shown,
+    /// When the key was typed that stops what runs in the payload's terminal.
+    stop_typed: Option<Instant>,
+}
+
+/// Settings of the caller's terminal before it was made raw, and those that it has got then.
+struct Held {
+    before: Termios,
+    raw: Termios,
+}
+
+/// Whether a terminal is this process's to read from and to set. One that does not control its session has no foreground to be in.
+pub(super) fn in_foreground(terminal: BorrowedFd<'_>) -> bool {
+    tcgetpgrp(terminal).map_or(true, |group| group == rustix::process::getpgrp())
+}
+
+fn alike(one: &Termios, other: &Termios) -> bool {
+    (one.input_modes, one.output_modes, one.local_modes) == (other.input_modes, other.output_modes, other.local_modes)
 }
 
 /// What the caller types on the way to the payload. No more is read before the payload has taken what there is.
@@ -52,18 +76,21 @@ impl Typed {
         !self.open && self.pending.is_empty()
     }
 
-    /// Takes in what standard input has now, without waiting.
-    pub(super) fn take_in(&mut self) {
-        if !is_readable(rustix::stdio::stdin()) {
-            return;
+    /// Takes in what standard input has now, without waiting. Returns whether it may be read at all: not in the background.
+    pub(super) fn take_in(&mut self) -> bool {
+        if !is_ready(rustix::stdio::stdin(), PollFlags::IN) {
+            return true;
         }
         let mut buffer = [0u8; BUFFER];
         match read(rustix::stdio::stdin(), &mut buffer) {
             Ok(0) => self.open = false,
             Ok(count) => self.pending.extend_from_slice(&buffer[..count]),
             Err(Errno::INTR | Errno::AGAIN) => {}
+            // SIGTTIN is blocked: termios(3) and read(2) have this error then.
+            Err(Errno::IO) if !in_foreground(rustix::stdio::stdin()) => return false,
             Err(_) => self.open = false,
         }
+        true
     }
 
     /// Gives as much as the payload's side takes without waiting.
@@ -89,10 +116,95 @@ impl Typed {
     }
 }
 
+/// What the payload has written on the way to the caller's screen. No more is read before the screen has taken what there is: one that takes
+/// nothing holds the payload up, as it would without us, and not this process, which has signals to hear and a time to keep.
+pub(super) struct Shown {
+    screen: BorrowedFd<'static>,
+    /// The same, opened anew so that a write never waits: of that which came with the start others have a part. `None` before the first
+    /// write.
+    own: Option<Option<OwnedFd>>,
+    pending: Vec<u8>,
+}
+
+impl Shown {
+    pub(super) fn new(screen: BorrowedFd<'static>) -> Self {
+        Self { screen, own: None, pending: Vec::new() }
+    }
+
+    pub(super) fn has_some(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// What to wait for before more can be shown.
+    pub(super) fn waits_for(&self) -> Option<PollFd<'_>> {
+        let screen = self.own.as_ref().and_then(Option::as_ref).map_or(self.screen, AsFd::as_fd);
+        self.has_some().then(|| PollFd::from_borrowed_fd(screen, PollFlags::OUT))
+    }
+
+    /// One read, where nothing is left of those before, and as much of its writing as does not wait. Returns whether more may come at once,
+    /// and nothing where the other side has ended.
+    pub(super) fn pump(&mut self, from: BorrowedFd<'_>) -> Option<bool> {
+        if !self.give() {
+            return Some(false);
+        }
+        let mut buffer = [0u8; BUFFER];
+        match read(from, &mut buffer) {
+            Ok(0) => None,
+            Ok(count) => {
+                self.pending.extend_from_slice(&buffer[..count]);
+                Some(self.give())
+            }
+            Err(Errno::INTR) => Some(true),
+            Err(_) => Some(false),
+        }
+    }
+
+    /// Returns whether all is written.
+    fn give(&mut self) -> bool {
+        /// Where a write may wait, it is for this much at most.
+        const LITTLE: usize = 64;
+        if !self.has_some() {
+            return true;
+        }
+        let screen = self.screen;
+        let own = self.own.get_or_insert_with(|| open_anew(screen)).as_ref();
+        let most = if own.is_some() { usize::MAX } else { LITTLE };
+        let mut rest: &[u8] = &self.pending;
+        while !rest.is_empty() && (own.is_some() || is_ready(screen, PollFlags::OUT)) {
+            match write(own.map_or(screen, AsFd::as_fd), &rest[..rest.len().min(most)]) {
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                // Nobody looks any more.
+                Err(_) => rest = &[],
+            }
+        }
+        let written = self.pending.len() - rest.len();
+        self.pending.drain(..written);
+        self.pending.is_empty()
+    }
+}
+
+/// proc_pid_fd(5): a terminal or a file that is behind a descriptor is opened once more. `None` for what belongs to another user by now.
+fn open_anew(screen: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", screen.as_raw_fd());
+    openat(CWD, path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
 impl Terminal {
     /// `sides` are the descriptors that the payload gets its own terminal for.
     pub fn new(sides: [Side; 3]) -> Self {
-        Self { sides, saved: None, raw: false, master: None, typed: Typed::new(sides[0]) }
+        let screen = if sides[1] { rustix::stdio::stdout() } else { rustix::stdio::stderr() };
+        Self {
+            sides,
+            held: None,
+            raw: false,
+            background: false,
+            master: None,
+            typed: Typed::new(sides[0]),
+            shown: Shown::new(screen),
+            stop_typed: None,
+        }
     }
 
     /// Keyboard and screen are both the terminal: then every key goes to the payload as it is.
@@ -114,7 +226,9 @@ impl Terminal {
     /// Takes the payload's side into service: settings and size of the caller's terminal go to it.
     pub fn connect(&mut self, master: OwnedFd) -> Result<(), Errno> {
         rustix::io::ioctl_fionbio(&master, true)?;
-        if let Ok(mut settings) = tcgetattr(self.own()) {
+        // In the background it may have the settings of a shell that edits lines, which are nobody else's.
+        let settings = if in_foreground(self.own()) { tcgetattr(self.own()) } else { tcgetattr(&master) };
+        if let Ok(mut settings) = settings {
             if !self.wants_raw() {
                 // The caller's terminal stays as it is: it echoes and translates already.
                 settings.local_modes.remove(LocalModes::ECHO);
@@ -130,27 +244,44 @@ impl Terminal {
     /// Raw mode, where this process is in the foreground; in the background the terminal belongs to somebody else.
     pub fn take(&mut self) {
         self.resize();
-        // A terminal that does not control this session has no foreground to be in.
-        let foreground = tcgetpgrp(self.own()).map_or(true, |group| group == rustix::process::getpgrp());
-        if !foreground || !self.wants_raw() || self.raw {
-            return;
+        self.background = !in_foreground(self.own());
+        if self.background {
+            self.raw = false;
+        } else if self.wants_raw() {
+            // Ignoring: a terminal that takes no settings is used as it is.
+            let _ = self.make_raw();
         }
-        let Ok(settings) = tcgetattr(self.own()) else { return };
-        let mut raw = settings.clone();
+    }
+
+    fn make_raw(&mut self) -> Result<(), Errno> {
+        let before = tcgetattr(self.own())?;
+        let held = self.held.take().filter(|held| alike(&held.raw, &before));
+        self.raw = held.is_some();
+        if self.raw {
+            // A shell has put it back as it was when this process stopped.
+            self.held = held;
+            return Ok(());
+        }
+        let mut raw = before.clone();
         raw.make_raw();
         // UTF-8 erasing is the inner terminal's business.
         raw.input_modes.remove(InputModes::IUTF8);
-        if tcsetattr(self.own(), OptionalActions::Drain, &raw).is_ok() {
-            self.saved = Some(settings);
-            self.raw = true;
-        }
+        tcsetattr(self.own(), OptionalActions::Now, &raw)?;
+        self.held = Some(Held { before, raw: tcgetattr(self.own())? });
+        self.raw = true;
+        Ok(())
+    }
+
+    /// Whether to look from time to time if the terminal has come back: a shell tells a job that runs in the background nothing of that.
+    pub fn waits_for_foreground(&self) -> bool {
+        self.background && self.sides[0] && self.typed.wants_more()
     }
 
     /// Gives the caller's terminal back as it was.
     pub fn release(&mut self) {
-        if let Some(saved) = self.saved.take() {
+        if let (true, Some(held)) = (self.raw, &self.held) {
             // Ignoring: a terminal that is gone needs no restoring.
-            let _ = tcsetattr(self.own(), OptionalActions::Drain, &saved);
+            let _ = tcsetattr(self.own(), OptionalActions::Now, &held.before);
         }
         self.raw = false;
     }
@@ -163,14 +294,19 @@ impl Terminal {
     }
 
     fn reads(&self) -> bool {
-        self.typed.wants_more() && (self.raw || !self.wants_raw())
+        self.typed.wants_more() && !self.background && (self.raw || !self.wants_raw())
     }
 
     /// What to wait for.
     pub fn add_to<'a>(&'a self, list: &mut Vec<PollFd<'a>>) {
         let Some(master) = &self.master else { return };
-        let wanted = if self.typed.has_some() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        list.push(PollFd::new(master, wanted));
+        let mut wanted = PollFlags::empty();
+        wanted.set(PollFlags::IN, !self.shown.has_some());
+        wanted.set(PollFlags::OUT, self.typed.has_some());
+        if !wanted.is_empty() {
+            list.push(PollFd::new(master, wanted));
+        }
+        list.extend(self.shown.waits_for());
         if self.reads() {
             list.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
         }
@@ -178,37 +314,34 @@ impl Terminal {
 
     /// Moves what there is, in both directions, without waiting.
     pub fn pump(&mut self) {
+        if self.background {
+            self.take();
+        }
         self.pump_out();
         self.pump_in();
     }
 
     /// Returns whether more may come at once.
-    fn pump_out(&mut self) -> bool {
-        let Some(master) = &self.master else { return false };
-        let mut buffer = [0u8; BUFFER];
-        match read(master, &mut buffer) {
-            Ok(0) => false,
-            Ok(count) => {
-                self.show(&buffer[..count]);
-                true
-            }
-            Err(Errno::INTR) => true,
-            // EIO: nobody has the payload's side open.
-            Err(_) => false,
-        }
+    pub fn pump_out(&mut self) -> bool {
+        // Nothing comes where nobody has the payload's side open, which is EIO.
+        self.master.as_ref().and_then(|master| self.shown.pump(master.as_fd())).unwrap_or(false)
     }
 
-    fn show(&self, bytes: &[u8]) {
-        match self.sides {
-            [_, true, _] => show(rustix::stdio::stdout(), bytes),
-            [_, _, true] => show(rustix::stdio::stderr(), bytes),
-            _ => {}
-        }
+    /// Shows what the payload has written before it stopped: as much as its terminal may hold.
+    pub fn catch_up(&mut self) {
+        const READS: usize = 16;
+        let _ = (0..READS).take_while(|_| self.pump_out()).count();
+    }
+
+    /// What is still to be shown.
+    pub fn waits_for(&self) -> Option<PollFd<'_>> {
+        self.shown.waits_for()
     }
 
     fn pump_in(&mut self) {
         if self.reads() {
-            self.typed.take_in();
+            self.background = !self.typed.take_in();
+            self.look_for_stop();
         }
         if let Some(master) = &self.master {
             // Ignoring: what cannot be given now is tried again, and the payload's end is seen elsewhere.
@@ -216,9 +349,21 @@ impl Terminal {
         }
     }
 
-    /// Shows what the payload's terminal still holds after everything inside has ended.
-    pub fn drain(&mut self) {
-        while self.pump_out() {}
+    /// The key counts as the payload's terminal has it now; where this one is not raw, it is a signal for all and is never read here.
+    fn look_for_stop(&mut self) {
+        if !self.raw || self.typed.pending.is_empty() {
+            return;
+        }
+        let settings = self.master.as_ref().and_then(|master| tcgetattr(master).ok());
+        let key = settings.filter(|settings| settings.local_modes.contains(LocalModes::ISIG));
+        if key.is_some_and(|settings| self.typed.pending.contains(&settings.special_codes[SpecialCodeIndex::VSUSP])) {
+            self.stop_typed = Some(Instant::now());
+        }
+    }
+
+    /// When a stop was typed, told once.
+    pub fn take_stop_typed(&mut self) -> Option<Instant> {
+        self.stop_typed.take()
     }
 }
 
@@ -228,26 +373,8 @@ impl Drop for Terminal {
     }
 }
 
-/// Writes all of it, and waits where the screen is slow.
-pub(super) fn show(screen: BorrowedFd<'_>, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        match write(screen, bytes) {
-            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => wait_writable(screen),
-            Err(_) => return,
-        }
-    }
-}
-
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+fn is_ready(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, flags)];
     let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0)
-}
-
-fn wait_writable(fd: BorrowedFd<'_>) {
-    let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::OUT)];
-    // Ignoring: the write that follows tells what is wrong.
-    let _ = rustix::event::poll(&mut fds, None);
 }

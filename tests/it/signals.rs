@@ -30,6 +30,16 @@ fn a_payload_without_a_handler_is_ended_by_the_signal() {
     }
 }
 
+/// Also one that is stopped, which would hear nothing.
+#[test]
+fn a_payload_that_is_stopped_hears_of_its_time_limit() {
+    let env = TestEnv::new();
+    let script = "trap 'echo told; exit 3' TERM; echo ready; kill -STOP $$; echo on";
+    let run = env.run("busybox").set("limits.time=1s").args(["--entrypoint", ""]).payload(["sh", "-c", script]);
+    let seen = run.output().code(124).told(&["the time limit was reached"]);
+    assert_eq!(seen.stdout, "ready\ntold\n");
+}
+
 #[test]
 fn the_signal_mask_of_the_payload_is_empty() {
     let env = TestEnv::new();

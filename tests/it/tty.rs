@@ -1,5 +1,7 @@
 //! At a terminal: a prompt, keys, job control, the window's size, and the terminal as it was when all is over.
 
+use rustix::termios::LocalModes;
+
 use crate::require;
 use crate::support::pty::Pty;
 use crate::support::{TestEnv, has_image, image, maps, slow, within};
@@ -119,6 +121,124 @@ fn control_z_without_a_shell_stops_nothing() {
     pty.send("word\r");
     pty.expect("got word");
     assert_eq!(pty.wait().code(), Some(5));
+}
+
+/// What nobody has typed stops nobody but us: who watches over us outside goes on.
+#[test]
+fn a_payload_that_stops_itself_does_not_stop_its_watcher() {
+    let env = TestEnv::new();
+    let line = env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; kill -STOP $$; echo on"]).words();
+    let mut pty = Pty::new();
+    pty.start(&format!("timeout 3 {line}; echo over=$?"), &env);
+    pty.expect("ready");
+    pty.expect("over=124");
+    let _ = pty.wait();
+    // At a shell it is a job that has stopped.
+    let mut pty = Pty::new();
+    pty.start("exec dash -i", &env);
+    pty.expect("$ ");
+    pty.send(&format!("{line}\r"));
+    pty.expect("ready");
+    pty.expect("Stopped");
+    pty.expect("$ ");
+    pty.send("fg\r");
+    pty.expect("on\r\n");
+    pty.expect("$ ");
+    pty.send("exit\r");
+    let _ = pty.wait();
+}
+
+/// A run with a time limit never stops its clock, and so is not stopped.
+#[test]
+fn control_z_leaves_a_run_with_a_time_limit_alone() {
+    let env = TestEnv::new();
+    let run = env.run("busybox").set("limits.time=60s").args(["--entrypoint", ""]);
+    let line = run.payload(["sh", "-c", "echo ready; read x; echo got $x; exit 5"]).words();
+    for line in [line.clone(), format!("{line} 2>&1 | cat")] {
+        let mut pty = Pty::new();
+        pty.start("exec bash --norc -i", &env);
+        pty.expect("$ ");
+        pty.send(&format!("{line}\r"));
+        pty.expect("ready\r\n");
+        pty.send("\x1a");
+        pty.send("word\r");
+        pty.expect("got word");
+        pty.expect("$ ");
+        pty.send("exit ${PIPESTATUS[0]}\r");
+        assert_eq!(pty.wait().code(), Some(5), "{line}");
+    }
+}
+
+/// A terminal that takes nothing holds the payload up, and neither its limit nor who ends us.
+#[test]
+fn a_screen_that_takes_nothing_keeps_no_run_alive() {
+    let env = TestEnv::new();
+    for (mode, set) in [("auto", "limits.time=2s"), ("never", "limits.time=2s"), ("auto", "limits.time=1h"), ("never", "limits.time=1h")] {
+        let run = env.run("busybox").set(&format!("lifecycle.tty={mode}")).set(set).args(["--entrypoint", ""]);
+        let mut pty = Pty::new();
+        pty.start(&run.payload(["sh", "-c", "while :; do echo y; done"]).words(), &env);
+        // Nothing reads what it shows from here on.
+        std::thread::sleep(std::time::Duration::from_secs(4) * slow());
+        let run = || crate::support::descendants(pty.pid()).into_iter().next().filter(|_| pty.is_running());
+        if set.ends_with('h') {
+            let run = run().and_then(|pid| rustix::process::Pid::from_raw(pid.try_into().expect("a number")));
+            rustix::process::kill_process(run.expect("it goes on"), rustix::process::Signal::TERM).expect("told");
+        }
+        assert!(within(10.0, || run().is_none()), "{mode} {set}");
+    }
+}
+
+/// A shell tells a job that runs nothing when it becomes the foreground.
+#[test]
+fn what_comes_to_the_foreground_has_the_keyboard() {
+    let env = TestEnv::new();
+    let line = env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; read x; echo got $x; exit 5"]).words();
+    let mut pty = Pty::new();
+    pty.start("exec bash --norc -i", &env);
+    pty.expect("$ ");
+    pty.send(&format!("{line} &\r"));
+    pty.expect("ready\r");
+    pty.send("fg\r");
+    assert!(within(5.0, || pty.is_raw()), "it has the terminal");
+    pty.send("word\r");
+    pty.expect("got word");
+    pty.expect("$ ");
+    pty.send("echo code=$?\r");
+    pty.expect("code=5");
+    pty.send("exit\r");
+    let _ = pty.wait();
+}
+
+/// Stopped by somebody while it has the terminal, which its shell takes back then.
+#[test]
+fn who_was_stopped_while_raw_takes_the_terminal_anew() {
+    let env = TestEnv::new();
+    let line = env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; read x; echo got $x; exit 5"]).words();
+    for shell in ["dash -i", "bash --norc -i"] {
+        let mut pty = Pty::new();
+        pty.start(&format!("{shell}; echo over; read x"), &env);
+        pty.expect("$ ");
+        pty.send(&format!("{line}\r"));
+        pty.expect("ready\r\n");
+        assert!(within(5.0, || pty.is_raw()), "{shell}");
+        let runs = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "hamper");
+        let mut all = crate::support::descendants(pty.pid());
+        all.sort_unstable();
+        let run = all.into_iter().find(runs).and_then(|pid| rustix::process::Pid::from_raw(pid.try_into().expect("a number")));
+        rustix::process::kill_process(run.expect("a run"), rustix::process::Signal::STOP).expect("stopped");
+        pty.expect("Stopped");
+        pty.send("stty sane\n");
+        assert!(within(5.0, || !pty.is_raw()), "{shell}: the shell has it");
+        pty.send("fg\n");
+        assert!(within(5.0, || pty.is_raw()), "{shell}: it has the terminal again");
+        pty.send("word\r");
+        pty.expect("got word");
+        pty.expect("$ ");
+        pty.send("exit\r");
+        pty.expect("over");
+        let modes = pty.settings().local_modes;
+        assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG), "{shell}: {modes:?}");
+    }
 }
 
 #[test]

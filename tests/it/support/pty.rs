@@ -97,6 +97,11 @@ impl Pty {
         }
     }
 
+    /// Whether what was started has not ended yet; reads nothing of what it shows.
+    pub fn is_running(&self) -> bool {
+        std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
     /// Waits for the end of what was started.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
