@@ -131,8 +131,9 @@ impl Cgroup {
                 let aside = (!is_taken_away_whole(directory)).then(|| directory.join(PARENT));
                 let home = Home::new(directory, aside, &enabling(controllers, '-'));
                 let end = End::begin(own, false, Removal::of_divided(home), directory)?;
-                step_aside(directory, PARENT, end.cleanup.as_ref().map(Cleanup::pid))?;
+                // What goes with its group until then would leave what is made here.
                 end.await_apart();
+                step_aside(directory, PARENT, end.cleanup.as_ref().map(Cleanup::pid))?;
                 (directory.clone(), enable(directory, controllers), end)
             }
             Place::Manager { mount, socket, bus } => {

@@ -142,9 +142,24 @@ impl Cleanup {
         while APART.load(Ordering::Acquire) == 0 {
             match futex::wait(&APART, futex::Flags::PRIVATE, 0, Some(&LONG)) {
                 Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
-                // It was killed before; that is told by its signal.
-                Err(_) => return,
+                // It was killed before, which is told by its signal, or a busy machine has not let it run yet.
+                Err(_) if self.has_ended() => return,
+                Err(_) => {}
             }
+        }
+    }
+
+    /// Whether it is gone, by whoever has killed it.
+    ///
+    /// # References
+    /// waitid(2) `WNOWAIT`; wait(2) `__WCLONE`
+    pub fn has_ended(&self) -> bool {
+        const OPTIONS: libc::c_int = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WCLONE;
+        let Ok(number) = libc::id_t::try_from(self.pid.as_raw_nonzero().get()) else { return true };
+        // SAFETY: a siginfo_t of zeroes is one, which the call fills in; its number stays 0 where the process has not ended.
+        unsafe {
+            let mut info = std::mem::zeroed::<libc::siginfo_t>();
+            libc::waitid(libc::P_PID, number, &mut info, OPTIONS) < 0 || info.si_pid() != 0
         }
     }
 }
