@@ -4,11 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, Mode, OFlags, mkdir, mkdirat, openat, rmdir};
+use rustix::fs::{CWD, Mode, OFlags, mkdir, mkdirat, openat};
 use rustix::io::{Errno, pread, read, write};
 use rustix::process::Pid;
 
-use super::removal::{DIRECTORY, Home, MAX_DEPTH, MAX_DESCENDANTS, PREFIX, Removal, sweep};
+use super::removal::{DIRECTORY, Home, MAX_DEPTH, MAX_DESCENDANTS, PREFIX, Removal, remove_left, sweep};
 use super::scope::{self, PARENTS, ScopeError, UNIT};
 use crate::host::{Controller, Place, own_cgroup};
 use crate::plan::{BETWEEN_DISKS, Setting, in_list};
@@ -153,8 +153,8 @@ impl Cgroup {
         end.removal.is_intended(&path);
         let mut made = mkdir(&path, Mode::from_raw_mode(0o755));
         if made == Err(Errno::EXIST) && alone {
-            // Of a killed run, with its limits.
-            made = rmdir(&path).and_then(|()| mkdir(&path, Mode::from_raw_mode(0o755)));
+            // Of a killed run, with its limits, and with what its payload stood in.
+            made = remove_left(&path).and_then(|()| mkdir(&path, Mode::from_raw_mode(0o755)));
         }
         for again in 1..MOST_NAMES {
             if made != Err(Errno::EXIST) {

@@ -604,19 +604,22 @@ fn who_is_killed_in_a_delegated_cgroup_leaves_nothing() {
 fn what_was_killed_with_its_cleanup_is_no_hindrance() {
     let _alone = alone();
     let unit = Killed::new();
-    let killed = unit.alone("--set limits.memory=64M --set limits.pids=20", "sleep 1000");
     let next = unit.alone("--set limits.memory=32M", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max");
-    let lines = unit.lines(&format!(
-        "{killed} & P=$!; until busy $O/hamper-sandbox; do sleep 0.1; done
-        cleanup=$(grep -vx $P $O/hamper-parent/cgroup.procs); kill -STOP $cleanup; kill -9 $P $cleanup
-        while busy $O; do sleep 0.1; done
-        ls -d $O/*/ | sed 's|.*/own/||'; echo -memory -pids > $O/cgroup.subtree_control; {next} 2>&1; ls -d $O/*/ 2>/dev/null; true"
-    ));
-    // The limit of the first is not that of the second, and nothing is left in the end.
-    assert_eq!(
-        lines,
-        ["hamper-parent/", "hamper-sandbox/", "33554432", "cat: can't open '/sys/fs/cgroup/pids.max': No such file or directory"]
-    );
+    // The second stands one cgroup below its limits.
+    for (more, below) in [("", None), ("--set security.nested_userns=true", Some("hamper-sandbox/payload/"))] {
+        let killed = unit.alone(&format!("--set limits.memory=64M --set limits.pids=20 {more}"), "sleep 1000");
+        let lines = unit.lines(&format!(
+            "{killed} & P=$!; until busy $O/hamper-sandbox; do sleep 0.1; done
+            cleanup=$(grep -vx $P $O/hamper-parent/cgroup.procs); kill -STOP $cleanup; kill -9 $P $cleanup
+            while busy $O; do sleep 0.1; done
+            ls -d $O/*/ $O/*/payload/ 2>/dev/null | sed 's|.*/own/||'
+            echo -memory -pids > $O/cgroup.subtree_control; {next} 2>&1; ls -d $O/*/ 2>/dev/null; true"
+        ));
+        let left = ["hamper-parent/", "hamper-sandbox/"].into_iter().chain(below);
+        // The limit of the first is not that of the second, and nothing is left in the end.
+        let next = ["33554432", "cat: can't open '/sys/fs/cgroup/pids.max': No such file or directory"];
+        assert_eq!(lines, left.chain(next).collect::<Vec<_>>());
+    }
 }
 
 /// System calls until the payload begins, of a run in a delegated cgroup: the fewest of five, since one may have to wait or to tidy up.
