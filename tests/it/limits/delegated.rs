@@ -194,6 +194,45 @@ fn a_scope_does_not_leave_what_a_unit_confines() {
     assert!(seen.contains("(IPAddressDeny=any)") && seen.contains("125\n"), "{seen}");
 }
 
+/// Also what stands below the scope's own manager, and in a session. The number of processes is one that managers set for all, so that a file tells.
+#[test]
+fn a_scope_does_not_leave_what_a_users_unit_confines() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    env.run("busybox").sh("true").code(0);
+    let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+    let runtime = format!("/run/user/{}", rustix::process::getuid().as_raw());
+    let seen = |properties: &[&str], strict: bool| {
+        let unit = ["--user", "--scope", "-q"].into_iter().chain(properties.iter().copied());
+        let words = unit.chain([&*hamper, "run", "--image", &image, "--entrypoint", "", "--set", "limits.pids=50"]);
+        let strict = ["--set", "limits.on_missing=error"].into_iter().filter(|_| strict);
+        let program = env.program("systemd-run", words).in_session().env("XDG_RUNTIME_DIR", &runtime);
+        program.args(strict).args(["--", "echo", "ran"]).output().any()
+    };
+    let told = "confines what runs in it (TasksMax=20)";
+    assert_eq!(seen(&["-pTasksMax=20"], false).code(0).told(&["pids.max = 51: ", told]).stdout, "ran\n");
+    assert_eq!(seen(&["-pTasksMax=20"], true).code(125).told(&["pids.max = 51", told]).stdout, "");
+    // The control: in a scope that says nothing of its own there are the manager's usual ones, which are no limit.
+    assert_eq!(seen(&[], true).code(0).silent().stdout, "ran\n");
+    // For all whose names begin like its own.
+    let directory = env.config().join("systemd/user/run-.scope.d");
+    std::fs::create_dir_all(&directory).expect("a directory");
+    std::fs::write(directory.join("tests.conf"), "[Scope]\nTasksMax=20\n").expect("a file");
+    assert_eq!(seen(&[], true).code(125).told(&[told]).stdout, "");
+    std::fs::remove_dir_all(&directory).expect("a directory");
+    // A session is the system's manager's.
+    let own = std::fs::read_to_string("/proc/self/cgroup").expect("a cgroup");
+    assert!(own.contains("/session-"), "these tests stand in no session: {own}");
+    let root = |script: &str| assert!(Command::new("sudo").args(["-n", "sh", "-c", script]).status().expect("sudo").success());
+    let session = || run(&env).set("limits.pids=50").set("limits.on_missing=error").sh("echo ran").any();
+    let directory = "/run/systemd/system/session-.scope.d";
+    root(&format!("mkdir {directory}; printf '[Scope]\nIPAddressDeny=192.0.2.1\n' >{directory}/tests.conf"));
+    let confined = session();
+    root(&format!("rm -r {directory}"));
+    assert_eq!(confined.code(125).told(&["confines what runs in it (IPAddressDeny=192.0.2.1)"]).stdout, "");
+    assert_eq!(session().code(0).silent().stdout, "ran\n");
+}
+
 /// A sandbox beside the cgroup that hamper stands in is not under the limits of that.
 #[test]
 fn a_limit_of_ones_own_that_does_not_hold_is_told() {
