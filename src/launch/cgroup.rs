@@ -12,7 +12,7 @@ use super::removal::{DIRECTORY, Home, MAX_DEPTH, MAX_DESCENDANTS, PREFIX, Remova
 use super::scope::{self, PARENTS, ScopeError, UNIT};
 use crate::host::{Controller, Place, own_cgroup};
 use crate::plan::{BETWEEN_DISKS, Setting, in_list};
-use crate::sys::{Cleanup, HeldSignals, keep_open, own_pid, spawn_cleanup};
+use crate::sys::{Cleanup, HeldSignals, cleanup_has_ended, keep_open, own_pid, spawn_cleanup};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -22,6 +22,8 @@ pub enum CgroupError {
     Scope(#[from] ScopeError),
     #[error("this process was moved to no cgroup that it can see")]
     Nowhere,
+    #[error("a process of this run was killed in the cgroup that the run was started in, as all is there when a service stops")]
+    CleanupKilled,
 }
 
 /// A setting that was written, and what the kernel says of it then.
@@ -92,7 +94,8 @@ const INNER: &str = "payload";
 
 impl Cgroup {
     /// Makes a cgroup with these settings, and reads each back; `waits` is called where other runs keep this one waiting for long. All signals
-    /// must be blocked by the caller, but where a manager is asked: that may take long, and end with who is impatient.
+    /// must be blocked by the caller, but where a manager is asked: that may take long, and end with who is impatient. When they are blocked then,
+    /// the caller has to look whether [`cleanup_has_ended`]: its signal may have come before.
     ///
     /// # Errors
     /// [`CgroupError`]: nothing has been left. A setting that the kernel refuses is no error: it is among what is returned.
@@ -141,7 +144,12 @@ impl Cgroup {
                 let held = HeldSignals::all();
                 let end = End::begin(own, true, Removal::default(), mount)?;
                 drop(held);
-                let (base, enabled) = scope(mount, socket, *bus, controllers, waits)?;
+                let made = scope(mount, socket, *bus, controllers, waits);
+                // Whatever came of it: the caller's cgroup has come to its end meanwhile.
+                if cleanup_has_ended() {
+                    return Err(CgroupError::CleanupKilled);
+                }
+                let (base, enabled) = made?;
                 (base, enabled, end)
             }
         };

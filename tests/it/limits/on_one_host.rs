@@ -95,6 +95,32 @@ fn another_runs_turn_is_waited_for() {
     }
 }
 
+/// While a manager is asked no signal tells that the cgroup has ended in which the run was started.
+#[test]
+fn whose_caller_ends_while_the_manager_is_asked_ends() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let directory = dripping(&env);
+    let turn = turn(&directory);
+    // In the manager's own time, and in that of others, which may be long.
+    for (waits, seconds) in [(false, 25.0), (true, 5.0)] {
+        let held = || if waits { turn.lock() } else { turn.unlock() };
+        held().expect("the turn");
+        let run = run(&env).set("limits.pids=9").env("XDG_RUNTIME_DIR", &directory).args(["--entrypoint", ""]).payload(["echo", "ran"]);
+        let run = run.spawn();
+        let cleanup = || -> Option<i32> {
+            let found = Command::new("pgrep").args(["-P", &run.pid().to_string()]).output().expect("pgrep").stdout;
+            String::from_utf8_lossy(&found).trim().parse().ok()
+        };
+        assert!(within(20.0, || cleanup().is_some()), "nothing would clean up");
+        let cleanup = cleanup().and_then(rustix::process::Pid::from_raw).expect("a process");
+        let begin = Instant::now();
+        rustix::process::kill_process(cleanup, Signal::KILL).expect("killed");
+        let seen = run.output().code(125).told(&["a process of this run was killed in the cgroup that the run was started in"]);
+        assert!(seen.stdout.is_empty() && begin.elapsed().as_secs_f64() < seconds, "{} {:?}", seen.stdout, begin.elapsed());
+    }
+}
+
 #[test]
 fn who_is_stopped_in_his_turn_stops_after_it() {
     let _alone = alone();
