@@ -458,6 +458,26 @@ mod tests {
     }
 
     #[test]
+    fn limits_that_would_be_left() {
+        let mount = std::env::temp_dir().join(format!("hamper-left-{}", std::process::id()));
+        let own = mount.join("slice/unit");
+        std::fs::create_dir_all(&own).expect("directories");
+        let left = |file: &str, text: &str| {
+            std::fs::write(own.join(file), text).expect("a file");
+            let left = left_behind(&mount, "/slice/unit", &mount.join("slice/other"), &LIMITS);
+            std::fs::remove_file(own.join(file)).expect("a file");
+            left
+        };
+        // Of more disks than are read.
+        let disks: String = (0..256).map(|number| format!("8:{number} rbps=1048576 wbps=max riops=max wiops=max\n")).collect();
+        let found = [("io.max", &*disks), ("cpuset.mems", "0\n"), ("cpuset.mems", "\n"), ("memory.max", "max\n"), ("pids.max", "7\n")];
+        let found = found.map(|(file, text)| left(file, text));
+        std::fs::remove_dir_all(&mount).expect("directories");
+        let first = Some("io.max = 8:0 rbps=1048576 wbps=max riops=max wiops=max".to_owned());
+        assert_eq!(found, [first, Some("cpuset.mems = 0".to_owned()), None, None, None]);
+    }
+
+    #[test]
     fn names_under_which_a_unit_is_configured() {
         assert_eq!(configured_as("cron.service"), ["service", "cron.service"]);
         assert_eq!(configured_as("a-b@c-d.service"), ["service", "a-.service", "a-b@.service", "a-b@c-d.service"]);
