@@ -126,6 +126,7 @@ impl CliError {
             Self::Host(host::HostError::NoHome) => "export HOME=/path/to/your/home",
             Self::Host(host::HostError::RaisedPrivileges) => "remove the bits: chmod ug-s hamper; setcap -r hamper",
             Self::Plan(PlanError::NoCommand) => "give one: hamper run PROFILE -- COMMAND",
+            Self::Cgroup(launch::CgroupError::CleanupKilled) => return None,
             Self::Cgroup(_) | Self::Plan(PlanError::Limits(_) | PlanError::Required { what: "cgroup", .. }) => {
                 "`hamper doctor` says what this machine needs; limits.on_missing = \"warn\" without require = [\"cgroup\"] goes on without limits"
             }

@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use super::error::CliError;
 use super::output::talk;
 use crate::host::{Place, limit_left};
-use crate::launch::{Cgroup, Missing};
+use crate::launch::{Cgroup, CgroupError, Missing};
 use crate::plan::{Degraded, PlanError, Step};
 use crate::profile::{Profile, Requirement};
 use crate::report::Limits;
@@ -51,6 +51,8 @@ pub fn make(steps: &[Step], profile: &Profile) -> Result<Made, CliError> {
     let waits = || talk("hamper: waiting for other runs of this user, which are getting their cgroups: pgrep -a hamper");
     let (cgroup, got) = match Cgroup::make(place, settings, nested, waits) {
         Ok(made) => made,
+        // Without limits it would only outlive what it belongs to.
+        Err(error @ CgroupError::CleanupKilled) => return Err(error.into()),
         Err(error) if strict => return Err(error.into()),
         Err(error) => return Ok(Made::Cannot(CliError::from(error).chain())),
     };

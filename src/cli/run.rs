@@ -16,7 +16,7 @@ use super::start::{Assembled, Effects, Request, assemble, terminal_sides};
 use super::streams::refuse_ways_out;
 use super::which::{self, Chosen};
 use crate::host::{Directories, Explanation, Ids, Place};
-use crate::launch::{self, LaunchError, lower};
+use crate::launch::{self, CgroupError, LaunchError, lower};
 use crate::plan::{self, Degraded, Invocation, Plan, Step};
 use crate::profile::{Isolation, OnReplace, Profile, SeccompSource};
 use crate::supervise::{self, End, Orders, Outcome, Sign, Terminal};
@@ -360,6 +360,10 @@ fn launch_and_wait(
     super::notice::limits(&plan.degraded);
     if asks {
         sys::block_signals();
+        // From here on a signal tells.
+        if sys::cleanup_has_ended() {
+            return Err(CgroupError::CleanupKilled.into());
+        }
     }
     let keyring = own_keyring(sys::join_session_keyring()).map_err(|errno| {
         let step = plan.steps.iter().position(|step| *step == Step::JoinSessionKeyring).unwrap_or_default();

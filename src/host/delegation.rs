@@ -13,7 +13,7 @@ use rustix::process::getpid;
 use serde::Serialize;
 
 use super::disks::Disks;
-use super::probe::{assignments, errno_name};
+use super::probe::{Units, errno_name, in_files};
 use crate::sys;
 
 /// Where systemd and everybody else mounts cgroups.
@@ -183,7 +183,7 @@ fn find() -> Result<(Place, Vec<Controller>), String> {
             if let Some(limit) = left_behind(mount, &own, &service.join("app.slice"), &LIMITS) {
                 return Err(format!("{own} has a limit of its own ({limit}), which a scope of the service manager would leave"));
             }
-            if let Some((unit, rule)) = confinement_left(&own, &service) {
+            if let Some((unit, rule)) = confinement_left(&own, &service, &manager.directory) {
                 return Err(format!(
                     "{unit} confines what runs in it ({rule}), which a scope of the service manager would leave; Delegate=yes keeps it there"
                 ));
@@ -200,8 +200,15 @@ fn find() -> Result<(Place, Vec<Controller>), String> {
 }
 
 /// Files that limit, and what they have where they do not. The first word counts: a quota has a period behind it.
-const LIMITS: [(&str, &str); 6] =
-    [("memory.max", "max"), ("memory.high", "max"), ("memory.swap.max", "max"), ("cpuset.cpus", ""), ("io.max", ""), ("cpu.max", "max")];
+const LIMITS: [(&str, &str); 7] = [
+    ("memory.max", "max"),
+    ("memory.high", "max"),
+    ("memory.swap.max", "max"),
+    ("cpuset.cpus", ""),
+    ("cpuset.mems", ""),
+    ("io.max", ""),
+    ("cpu.max", "max"),
+];
 
 /// A limit that managers set for every unit; what an admin has set is in the unit's files.
 const OF_PROCESSES: (&str, &str) = ("pids.max", "max");
@@ -212,17 +219,19 @@ fn left_behind(mount: &Path, own: &str, other: &Path, limits: &[(&str, &str)]) -
     let left = own.ancestors().take(MAX_DEPTH).take_while(|path| path.starts_with(mount) && !other.starts_with(path));
     left.flat_map(|path| {
         let limit = |(file, none): &(&str, &str)| {
-            let value = read(&path.join(file), OFlags::RDONLY)?;
-            (value.split_whitespace().next().unwrap_or_default() != *none).then(|| format!("{file} = {}", value.trim_end()))
+            // However long: the limits of many disks are limits.
+            let (value, _) = beginning(&path.join(file), OFlags::RDONLY)?;
+            let value = value.lines().next().unwrap_or_default();
+            (value.split_whitespace().next().unwrap_or_default() != *none).then(|| format!("{file} = {value}"))
         };
         limits.iter().filter_map(limit).collect::<Vec<_>>()
     })
     .next()
 }
 
-/// What a unit of the system's manager does to its cgroup by other means than limits, of which the user's manager knows nothing: the unit and the
-/// assignment.
-fn confinement_left(own: &str, service: &Path) -> Option<(String, String)> {
+/// What a unit does to its cgroup by other means than limits, of which the scope's manager knows nothing, or by a limit that managers set for every
+/// other: the unit and the assignment. Of all units that the process stands in, and would not in one below the manager's `service`.
+fn confinement_left(own: &str, service: &Path, runtime: &Path) -> Option<(String, String)> {
     const KEYS: [&str; 12] = [
         "IPAddressDeny",
         "DevicePolicy",
@@ -238,17 +247,17 @@ fn confinement_left(own: &str, service: &Path) -> Option<(String, String)> {
         "TasksMax",
     ];
     const NO: [&str; 7] = ["", "auto", "no", "false", "0", "off", "infinity"];
-    let slice = service.parent()?;
-    let below = Path::new(MOUNT).join(own.trim_start_matches('/'));
-    if below.starts_with(slice) {
-        return None;
-    }
-    let names = below.strip_prefix(MOUNT).ok()?.iter().filter_map(|name| name.to_str());
-    names.take(MAX_DEPTH).find_map(|unit| {
-        let all = configured_as(unit);
-        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let (mount, other) = (Path::new(MOUNT), service.join("app.slice"));
+    let own = mount.join(own.trim_start_matches('/'));
+    let mut left: Vec<&Path> = own.ancestors().take_while(|path| *path != mount && !other.starts_with(path)).collect();
+    left.reverse();
+    left.into_iter().take(MAX_DEPTH).find_map(|path| {
+        let unit = path.file_name()?.to_str()?;
+        let units = if path.starts_with(service) { Units::of_user(runtime) } else { Units::of_system(Path::new("/")) };
+        let names = configured_as(unit);
+        let files = units.files(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let set = |key: &&str| {
-            let last = assignments(Path::new("/"), &all, key).pop()?;
+            let last = in_files(&files, key).pop()?;
             (!NO.contains(&last.value.as_str())).then(|| (unit.to_owned(), format!("{key}={}", last.value)))
         };
         KEYS.iter().find_map(set)
@@ -339,10 +348,16 @@ pub fn own_cgroup() -> Option<String> {
 
 /// A small file of the kernel, which gives it in one piece; what is longer counts as not there.
 fn read(path: &Path, access: OFlags) -> Option<String> {
+    beginning(path, access).and_then(|(text, whole)| whole.then_some(text))
+}
+
+/// What a file begins with, and whether that is all of it.
+fn beginning(path: &Path, access: OFlags) -> Option<(String, bool)> {
     let fd = sys::keep_open(openat(CWD, path, access | OFlags::CLOEXEC, Mode::empty()).ok()?);
     let mut bytes = [0; 4096];
-    let length = rustix::io::read(fd, &mut bytes).ok().filter(|length| *length < bytes.len())?;
-    std::str::from_utf8(bytes.get(..length)?).ok().map(str::to_owned)
+    let length = rustix::io::read(fd, &mut bytes).ok()?;
+    let text = std::str::from_utf8(bytes.get(..length)?).ok()?;
+    Some((text.to_owned(), length < bytes.len()))
 }
 
 fn processors() -> Vec<u32> {
@@ -440,6 +455,26 @@ mod tests {
     fn the_path_of_version_two() {
         assert_eq!(own_path("4:memory:/x\n0::/user.slice/a b.scope\n"), Some("/user.slice/a b.scope"));
         assert_eq!(own_path("4:memory:/x\n"), None);
+    }
+
+    #[test]
+    fn limits_that_would_be_left() {
+        let mount = std::env::temp_dir().join(format!("hamper-left-{}", std::process::id()));
+        let own = mount.join("slice/unit");
+        std::fs::create_dir_all(&own).expect("directories");
+        let left = |file: &str, text: &str| {
+            std::fs::write(own.join(file), text).expect("a file");
+            let left = left_behind(&mount, "/slice/unit", &mount.join("slice/other"), &LIMITS);
+            std::fs::remove_file(own.join(file)).expect("a file");
+            left
+        };
+        // Of more disks than are read.
+        let disks: String = (0..256).map(|number| format!("8:{number} rbps=1048576 wbps=max riops=max wiops=max\n")).collect();
+        let found = [("io.max", &*disks), ("cpuset.mems", "0\n"), ("cpuset.mems", "\n"), ("memory.max", "max\n"), ("pids.max", "7\n")];
+        let found = found.map(|(file, text)| left(file, text));
+        std::fs::remove_dir_all(&mount).expect("directories");
+        let first = Some("io.max = 8:0 rbps=1048576 wbps=max riops=max wiops=max".to_owned());
+        assert_eq!(found, [first, Some("cpuset.mems = 0".to_owned()), None, None, None]);
     }
 
     #[test]

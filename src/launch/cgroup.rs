@@ -4,15 +4,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, Mode, OFlags, mkdir, mkdirat, openat, rmdir};
+use rustix::fs::{CWD, Mode, OFlags, mkdir, mkdirat, openat};
 use rustix::io::{Errno, pread, read, write};
 use rustix::process::Pid;
 
-use super::removal::{DIRECTORY, Home, MAX_DEPTH, MAX_DESCENDANTS, PREFIX, Removal, sweep};
+use super::removal::{DIRECTORY, Home, MAX_DEPTH, MAX_DESCENDANTS, PREFIX, Removal, remove_left, sweep};
 use super::scope::{self, PARENTS, ScopeError, UNIT};
 use crate::host::{Controller, Place, own_cgroup};
 use crate::plan::{BETWEEN_DISKS, Setting, in_list};
-use crate::sys::{Cleanup, HeldSignals, keep_open, own_pid, spawn_cleanup};
+use crate::sys::{Cleanup, HeldSignals, cleanup_has_ended, keep_open, own_pid, spawn_cleanup};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -22,6 +22,8 @@ pub enum CgroupError {
     Scope(#[from] ScopeError),
     #[error("this process was moved to no cgroup that it can see")]
     Nowhere,
+    #[error("a process of this run was killed in the cgroup that the run was started in, as all is there when a service stops")]
+    CleanupKilled,
 }
 
 /// A setting that was written, and what the kernel says of it then.
@@ -92,7 +94,8 @@ const INNER: &str = "payload";
 
 impl Cgroup {
     /// Makes a cgroup with these settings, and reads each back; `waits` is called where other runs keep this one waiting for long. All signals
-    /// must be blocked by the caller, but where a manager is asked: that may take long, and end with who is impatient.
+    /// must be blocked by the caller, but where a manager is asked: that may take long, and end with who is impatient. When they are blocked then,
+    /// the caller has to look whether [`cleanup_has_ended`]: its signal may have come before.
     ///
     /// # Errors
     /// [`CgroupError`]: nothing has been left. A setting that the kernel refuses is no error: it is among what is returned.
@@ -131,8 +134,9 @@ impl Cgroup {
                 let aside = (!is_taken_away_whole(directory)).then(|| directory.join(PARENT));
                 let home = Home::new(directory, aside, &enabling(controllers, '-'));
                 let end = End::begin(own, false, Removal::of_divided(home), directory)?;
-                step_aside(directory, PARENT, end.cleanup.as_ref().map(Cleanup::pid))?;
+                // What goes with its group until then would leave what is made here.
                 end.await_apart();
+                step_aside(directory, PARENT, end.cleanup.as_ref().map(Cleanup::pid))?;
                 (directory.clone(), enable(directory, controllers), end)
             }
             Place::Manager { mount, socket, bus } => {
@@ -140,7 +144,12 @@ impl Cgroup {
                 let held = HeldSignals::all();
                 let end = End::begin(own, true, Removal::default(), mount)?;
                 drop(held);
-                let (base, enabled) = scope(mount, socket, *bus, controllers, waits)?;
+                let made = scope(mount, socket, *bus, controllers, waits);
+                // Whatever came of it: the caller's cgroup has come to its end meanwhile.
+                if cleanup_has_ended() {
+                    return Err(CgroupError::CleanupKilled);
+                }
+                let (base, enabled) = made?;
                 (base, enabled, end)
             }
         };
@@ -152,8 +161,8 @@ impl Cgroup {
         end.removal.is_intended(&path);
         let mut made = mkdir(&path, Mode::from_raw_mode(0o755));
         if made == Err(Errno::EXIST) && alone {
-            // Of a killed run, with its limits.
-            made = rmdir(&path).and_then(|()| mkdir(&path, Mode::from_raw_mode(0o755)));
+            // Of a killed run, with its limits, and with what its payload stood in.
+            made = remove_left(&path).and_then(|()| mkdir(&path, Mode::from_raw_mode(0o755)));
         }
         for again in 1..MOST_NAMES {
             if made != Err(Errno::EXIST) {

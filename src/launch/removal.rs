@@ -191,6 +191,14 @@ fn remove_empty(directory: &OwnedFd) -> Result<Below, Errno> {
     Ok(found)
 }
 
+/// Removes a cgroup that a killed run has left where this one makes its own. Nothing in it is ended: what still runs there may be another's.
+///
+/// # Errors
+/// Those of rmdir(2): `EBUSY` where a process is in it.
+pub(super) fn remove_left(path: &Path) -> Result<(), Errno> {
+    remove_all(CWD, &c_path(path))
+}
+
 /// Removes what killed runs have left: an empty cgroup with a name of ours. One with a process in it is not removable, which the kernel
 /// sees to; one that another run has just made is told by its number.
 pub(super) fn sweep(base: &Path) {

@@ -15,7 +15,7 @@ use zbus::wire::serialized::{Context, Data};
 use zbus::wire::{DynamicType, Endian, ObjectPath, Signature, Type, to_bytes};
 
 use crate::host::connect_within;
-use crate::sys::HeldSignals;
+use crate::sys::{HeldSignals, cleanup_has_ended};
 
 /// The scope that all runs of a user share while there are any.
 pub const UNIT: &str = "hamper.scope";
@@ -107,6 +107,8 @@ impl Turn {
         loop {
             match file.try_lock() {
                 Ok(()) => break,
+                // What this run was started in is being ended.
+                Err(TryLockError::WouldBlock) if cleanup_has_ended() => return Err(std::io::ErrorKind::Interrupted.into()),
                 // One that was stopped in its turn must not stop all others.
                 Err(TryLockError::WouldBlock) if started.elapsed() < TURNS => std::thread::sleep(PAUSE),
                 Err(TryLockError::WouldBlock) => {

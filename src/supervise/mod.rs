@@ -206,9 +206,6 @@ struct Supervision<'a> {
     stop_passed_on: Option<Instant>,
 }
 
-/// `CLD_EXITED`, `CLD_KILLED` and `CLD_DUMPED`, which only the kernel gives to a signal: sigaction(2).
-const CHILD_ENDED: std::ops::RangeInclusive<i32> = 1..=3;
-
 /// How long a run goes on before it is taken to last: then its guarded files are watched, and memory is given back.
 const SETTLE: Duration = Duration::from_millis(250);
 
@@ -385,14 +382,14 @@ impl Supervision<'_> {
             let Some(signal) = i32::try_from(info.ssi_signo).ok().and_then(Signal::from_named_raw) else { continue };
             match signal {
                 Signal::WINCH if self.orders.terminal.is_some() => self.resize(),
-                Signal::CONT => self.resume()?,
-                // The kernel's own word to this process about a terminal that it does not own just now.
-                Signal::TTIN | Signal::TTOU => {}
                 // The cleanup process of the run's cgroup was killed, and with it whatever else is in the caller's: here it is this run.
-                Signal::TERM if CHILD_ENDED.contains(&info.ssi_code) => {
+                Signal::CONT if sys::cleanup_has_ended() => {
                     self.end = Some(End::CleanupKilled);
                     self.kill()?;
                 }
+                Signal::CONT => self.resume()?,
+                // The kernel's own word to this process about a terminal that it does not own just now.
+                Signal::TTIN | Signal::TTOU => {}
                 // Or about a payload that reads no more of what is typed.
                 Signal::PIPE if self.orders.pipes.is_some() => {}
                 signal => {

@@ -1,7 +1,7 @@
 //! A process that outlives this one, to put in order what a killed process leaves.
 
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use rustix::fs::Timespec;
 use rustix::io::Errno;
@@ -22,6 +22,9 @@ unsafe impl Sync for Stack {}
 
 static MEMORY: Stack = Stack(std::cell::UnsafeCell::new([MaybeUninit::uninit(); STACK]));
 static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Its number; 0 where there is none.
+static NUMBER: AtomicI32 = AtomicI32::new(0);
 
 /// Whether it has left the process group, and hears of its parent's end.
 static APART: AtomicU32 = AtomicU32::new(0);
@@ -44,7 +47,8 @@ struct Task<T: 'static> {
 /// It shares this process's memory and descriptors, which makes it cheap and small; it leaves the session and the process group, so that
 /// what is sent to these does not reach it; that takes it a moment, see [`Cleanup::await_apart`]. Where it `forwards`, and this process leaves the
 /// cgroup that both were in, a signal that is sent to all that is there it passes on to this process. That it was killed this process learns by
-/// SIGTERM with the code of a child's end. No wait(2) of this process tells of it.
+/// SIGCONT, which wakes it where it is stopped; while that is not blocked it is lost, and one of somebody else's hides it: [`cleanup_has_ended`]
+/// tells for certain. No wait(2) of this process tells of it.
 ///
 /// All signals must be blocked by the caller: until it is apart, what ends this process's group would end it.
 ///
@@ -55,7 +59,7 @@ struct Task<T: 'static> {
 /// `EAGAIN` process limit · `ENOMEM` · `EBUSY` there is one already.
 ///
 /// # References
-/// clone(2) `CLONE_VM`, `CLONE_FILES` and "The child termination signal"; wait(2) `__WCLONE`; prctl(2) `PR_SET_PDEATHSIG`
+/// clone(2) `CLONE_VM`, `CLONE_FILES` and "The child termination signal"; signal(7) SIGCONT; wait(2) `__WCLONE`; prctl(2) `PR_SET_PDEATHSIG`
 pub fn spawn_cleanup<T: Sync + 'static>(parent: Pid, forwards: bool, data: &'static T, work: fn(&T)) -> Result<Cleanup, Errno> {
     extern "C" fn enter<T: Sync + 'static>(argument: *mut libc::c_void) -> libc::c_int {
         // SAFETY: `argument` is the task that spawn_cleanup has leaked, which nobody changes.
@@ -77,9 +81,12 @@ pub fn spawn_cleanup<T: Sync + 'static>(parent: Pid, forwards: bool, data: &'sta
     // and writes no errno, which the two would share); afterwards nobody else runs there. `enter` never
     // returns and never unwinds: panics abort.
     let result =
-        unsafe { libc::clone(enter::<T>, top.cast(), libc::CLONE_VM | libc::CLONE_FILES | libc::SIGTERM, std::ptr::from_mut(task).cast()) };
+        unsafe { libc::clone(enter::<T>, top.cast(), libc::CLONE_VM | libc::CLONE_FILES | libc::SIGCONT, std::ptr::from_mut(task).cast()) };
     match Pid::from_raw(result).filter(|_| result > 0) {
-        Some(pid) => Ok(Cleanup { pid }),
+        Some(pid) => {
+            NUMBER.store(result, Ordering::Relaxed);
+            Ok(Cleanup { pid })
+        }
         None => {
             let errno = last_errno();
             TAKEN.store(false, Ordering::Release);
@@ -142,10 +149,25 @@ impl Cleanup {
         while APART.load(Ordering::Acquire) == 0 {
             match futex::wait(&APART, futex::Flags::PRIVATE, 0, Some(&LONG)) {
                 Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
-                // It was killed before; that is told by its signal.
-                Err(_) => return,
+                // It was killed before, which is told by its signal, or a busy machine has not let it run yet.
+                Err(_) if cleanup_has_ended() => return,
+                Err(_) => {}
             }
         }
+    }
+}
+
+/// Whether there is a cleanup process, and it is gone: killed, since it does not end before this one.
+///
+/// # References
+/// waitid(2) `WNOWAIT`; wait(2) `__WCLONE`
+pub fn cleanup_has_ended() -> bool {
+    const OPTIONS: libc::c_int = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WCLONE;
+    let Some(number) = libc::id_t::try_from(NUMBER.load(Ordering::Relaxed)).ok().filter(|number| *number > 0) else { return false };
+    // SAFETY: a siginfo_t of zeroes is one, which the call fills in; the number in it stays 0 where the process has not ended.
+    unsafe {
+        let mut info = std::mem::zeroed::<libc::siginfo_t>();
+        libc::waitid(libc::P_PID, number, &mut info, OPTIONS) < 0 || info.si_pid() != 0
     }
 }
 
@@ -156,8 +178,9 @@ impl Drop for Cleanup {
         unsafe {
             let (mut set, mut before) = (MaybeUninit::<libc::sigset_t>::uninit(), MaybeUninit::<libc::sigset_t>::uninit());
             libc::sigemptyset(set.as_mut_ptr());
-            libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
-            // Its end is told by this signal, which is not to end this process now.
+            libc::sigaddset(set.as_mut_ptr(), libc::SIGCONT);
+            // Its end is told by this signal, which is not to be taken for somebody's word later. If it is somebody's, it has continued what it
+            // was to continue when it was sent.
             libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr());
             // Ignoring: it is gone already. Its number stays its own until it was waited for.
             let _ = kill_process(self.pid, Signal::KILL);
@@ -166,6 +189,7 @@ impl Drop for Cleanup {
             libc::sigtimedwait(set.as_ptr(), std::ptr::null_mut(), &at_once);
             libc::sigprocmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
         }
+        NUMBER.store(0, Ordering::Relaxed);
         TAKEN.store(false, Ordering::Release);
     }
 }

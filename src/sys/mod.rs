@@ -15,7 +15,7 @@ mod notify;
 mod tty;
 
 pub use alloc::Bump;
-pub use cleanup::{Cleanup, own_pid, spawn_cleanup};
+pub use cleanup::{Cleanup, cleanup_has_ended, own_pid, spawn_cleanup};
 pub use clone::{
     Clone3, Forked, HeldSignals, Taken, await_signal, block_signals, clone3, exit_now, keep_only, keep_open, kill_all, payload_stack,
     release, replace_descriptor, reset_signals, single_threaded, spawn_sharing_memory,

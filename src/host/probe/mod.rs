@@ -22,7 +22,7 @@ use super::{Controller, Delegation, Directories};
 pub use blocker::{Act, Blocker, Explanation, Surroundings, explain, explain_clone};
 pub(super) use procfs::kernel_version;
 pub(super) use program::MINIMUM_KERNEL;
-pub(super) use units::assignments;
+pub(super) use units::{Units, in_files};
 pub use userns::namespaces_blocked;
 
 /// How much of what hamper wants is there.

@@ -194,6 +194,45 @@ fn a_scope_does_not_leave_what_a_unit_confines() {
     assert!(seen.contains("(IPAddressDeny=any)") && seen.contains("125\n"), "{seen}");
 }
 
+/// Also what stands below the scope's own manager, and in a session. The number of processes is one that managers set for all, so that a file tells.
+#[test]
+fn a_scope_does_not_leave_what_a_users_unit_confines() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    env.run("busybox").sh("true").code(0);
+    let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+    let runtime = format!("/run/user/{}", rustix::process::getuid().as_raw());
+    let seen = |properties: &[&str], strict: bool| {
+        let unit = ["--user", "--scope", "-q"].into_iter().chain(properties.iter().copied());
+        let words = unit.chain([&*hamper, "run", "--image", &image, "--entrypoint", "", "--set", "limits.pids=50"]);
+        let strict = ["--set", "limits.on_missing=error"].into_iter().filter(|_| strict);
+        let program = env.program("systemd-run", words).in_session().env("XDG_RUNTIME_DIR", &runtime);
+        program.args(strict).args(["--", "echo", "ran"]).output().any()
+    };
+    let told = "confines what runs in it (TasksMax=20)";
+    assert_eq!(seen(&["-pTasksMax=20"], false).code(0).told(&["pids.max = 51: ", told]).stdout, "ran\n");
+    assert_eq!(seen(&["-pTasksMax=20"], true).code(125).told(&["pids.max = 51", told]).stdout, "");
+    // The control: in a scope that says nothing of its own there are the manager's usual ones, which are no limit.
+    assert_eq!(seen(&[], true).code(0).silent().stdout, "ran\n");
+    // For all whose names begin like its own.
+    let directory = env.config().join("systemd/user/run-.scope.d");
+    std::fs::create_dir_all(&directory).expect("a directory");
+    std::fs::write(directory.join("tests.conf"), "[Scope]\nTasksMax=20\n").expect("a file");
+    assert_eq!(seen(&[], true).code(125).told(&[told]).stdout, "");
+    std::fs::remove_dir_all(&directory).expect("a directory");
+    // A session is the system's manager's.
+    let own = std::fs::read_to_string("/proc/self/cgroup").expect("a cgroup");
+    assert!(own.contains("/session-"), "these tests stand in no session: {own}");
+    let root = |script: &str| assert!(Command::new("sudo").args(["-n", "sh", "-c", script]).status().expect("sudo").success());
+    let session = || run(&env).set("limits.pids=50").set("limits.on_missing=error").sh("echo ran").any();
+    let directory = "/run/systemd/system/session-.scope.d";
+    root(&format!("mkdir {directory}; printf '[Scope]\nIPAddressDeny=192.0.2.1\n' >{directory}/tests.conf"));
+    let confined = session();
+    root(&format!("rm -r {directory}"));
+    assert_eq!(confined.code(125).told(&["confines what runs in it (IPAddressDeny=192.0.2.1)"]).stdout, "");
+    assert_eq!(session().code(0).silent().stdout, "ran\n");
+}
+
 /// A sandbox beside the cgroup that hamper stands in is not under the limits of that.
 #[test]
 fn a_limit_of_ones_own_that_does_not_hold_is_told() {
@@ -511,13 +550,18 @@ fn who_stops_a_service_stops_the_runs_in_it() {
         user("systemctl", &["stop", "service-of-tests"]);
         assert!(within(5.0, || ours().is_empty()), "{mode} {run}: {:?}", ours());
     }
-    // Also one that somebody has stopped: its manager continues what it ends.
-    user("systemd-run", &["--unit=service-of-tests", "--collect", "-pTimeoutStopSec=2", "sh", "-c", &format!("{run}; true")]);
-    assert!(within(20.0, || busy().len() == 1), "{:?}", ours());
-    let parent = busy()[0].rsplit_once("/hamper-").expect("a number").1.parse().ok().and_then(rustix::process::Pid::from_raw);
-    rustix::process::kill_process(parent.expect("a process"), rustix::process::Signal::STOP).expect("stopped");
-    user("systemctl", &["stop", "service-of-tests"]);
-    assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+    // Also one that somebody has stopped, and with it whatever its manager sends to the first process alone, or to all that cannot be held.
+    let stop = ["stop", "service-of-tests"].as_slice();
+    for (mode, act) in [("control-group", stop), ("mixed", stop), ("mixed", &["kill", "-s", "KILL", "service-of-tests"])] {
+        let property = format!("-pKillMode={mode}");
+        let words = ["--unit=service-of-tests", "--collect", "-pTimeoutStopSec=2", &property, "sh", "-c", &format!("{run}; true")];
+        user("systemd-run", &words);
+        assert!(within(20.0, || busy().len() == 1), "{:?}", ours());
+        let parent = busy()[0].rsplit_once("/hamper-").expect("a number").1.parse().ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(parent.expect("a process"), rustix::process::Signal::STOP).expect("stopped");
+        user("systemctl", act);
+        assert!(within(5.0, || ours().is_empty()), "{mode} {act:?}: {:?}", ours());
+    }
 }
 
 /// Its manager ends all that is left in the service then, and what cleans up among it.
@@ -604,19 +648,22 @@ fn who_is_killed_in_a_delegated_cgroup_leaves_nothing() {
 fn what_was_killed_with_its_cleanup_is_no_hindrance() {
     let _alone = alone();
     let unit = Killed::new();
-    let killed = unit.alone("--set limits.memory=64M --set limits.pids=20", "sleep 1000");
     let next = unit.alone("--set limits.memory=32M", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max");
-    let lines = unit.lines(&format!(
-        "{killed} & P=$!; until busy $O/hamper-sandbox; do sleep 0.1; done
-        cleanup=$(grep -vx $P $O/hamper-parent/cgroup.procs); kill -STOP $cleanup; kill -9 $P $cleanup
-        while busy $O; do sleep 0.1; done
-        ls -d $O/*/ | sed 's|.*/own/||'; echo -memory -pids > $O/cgroup.subtree_control; {next} 2>&1; ls -d $O/*/ 2>/dev/null; true"
-    ));
-    // The limit of the first is not that of the second, and nothing is left in the end.
-    assert_eq!(
-        lines,
-        ["hamper-parent/", "hamper-sandbox/", "33554432", "cat: can't open '/sys/fs/cgroup/pids.max': No such file or directory"]
-    );
+    // The second stands one cgroup below its limits.
+    for (more, below) in [("", None), ("--set security.nested_userns=true", Some("hamper-sandbox/payload/"))] {
+        let killed = unit.alone(&format!("--set limits.memory=64M --set limits.pids=20 {more}"), "sleep 1000");
+        let lines = unit.lines(&format!(
+            "{killed} & P=$!; until busy $O/hamper-sandbox; do sleep 0.1; done
+            cleanup=$(grep -vx $P $O/hamper-parent/cgroup.procs); kill -STOP $cleanup; kill -9 $P $cleanup
+            while busy $O; do sleep 0.1; done
+            ls -d $O/*/ $O/*/payload/ 2>/dev/null | sed 's|.*/own/||'
+            echo -memory -pids > $O/cgroup.subtree_control; {next} 2>&1; ls -d $O/*/ 2>/dev/null; true"
+        ));
+        let left = ["hamper-parent/", "hamper-sandbox/"].into_iter().chain(below);
+        // The limit of the first is not that of the second, and nothing is left in the end.
+        let next = ["33554432", "cat: can't open '/sys/fs/cgroup/pids.max': No such file or directory"];
+        assert_eq!(lines, left.chain(next).collect::<Vec<_>>());
+    }
 }
 
 /// System calls until the payload begins, of a run in a delegated cgroup: the fewest of five, since one may have to wait or to tidy up.
@@ -626,8 +673,9 @@ fn calls(env: &TestEnv, place: &str, more: &str) -> usize {
     // The tracer stands elsewhere, so that the run can be alone.
     let traced = format!("strace -f -o $HOME/trace bash -c \"echo \\$BASHPID > $C/{place}/cgroup.procs; exec {run}\"");
     // What the parent does beside its child comes before or after what that does, and so does what its cleanup process does, which then waits:
-    // five calls. The payload's name lies in memory that a tracer cannot read any more.
-    let count = "awk '/resumed|[+][+][+]|---/ { next } NR == 1 { main = $1 } $1 == main && cloned { next } \
+    // five calls; the parent's wait until that is apart is a call or none, by who is faster. The payload's name lies in memory that a tracer
+    // cannot read any more.
+    let count = "awk '/resumed|[+][+][+]|---/ { next } NR == 1 { main = $1 } $1 == main && (cloned || /futex[(]/) { next } \
                  /setsid[(]/ && !cloned { beside = $1 } $1 == beside && ++others <= 5 { next } { n++ } \
                  $1 == main && /clone3[(]/ { cloned = 1 } /execve[(]0x/ { print n; exit }' $HOME/trace";
     let own = if place == "tools" { "" } else { "echo +cpu +memory +pids > $C/cgroup.subtree_control;" };
