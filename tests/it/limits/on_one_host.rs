@@ -184,7 +184,7 @@ fn there(line: Option<&String>) -> [u32; 2] {
 fn who_is_killed_at_any_time_leaves_nothing() {
     let _alone = alone();
     let unit = Killed::new();
-    let (above, own) = (unit.run("--set limits.memory=64M", "sleep 0.05"), unit.alone("--set limits.memory=64M", "sleep 0.05"));
+    let (above, own) = (unit.run("--set limits.memory=64M", "sleep 0.2"), unit.alone("--set limits.memory=64M", "sleep 0.2"));
     let stays = unit.run("--set limits.memory=64M", "sleep 1000");
     let lines = unit.lines(&format!(
         "setsid {stays} & S=$!; until busy $C/hamper-$S; do sleep 0.1; done
