@@ -230,7 +230,7 @@ fn who_is_killed_with_his_group_at_any_time_leaves_nothing() {
         kill $BUSY; echo there $X $Y"
     ));
     let there = there(lines.first());
-    assert!(lines.len() == 1 && there.iter().all(|count| *count >= 15), "{lines:?}");
+    assert!(lines.len() == 1 && there.iter().all(|count| *count >= 5), "{lines:?}");
 }
 
 /// Processors that the cgroups above do not have cannot be given, and the kernel gives others.
