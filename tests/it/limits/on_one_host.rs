@@ -184,7 +184,7 @@ fn there(line: Option<&String>) -> [u32; 2] {
 fn who_is_killed_at_any_time_leaves_nothing() {
     let _alone = alone();
     let unit = Killed::new();
-    let (above, own) = (unit.run("--set limits.memory=64M", "sleep 0.05"), unit.alone("--set limits.memory=64M", "sleep 0.05"));
+    let (above, own) = (unit.run("--set limits.memory=64M", "sleep 0.2"), unit.alone("--set limits.memory=64M", "sleep 0.2"));
     let stays = unit.run("--set limits.memory=64M", "sleep 1000");
     let lines = unit.lines(&format!(
         "setsid {stays} & S=$!; until busy $C/hamper-$S; do sleep 0.1; done
@@ -230,7 +230,7 @@ fn who_is_killed_with_his_group_at_any_time_leaves_nothing() {
         kill $BUSY; echo there $X $Y"
     ));
     let there = there(lines.first());
-    assert!(lines.len() == 1 && there.iter().all(|count| *count >= 15), "{lines:?}");
+    assert!(lines.len() == 1 && there.iter().all(|count| *count >= 5), "{lines:?}");
 }
 
 /// Processors that the cgroups above do not have cannot be given, and the kernel gives others.
