@@ -134,8 +134,8 @@ impl Cgroup {
                 let aside = (!is_taken_away_whole(directory)).then(|| directory.join(PARENT));
                 let home = Home::new(directory, aside, &enabling(controllers, '-'));
                 let end = End::begin(own, false, Removal::of_divided(home), directory)?;
-                // What goes with its group until then would leave what is made here.
-                end.await_apart();
+                // Meanwhile the cleanup process comes apart; killed with its group until then, this one leaves an empty directory, which the next
+                // run there takes over.
                 step_aside(directory, PARENT, end.cleanup.as_ref().map(Cleanup::pid))?;
                 (directory.clone(), enable(directory, controllers), end)
             }

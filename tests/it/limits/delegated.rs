@@ -673,9 +673,8 @@ fn calls(env: &TestEnv, place: &str, more: &str) -> usize {
     // The tracer stands elsewhere, so that the run can be alone.
     let traced = format!("strace -f -o $HOME/trace bash -c \"echo \\$BASHPID > $C/{place}/cgroup.procs; exec {run}\"");
     // What the parent does beside its child comes before or after what that does, and so does what its cleanup process does, which then waits:
-    // five calls; the parent's wait until that is apart is a call or none, by who is faster. The payload's name lies in memory that a tracer
-    // cannot read any more.
-    let count = "awk '/resumed|[+][+][+]|---/ { next } NR == 1 { main = $1 } $1 == main && (cloned || /futex[(]/) { next } \
+    // five calls. The payload's name lies in memory that a tracer cannot read any more.
+    let count = "awk '/resumed|[+][+][+]|---/ { next } NR == 1 { main = $1 } $1 == main && cloned { next } \
                  /setsid[(]/ && !cloned { beside = $1 } $1 == beside && ++others <= 5 { next } { n++ } \
                  $1 == main && /clone3[(]/ { cloned = 1 } /execve[(]0x/ { print n; exit }' $HOME/trace";
     let own = if place == "tools" { "" } else { "echo +cpu +memory +pids > $C/cgroup.subtree_control;" };
