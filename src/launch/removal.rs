@@ -97,15 +97,21 @@ impl Removal {
         self.made.get().map_or(Ok(()), |path| end_and_remove(path))
     }
 
-    /// Ignoring each failure: it is ours to tidy, and nobody's to miss. `other`: stands where this process does, and leaves with it.
+    /// Ignoring each failure: it is ours to tidy, and nobody's to miss. `other`: stands where this process does, and leaves with it; without one, what
+    /// the killed process has started there, newuidmap(1) for one, is ended.
     pub(super) fn undivide(&self, other: Option<Pid>) {
         let Some(home) = &self.home else { return };
         let _ = put(CWD, &home.subtree_control, home.undividing.as_bytes());
         if let Some(aside) = &home.aside
             && put(CWD, &home.processes, b"0").is_ok()
         {
-            let _ = other.map(|pid| put(CWD, &home.processes, pid.to_string().as_bytes()));
-            let _ = unlinkat(CWD, aside, AtFlags::REMOVEDIR);
+            let _ = match other {
+                Some(pid) => {
+                    let _ = put(CWD, &home.processes, pid.to_string().as_bytes());
+                    unlinkat(CWD, aside, AtFlags::REMOVEDIR)
+                }
+                None => end_and_remove(aside),
+            };
         }
     }
 }

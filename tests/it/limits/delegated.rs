@@ -603,7 +603,7 @@ impl Killed {
             "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); O=$C/own; mkdir $C/tools $O; echo $BASHPID > $C/tools/cgroup.procs
             echo +cpu +memory +pids > $C/cgroup.subtree_control
             busy() {{ grep -qs populated.1 $1/cgroup.events; }}
-            within_five() {{ for i in $(seq 50); do \"$@\" && return; sleep 0.1; done; echo not within 5 s: \"$@\"; }}
+            within_five() {{ for i in $(seq 50); do \"$@\" && return; sleep 0.1; done; echo not within 5 s: \"$@\": $(cd $C; ls -d */ own/*/; cat own/cgroup.subtree_control own/*/cgroup.procs); }}
             {script}"
         );
         let seen = in_unit(&self.env, &script);
@@ -654,7 +654,8 @@ fn what_was_killed_with_its_cleanup_is_no_hindrance() {
         let killed = unit.alone(&format!("--set limits.memory=64M --set limits.pids=20 {more}"), "sleep 1000");
         let lines = unit.lines(&format!(
             "{killed} & P=$!; until busy $O/hamper-sandbox; do sleep 0.1; done
-            cleanup=$(grep -vx $P $O/hamper-parent/cgroup.procs); kill -STOP $cleanup; kill -9 $P $cleanup
+            # And newuidmap, where it is not over yet.
+            cleanup=$(grep -vx $P $O/hamper-parent/cgroup.procs); kill -STOP $cleanup 2>/dev/null; kill -9 $P $cleanup 2>/dev/null
             while busy $O; do sleep 0.1; done
             ls -d $O/*/ $O/*/payload/ 2>/dev/null | sed 's|.*/own/||'
             echo -memory -pids > $O/cgroup.subtree_control; {next} 2>&1; ls -d $O/*/ 2>/dev/null; true"
