@@ -146,18 +146,18 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
 fn show_the_rest(orders: &mut Orders, signals: &SignalFd, patience: Option<Instant>) {
     loop {
         let more = [orders.terminal.as_mut().is_some_and(Terminal::pump_out), orders.pipes.as_mut().is_some_and(Pipes::pump_out)];
-        if more.contains(&true) {
-            continue;
-        }
+        let more = more.contains(&true);
         let mut list: Vec<PollFd<'_>> = orders.terminal.iter().filter_map(Terminal::waits_for).collect();
         list.extend(orders.pipes.iter().flat_map(Pipes::waits_for));
-        if list.is_empty() || patience.is_some_and(|end| Instant::now() >= end) {
+        if list.is_empty() && !more || patience.is_some_and(|end| Instant::now() >= end) {
             return;
         }
         list.push(PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN));
         let left = patience.map(|end| timespec(end.saturating_duration_since(Instant::now())));
-        // Ignoring: what comes next tells what is wrong.
-        let _ = poll(&mut list, left.as_ref());
+        if !more {
+            // Ignoring: what comes next tells what is wrong.
+            let _ = poll(&mut list, left.as_ref());
+        }
         const ENDS: [NixSignal; 4] = [NixSignal::SIGHUP, NixSignal::SIGINT, NixSignal::SIGQUIT, NixSignal::SIGTERM];
         let told = signals.read_signal().ok().flatten();
         if told.is_some_and(|told| ENDS.iter().any(|signal| *signal as u32 == told.ssi_signo)) {
@@ -209,7 +209,7 @@ struct Supervision<'a> {
 /// How long a run goes on before it is taken to last: then its guarded files are watched, and memory is given back.
 const SETTLE: Duration = Duration::from_millis(250);
 
-/// How often a run in the background looks whether it has come to the foreground.
+/// How often a run looks for what nobody tells it: whether it has come to the foreground, and whether its payload has opened its terminal.
 const A_WHILE: Duration = Duration::from_millis(500);
 
 /// Indexes of the descriptors that are always polled; those of terminal and watch follow.
@@ -287,12 +287,12 @@ impl Supervision<'_> {
     fn timeout(&self) -> Option<Timespec> {
         let next = self.deadline().into_iter().chain(self.settle_due()).min();
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
-        left.into_iter().chain(self.waits_for_foreground().then_some(A_WHILE)).min().map(timespec)
+        left.into_iter().chain(self.looks_again().then_some(A_WHILE)).min().map(timespec)
     }
 
-    fn waits_for_foreground(&self) -> bool {
-        let terminal = self.orders.terminal.as_ref().is_some_and(Terminal::waits_for_foreground);
-        terminal || self.orders.pipes.as_ref().is_some_and(Pipes::waits_for_foreground)
+    fn looks_again(&self) -> bool {
+        let terminal = self.orders.terminal.as_ref().is_some_and(Terminal::looks_again);
+        terminal || self.orders.pipes.as_ref().is_some_and(Pipes::looks_again)
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -392,6 +392,10 @@ impl Supervision<'_> {
                 Signal::TTIN | Signal::TTOU => {}
                 // Or about a payload that reads no more of what is typed.
                 Signal::PIPE if self.orders.pipes.is_some() => {}
+                // A run with a time limit never stops its clock, and so is not stopped; nor is what else was at once, since its shell waits for all.
+                Signal::TSTP if self.orders.limit.is_some() => {
+                    rustix::process::kill_current_process_group(Signal::CONT).map_err(cannot("continue the job"))?;
+                }
                 signal => {
                     if signal == Signal::TSTP {
                         self.stop_passed_on = Some(Instant::now());
@@ -476,10 +480,6 @@ impl Supervision<'_> {
     fn suspend(&mut self) -> Result<(), SuperviseError> {
         let meant_for = self.stop_asked();
         if self.orders.limit.is_some() {
-            // Such a run never stops its clock, and so nobody stops it; nor what else was stopped at once, since its shell waits for all.
-            if meant_for == Some(MeantFor::Us) {
-                rustix::process::kill_current_process_group(Signal::CONT).map_err(cannot("continue the job"))?;
-            }
             return if meant_for.is_some() { self.send(Signal::CONT) } else { Ok(()) };
         }
         // Without a terminal of its own only what this process has passed on is meant for both.
@@ -537,6 +537,10 @@ fn stop(meant_for: MeantFor) -> Result<(), SuperviseError> {
         MeantFor::Job => kill_current_process_group(Signal::TSTP),
     };
     sent.map_err(cannot("stop"))?;
+    if sys::cleanup_has_ended() {
+        // The stop has taken its word away, which wakes from one: so has this the stop's.
+        return kill_process(getpid(), Signal::CONT).map_err(cannot("go on"));
+    }
     let stop = SigSet::from(NixSignal::SIGTSTP);
     let mask = |result: nix::Result<()>| result.map_err(|errno| cannot("stop")(Errno::from_raw_os_error(errno as i32)));
     mask(stop.thread_unblock())?;

@@ -6,7 +6,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::SuperviseError;
-use super::terminal::{Shown, Side, Typed, in_foreground};
+use super::terminal::{Pumped, Shown, Side, Typed, in_foreground};
 
 /// What the parent holds of them; a side that is no terminal of the caller has none.
 pub struct Pipes {
@@ -32,7 +32,7 @@ impl Pipes {
         for own in [&input, &output, &error].into_iter().flatten() {
             rustix::io::ioctl_fionbio(own, true).map_err(wrap)?;
         }
-        let shown = [rustix::stdio::stdout(), rustix::stdio::stderr()].map(Shown::new);
+        let shown = [rustix::stdio::stdout(), rustix::stdio::stderr()].map(|screen| Shown::new(Some(screen)));
         Ok((Self { input, outputs: [output, error], typed: Typed::new(true), shown }, [stdin, stdout, stderr]))
     }
 
@@ -45,7 +45,7 @@ impl Pipes {
     }
 
     /// Whether to look from time to time if the terminal has come back, as [`Terminal`](super::Terminal) does.
-    pub fn waits_for_foreground(&self) -> bool {
+    pub fn looks_again(&self) -> bool {
         self.may_read() && !in_foreground(rustix::stdio::stdin())
     }
 
@@ -75,9 +75,9 @@ impl Pipes {
         for (output, shown) in self.outputs.iter_mut().zip(&mut self.shown) {
             let Some(from) = output else { continue };
             match shown.pump(from.as_fd()) {
-                Some(at_once) => more |= at_once,
                 // Given back: it would be ready for ever.
-                None => *output = None,
+                Pumped::Over => *output = None,
+                pumped => more |= pumped == Pumped::Some,
             }
         }
         more

@@ -6,6 +6,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, read, write};
+use rustix::pipe::PIPE_BUF;
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
     tcsetwinsize,
@@ -33,6 +34,8 @@ pub struct Terminal {
     master: Option<OwnedFd>,
     typed: Typed,
     shown: Shown,
+    /// Nobody has the payload's side open: its keys would be nobody's.
+    deserted: bool,
     /// When the key was typed that stops what runs in the payload's terminal.
     stop_typed: Option<Instant>,
 }
@@ -119,15 +122,27 @@ impl Typed {
 /// What the payload has written on the way to the caller's screen. No more is read before the screen has taken what there is: one that takes
 /// nothing holds the payload up, as it would without us, and not this process, which has signals to hear and a time to keep.
 pub(super) struct Shown {
-    screen: BorrowedFd<'static>,
+    /// Without one it is lost.
+    screen: Option<BorrowedFd<'static>>,
     /// The same, opened anew so that a write never waits: of that which came with the start others have a part. `None` before the first
     /// write.
     own: Option<Option<OwnedFd>>,
     pending: Vec<u8>,
 }
 
+/// What came of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pumped {
+    /// More may come at once.
+    Some,
+    /// Nothing more for now.
+    All,
+    /// Nobody has the other side open.
+    Over,
+}
+
 impl Shown {
-    pub(super) fn new(screen: BorrowedFd<'static>) -> Self {
+    pub(super) fn new(screen: Option<BorrowedFd<'static>>) -> Self {
         Self { screen, own: None, pending: Vec::new() }
     }
 
@@ -137,25 +152,25 @@ impl Shown {
 
     /// What to wait for before more can be shown.
     pub(super) fn waits_for(&self) -> Option<PollFd<'_>> {
-        let screen = self.own.as_ref().and_then(Option::as_ref).map_or(self.screen, AsFd::as_fd);
-        self.has_some().then(|| PollFd::from_borrowed_fd(screen, PollFlags::OUT))
+        let screen = self.own.as_ref().and_then(Option::as_ref).map(AsFd::as_fd).or(self.screen);
+        screen.filter(|_| self.has_some()).map(|screen| PollFd::from_borrowed_fd(screen, PollFlags::OUT))
     }
 
-    /// One read, where nothing is left of those before, and as much of its writing as does not wait. Returns whether more may come at once,
-    /// and nothing where the other side has ended.
-    pub(super) fn pump(&mut self, from: BorrowedFd<'_>) -> Option<bool> {
+    /// One read, where nothing is left of those before, and as much of its writing as does not wait.
+    pub(super) fn pump(&mut self, from: BorrowedFd<'_>) -> Pumped {
         if !self.give() {
-            return Some(false);
+            return Pumped::All;
         }
         let mut buffer = [0u8; BUFFER];
         match read(from, &mut buffer) {
-            Ok(0) => None,
+            // EIO: a terminal that nobody has open.
+            Ok(0) | Err(Errno::IO) => Pumped::Over,
             Ok(count) => {
                 self.pending.extend_from_slice(&buffer[..count]);
-                Some(self.give())
+                if self.give() { Pumped::Some } else { Pumped::All }
             }
-            Err(Errno::INTR) => Some(true),
-            Err(_) => Some(false),
+            Err(Errno::INTR) => Pumped::Some,
+            Err(_) => Pumped::All,
         }
     }
 
@@ -163,12 +178,17 @@ impl Shown {
     fn give(&mut self) -> bool {
         /// Where a write may wait, it is for this much at most.
         const LITTLE: usize = 64;
-        if !self.has_some() {
+        let Some(screen) = self.screen.filter(|_| self.has_some()) else {
+            self.pending.clear();
             return true;
-        }
-        let screen = self.screen;
+        };
         let own = self.own.get_or_insert_with(|| open_anew(screen)).as_ref();
-        let most = if own.is_some() { usize::MAX } else { LITTLE };
+        let most = match own {
+            Some(_) => usize::MAX,
+            None if isatty(screen) => LITTLE,
+            // A pipe that takes something takes that much: pipe(7).
+            None => PIPE_BUF,
+        };
         let mut rest: &[u8] = &self.pending;
         while !rest.is_empty() && (own.is_some() || is_ready(screen, PollFlags::OUT)) {
             match write(own.map_or(screen, AsFd::as_fd), &rest[..rest.len().min(most)]) {
@@ -185,8 +205,12 @@ impl Shown {
     }
 }
 
-/// proc_pid_fd(5): a terminal or a file that is behind a descriptor is opened once more. `None` for what belongs to another user by now.
+/// A terminal that is behind a descriptor, opened once more (proc_pid_fd(5)). `None` for one that belongs to another user by now, and for files,
+/// which would be written from their beginning.
 fn open_anew(screen: BorrowedFd<'_>) -> Option<OwnedFd> {
+    if !isatty(screen) {
+        return None;
+    }
     let path = format!("/proc/self/fd/{}", screen.as_raw_fd());
     openat(CWD, path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).ok()
 }
@@ -194,7 +218,11 @@ fn open_anew(screen: BorrowedFd<'_>) -> Option<OwnedFd> {
 impl Terminal {
     /// `sides` are the descriptors that the payload gets its own terminal for.
     pub fn new(sides: [Side; 3]) -> Self {
-        let screen = if sides[1] { rustix::stdio::stdout() } else { rustix::stdio::stderr() };
+        let screen = match sides {
+            [_, true, _] => Some(rustix::stdio::stdout()),
+            [_, _, true] => Some(rustix::stdio::stderr()),
+            _ => None,
+        };
         Self {
             sides,
             held: None,
@@ -203,6 +231,7 @@ impl Terminal {
             master: None,
             typed: Typed::new(sides[0]),
             shown: Shown::new(screen),
+            deserted: false,
             stop_typed: None,
         }
     }
@@ -246,8 +275,8 @@ impl Terminal {
         self.resize();
         self.background = !in_foreground(self.own());
         if self.background {
-            self.raw = false;
-        } else if self.wants_raw() {
+            self.leave();
+        } else if self.wants_raw() && !self.deserted {
             // Ignoring: a terminal that takes no settings is used as it is.
             let _ = self.make_raw();
         }
@@ -272,9 +301,19 @@ impl Terminal {
         Ok(())
     }
 
-    /// Whether to look from time to time if the terminal has come back: a shell tells a job that runs in the background nothing of that.
-    pub fn waits_for_foreground(&self) -> bool {
-        self.background && self.sides[0] && self.typed.wants_more()
+    /// The terminal has become another's. Who took it over raw would not know what it was like before.
+    fn leave(&mut self) {
+        let untouched = |held: &Held| tcgetattr(self.own()).is_ok_and(|settings| alike(&settings, &held.raw));
+        if self.held.as_ref().is_some_and(untouched) {
+            self.release();
+        }
+        self.raw = false;
+    }
+
+    /// Whether to look from time to time if the terminal has come back, or the payload's has somebody: nobody tells of that, not a shell that
+    /// brings a job that runs to the foreground.
+    pub fn looks_again(&self) -> bool {
+        self.deserted || self.background && self.sides[0] && self.typed.wants_more()
     }
 
     /// Gives the caller's terminal back as it was.
@@ -294,7 +333,7 @@ impl Terminal {
     }
 
     fn reads(&self) -> bool {
-        self.typed.wants_more() && !self.background && (self.raw || !self.wants_raw())
+        self.typed.wants_more() && !self.background && !self.deserted && (self.raw || !self.wants_raw())
     }
 
     /// What to wait for.
@@ -303,7 +342,8 @@ impl Terminal {
         let mut wanted = PollFlags::empty();
         wanted.set(PollFlags::IN, !self.shown.has_some());
         wanted.set(PollFlags::OUT, self.typed.has_some());
-        if !wanted.is_empty() {
+        // One that nobody has open is ready for ever.
+        if !wanted.is_empty() && !self.deserted {
             list.push(PollFd::new(master, wanted));
         }
         list.extend(self.shown.waits_for());
@@ -323,8 +363,14 @@ impl Terminal {
 
     /// Returns whether more may come at once.
     pub fn pump_out(&mut self) -> bool {
-        // Nothing comes where nobody has the payload's side open, which is EIO.
-        self.master.as_ref().and_then(|master| self.shown.pump(master.as_fd())).unwrap_or(false)
+        let Some(master) = &self.master else { return false };
+        let pumped = self.shown.pump(master.as_fd());
+        if self.deserted != (pumped == Pumped::Over) {
+            self.deserted = !self.deserted;
+            // Ctrl-C is a signal again, or a key.
+            if self.deserted { self.release() } else { self.take() }
+        }
+        pumped == Pumped::Some
     }
 
     /// Shows what the payload has written before it stopped: as much as its terminal may hold.
@@ -340,7 +386,10 @@ impl Terminal {
 
     fn pump_in(&mut self) {
         if self.reads() {
-            self.background = !self.typed.take_in();
+            if !self.typed.take_in() {
+                self.take();
+            }
+            self.look_for_end();
             self.look_for_stop();
         }
         if let Some(master) = &self.master {
@@ -349,14 +398,27 @@ impl Terminal {
         }
     }
 
-    /// The key counts as the payload's terminal has it now; where this one is not raw, it is a signal for all and is never read here.
+    /// An end that was typed is one key of many, and ends what the payload reads just now; a terminal that is gone types nothing.
+    fn look_for_end(&mut self) {
+        if self.typed.open || tcgetattr(rustix::stdio::stdin()).is_err() {
+            return;
+        }
+        if let Some(settings) = self.master.as_ref().and_then(|master| tcgetattr(master).ok()) {
+            self.typed.pending.push(settings.special_codes[SpecialCodeIndex::VEOF]);
+            self.typed.open = true;
+        }
+    }
+
+    /// The key counts as the payload's terminal has it now, or the caller's had it: a payload may read all keys itself, and stop at this one. Where
+    /// the caller's is not raw, it is a signal for all and is never read here.
     fn look_for_stop(&mut self) {
         if !self.raw || self.typed.pending.is_empty() {
             return;
         }
-        let settings = self.master.as_ref().and_then(|master| tcgetattr(master).ok());
-        let key = settings.filter(|settings| settings.local_modes.contains(LocalModes::ISIG));
-        if key.is_some_and(|settings| self.typed.pending.contains(&settings.special_codes[SpecialCodeIndex::VSUSP])) {
+        let inner = self.master.as_ref().and_then(|master| tcgetattr(master).ok());
+        let both = inner.iter().chain(self.held.as_ref().map(|held| &held.before));
+        let mut keys = both.map(|settings| settings.special_codes[SpecialCodeIndex::VSUSP]).filter(|key| *key != 0);
+        if keys.any(|key| self.typed.pending.contains(&key)) {
             self.stop_typed = Some(Instant::now());
         }
     }

@@ -123,6 +123,90 @@ fn control_z_without_a_shell_stops_nothing() {
     assert_eq!(pty.wait().code(), Some(5));
 }
 
+/// Also where the payload takes all keys as they are and stops at this one by itself, as editors do.
+#[test]
+fn control_z_that_a_payload_reads_stops_the_job() {
+    let env = TestEnv::new();
+    let payload = "stty raw -echo; echo ready; dd bs=1 count=1 of=/dev/null 2>/dev/null; stty sane; kill -TSTP $$; echo on";
+    let run = env.run("busybox").args(["--entrypoint", ""]);
+    let script = env.root().join("job");
+    std::fs::write(&script, format!("{}\necho code=$?\n", run.payload(["sh", "-c", payload]).words())).expect("script");
+    let mut pty = Pty::new();
+    pty.start("exec dash -i", &env);
+    pty.expect("$ ");
+    pty.send(&format!("sh {}\r", script.display()));
+    pty.expect("ready");
+    pty.send("\x1a");
+    pty.expect("Stopped");
+    pty.expect("$ ");
+    pty.send("fg\r");
+    pty.expect("on\r\n");
+    pty.expect("code=0");
+    pty.expect("$ ");
+    pty.send("exit\r");
+    let _ = pty.wait();
+}
+
+/// What is no terminal is written where it is at, and what is for a terminal alone is not written there.
+#[test]
+fn a_file_beside_a_terminal_is_not_overwritten() {
+    let env = TestEnv::new();
+    let run = |mode: &str, script: &str| {
+        let run = env.run("busybox").set(&format!("lifecycle.tty={mode}")).args(["--entrypoint", ""]);
+        run.payload(["sh", "-c", script]).words()
+    };
+    let log = env.root().join("log");
+    let of = |line: String| {
+        let _ = Pty::new().run(&line.replace("LOG", &log.display().to_string()), &env);
+        std::fs::read_to_string(&log).expect("a log").replace('\r', "")
+    };
+    let (always, auto) = (run("always", "echo inside"), run("auto", "echo secret >/dev/tty; echo error >&2"));
+    assert_eq!(of(format!("echo before >LOG; {always} >>LOG")), "before\ninside\n");
+    assert_eq!(of(format!("{{ echo before; {always}; echo after; }} >LOG")), "before\ninside\nafter\n");
+    assert_eq!(of(format!("echo before >LOG; {auto} >/dev/null 2>>LOG")), "before\nerror\n");
+    let many = run("always", "i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i+1)); done");
+    assert_eq!(of(format!("{many} | cat >LOG")), (0..3000).map(|number| format!("{number}\n")).collect::<String>());
+}
+
+/// Then its keys are nobody's: Ctrl-C is a signal, and nothing keeps us busy.
+#[test]
+fn a_terminal_that_the_payload_has_left_is_the_callers_again() {
+    let env = TestEnv::new();
+    let script = "echo ready; exec >/dev/null 2>&1 </dev/null; sleep 1000 & wait";
+    let mut pty = Pty::new();
+    pty.start(&format!("exec {}", env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", script]).words()), &env);
+    pty.expect("ready");
+    assert!(within(5.0, || !pty.is_raw()), "it is raw");
+    let used = || -> u64 {
+        let stats = crate::support::descendants(pty.pid()).into_iter().chain([pty.pid()]);
+        let stats = stats.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+        let ticks = |stat: String| -> u64 {
+            let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+            fields[11..=12].iter().map(|field| field.parse::<u64>().expect("ticks")).sum()
+        };
+        stats.map(ticks).sum()
+    };
+    let before = used();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(used() - before < 50, "{} hundredths of a second in two seconds", used() - before);
+    pty.send("\x03");
+    assert_eq!(pty.wait().code(), Some(130), "{}", pty.shown());
+}
+
+#[test]
+fn the_end_is_typed_also_where_the_output_is_no_terminal() {
+    let env = TestEnv::new();
+    let line = env.run("busybox").args(["--entrypoint", ""]).payload(["cat"]).words();
+    let mut pty = Pty::new();
+    pty.start(&format!("{line} | sed s/^/seen:/; echo over"), &env);
+    pty.send("word\r");
+    std::thread::sleep(std::time::Duration::from_millis(500) * slow());
+    pty.send("\x04");
+    pty.expect("seen:word");
+    pty.expect("over");
+    let _ = pty.wait();
+}
+
 /// What nobody has typed stops nobody but us: who watches over us outside goes on.
 #[test]
 fn a_payload_that_stops_itself_does_not_stop_its_watcher() {

@@ -194,7 +194,7 @@ fn a_scope_does_not_leave_what_a_unit_confines() {
     assert!(seen.contains("(IPAddressDeny=any)") && seen.contains("125\n"), "{seen}");
 }
 
-/// Also what stands below the scope's own manager, and in a session. The number of processes is one that managers set for all, so that a file tells.
+/// Also what stands below the scope's own manager. The number of processes is one that managers set for all, so that a file tells.
 #[test]
 fn a_scope_does_not_leave_what_a_users_unit_confines() {
     let _alone = alone();
@@ -220,17 +220,6 @@ fn a_scope_does_not_leave_what_a_users_unit_confines() {
     std::fs::write(directory.join("tests.conf"), "[Scope]\nTasksMax=20\n").expect("a file");
     assert_eq!(seen(&[], true).code(125).told(&[told]).stdout, "");
     std::fs::remove_dir_all(&directory).expect("a directory");
-    // A session is the system's manager's.
-    let own = std::fs::read_to_string("/proc/self/cgroup").expect("a cgroup");
-    assert!(own.contains("/session-"), "these tests stand in no session: {own}");
-    let root = |script: &str| assert!(Command::new("sudo").args(["-n", "sh", "-c", script]).status().expect("sudo").success());
-    let session = || run(&env).set("limits.pids=50").set("limits.on_missing=error").sh("echo ran").any();
-    let directory = "/run/systemd/system/session-.scope.d";
-    root(&format!("mkdir {directory}; printf '[Scope]\nIPAddressDeny=192.0.2.1\n' >{directory}/tests.conf"));
-    let confined = session();
-    root(&format!("rm -r {directory}"));
-    assert_eq!(confined.code(125).told(&["confines what runs in it (IPAddressDeny=192.0.2.1)"]).stdout, "");
-    assert_eq!(session().code(0).silent().stdout, "ran\n");
 }
 
 /// A sandbox beside the cgroup that hamper stands in is not under the limits of that.

@@ -255,6 +255,23 @@ fn processors_that_others_have_are_told() {
     let _ = strict.code(125).told(&["cpuset.cpus = 1", "the kernel has \"0\" there"]);
 }
 
+/// A login session, where the tests stand, is a unit of the system's manager.
+#[test]
+fn a_scope_does_not_leave_what_a_session_confines() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let own = std::fs::read_to_string("/proc/self/cgroup").expect("a cgroup");
+    assert!(own.contains("/session-"), "these tests stand in no session: {own}");
+    let root = |script: &str| assert!(Command::new("sudo").args(["-n", "sh", "-c", script]).status().expect("sudo").success());
+    let session = || run(&env).set("limits.pids=50").set("limits.on_missing=error").sh("echo ran").any();
+    let directory = "/run/systemd/system/session-.scope.d";
+    root(&format!("mkdir {directory}; printf '[Scope]\nIPAddressDeny=192.0.2.1\n' >{directory}/tests.conf"));
+    let confined = session();
+    root(&format!("rm -r {directory}"));
+    assert_eq!(confined.code(125).told(&["confines what runs in it (IPAddressDeny=192.0.2.1)"]).stdout, "");
+    assert_eq!(session().code(0).silent().stdout, "ran\n");
+}
+
 #[test]
 fn few_descriptors_are_too_few_or_enough() {
     let _alone = alone();
