@@ -263,10 +263,11 @@ fn a_screen_that_takes_nothing_keeps_no_run_alive() {
         let run = env.run("busybox").set(&format!("lifecycle.tty={mode}")).set(set).args(["--entrypoint", ""]);
         let mut pty = Pty::new();
         pty.start(&run.payload(["sh", "-c", "while :; do echo y; done"]).words(), &env);
-        // Nothing reads what it shows from here on.
-        std::thread::sleep(std::time::Duration::from_secs(4) * slow());
+        // Nothing reads what it shows.
         let run = || crate::support::descendants(pty.pid()).into_iter().next().filter(|_| pty.is_running());
+        assert!(within(10.0, || run().is_some()), "{mode} {set}: it has not begun");
         if set.ends_with('h') {
+            std::thread::sleep(std::time::Duration::from_secs(1) * slow());
             let run = run().and_then(|pid| rustix::process::Pid::from_raw(pid.try_into().expect("a number")));
             rustix::process::kill_process(run.expect("it goes on"), rustix::process::Signal::TERM).expect("told");
         }
