@@ -134,7 +134,7 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
     }
     // Not closed but left to the process's end, or to whoever holds it by then: closing takes some ten milliseconds.
     std::mem::forget(watch);
-    let patience = orders.limit.map(|limit| (started + limit).max(Instant::now()) + orders.stop_timeout);
+    let patience = orders.limit.and_then(|limit| started.checked_add(limit)?.max(Instant::now()).checked_add(orders.stop_timeout));
     show_the_rest(&mut orders, &signals, patience);
     std::mem::forget(signals);
     let appeared = orders.appearing.take().map(Appearing::appeared).unwrap_or_default();
