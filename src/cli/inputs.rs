@@ -105,6 +105,7 @@ pub fn compile_seccomp(
         ptrace: security.preset == Preset::Dev && same_user.is_none(),
         nested_userns: security.nested_userns,
         same_user,
+        dies_with_parent: !profile.lifecycle.init,
         caps: &caps,
         kernel: host.kernel,
         arch: Arch::HOST,

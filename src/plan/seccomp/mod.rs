@@ -57,6 +57,8 @@ pub struct Request<'a> {
     pub nested_userns: bool,
     /// Where there are no namespaces: what is refused besides, whatever else is let through.
     pub same_user: Option<SameUser>,
+    /// Whether the payload is the process that the kernel ends with ours: what it could tell the kernel to forget (PR_SET_PDEATHSIG(2const)).
+    pub dies_with_parent: bool,
     /// Capabilities that the payload has, with or without `CAP_`.
     pub caps: &'a [&'a str],
     /// Major and minor version of the kernel, for the `minKernel` of OCI profiles.
@@ -132,6 +134,9 @@ pub fn compile(request: &Request<'_>) -> Result<Filter, Error> {
     draft.open(&granted.calls);
     if let Some(same_user) = request.same_user {
         same_user::narrow(&mut draft, same_user);
+    }
+    if request.dies_with_parent {
+        same_user::keep_death_signal(&mut draft);
     }
     draft.finish()
 }

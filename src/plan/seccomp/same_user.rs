@@ -171,6 +171,13 @@ fn filters(draft: &mut Draft) {
     narrow_call(draft, "seccomp", |draft, before| draft.graph.test(Word::low(1), Op::AnyBit, NEW_LISTENER, draft.refuse, before));
 }
 
+/// Who is ended with its parent stays so.
+pub fn keep_death_signal(draft: &mut Draft) {
+    narrow_call(draft, "prctl", |draft, before| {
+        draft.graph.test(Word::low(0), Op::Equal, libc::PR_SET_PDEATHSIG as u32, draft.refuse, before)
+    });
+}
+
 /// A call that was let through is asked for; one that was not stays refused, and one that an argument decides is refused.
 fn asked(draft: &mut Draft, before: Node) -> Node {
     if before == draft.allow {

@@ -98,7 +98,17 @@ fn check(program: &[sock_filter]) {
 }
 
 fn request(source: Source<'_>, arch: Arch) -> Request<'_> {
-    Request { source, allow: &[], ptrace: false, nested_userns: false, same_user: None, caps: &[], kernel: (6, 18), arch }
+    Request {
+        source,
+        allow: &[],
+        ptrace: false,
+        nested_userns: false,
+        same_user: None,
+        dies_with_parent: false,
+        caps: &[],
+        kernel: (6, 18),
+        arch,
+    }
 }
 
 fn number(name: &str, arch: Arch) -> u32 {

@@ -30,6 +30,7 @@ fn at_most_three_hundred_calls_get_through_by_reading_the_filter() {
                 ptrace,
                 nested_userns: false,
                 same_user: None,
+                dies_with_parent: false,
                 caps: &[],
                 kernel: (6, 0),
                 arch: Arch::X86_64,
@@ -44,6 +45,15 @@ fn at_most_three_hundred_calls_get_through_by_reading_the_filter() {
             assert!((0..1024).all(|number| evaluate(&filter.program, 0x4000_0003, number) == 0x8000_0000));
         }
     }
+}
+
+/// Without an init of ours the payload is what the kernel ends with hamper, which it cannot tell the kernel to forget.
+#[test]
+fn a_payload_that_is_pid_1_ends_with_hamper() {
+    let env = TestEnv::new();
+    let forget = |init: &str| env.run("busybox").set(&format!("lifecycle.init={init}")).probe("syscall 157 1 0");
+    forget("false").code(0).line("157 EPERM");
+    forget("true").code(0).line("157 0");
 }
 
 /// What a filter says to a call with arguments of 0: the classic BPF that seccomp(2) takes.
