@@ -9,7 +9,7 @@ use serde_json::json;
 use super::diagnostic::colour_on_stdout;
 use super::error::{CliError, escape};
 use super::output::{say, say_json, talk};
-use crate::host::{Delegation, Directories, Examination, Finding, Place, State, examine};
+use crate::host::{Delegation, Directories, Examination, Finding, Learned, Place, State, examine};
 use crate::launch::Cgroup;
 
 /// Tell what this machine can enforce, what it cannot, and what an admin would have to do
@@ -71,7 +71,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
 /// Has a service manager give a cgroup, as a run with limits does, and removes it again: what it passes on it tells by that alone. Others say what
 /// they have, and would stay divided.
 fn try_limits(all: &mut Examination) {
-    let delegation = Delegation::find(&[], None);
+    let delegation = Delegation::find(&[], None, &Learned::default());
     let Some(place @ Place::Manager { .. }) = delegation.place.as_ref().ok() else { return };
     let made = Cgroup::try_out(place).map_err(|error| CliError::from(error).chain());
     all.limits_were_tried(&delegation, made);

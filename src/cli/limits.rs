@@ -4,9 +4,9 @@ use rustix::io::Errno;
 
 use super::error::CliError;
 use super::output::talk;
-use crate::host::{Place, limit_left};
+use crate::host::{Controller, Place, limit_left};
 use crate::launch::{Cgroup, CgroupError, Missing};
-use crate::plan::{Degraded, PlanError, Step};
+use crate::plan::{Degraded, PlanError, Step, has_stand_in};
 use crate::profile::{Profile, Requirement};
 use crate::report::Limits;
 use crate::supervise::{End, Got, Outcome, Usage};
@@ -26,6 +26,8 @@ pub enum Made {
     Cgroup(Limited, Vec<Degraded>),
     /// Why there is none.
     Cannot(String),
+    /// And what it has not got, for which something else would stand in.
+    Withheld(Limited, Vec<(Controller, String)>),
 }
 
 /// Makes the cgroup that the plan asks for.
@@ -53,14 +55,25 @@ pub fn make(steps: &[Step], profile: &Profile) -> Result<Made, CliError> {
         Ok(made) => made,
         // Without limits it would only outlive what it belongs to.
         Err(error @ CgroupError::CleanupKilled) => return Err(error.into()),
-        Err(error) if strict => return Err(error.into()),
+        Err(error) if strict || error.has_moved_us(place) => return Err(error.into()),
         Err(error) => return Ok(Made::Cannot(CliError::from(error).chain())),
     };
     let missing: Vec<Degraded> = got.iter().filter(|got| !got.held).map(|got| missed(got, place)).collect();
     if strict && !missing.is_empty() {
         return Err(PlanError::Limits(missing).into());
     }
-    Ok(Made::Cgroup(Limited { cgroup, got, memory: profile.limits.memory, place: place.clone() }, missing))
+    let limited = Limited { cgroup, got, memory: profile.limits.memory, place: place.clone() };
+    let withheld: Vec<&Got> = limited.got.iter().filter(|got| is_withheld(got)).collect();
+    // What stands in is a step, which is there only if it was planned.
+    if withheld.iter().any(|got| has_stand_in(&got.setting)) {
+        let withheld = withheld.into_iter().map(|got| (got.setting.controller, missed(got, place).got)).collect();
+        return Ok(Made::Withheld(limited, withheld));
+    }
+    Ok(Made::Cgroup(limited, missing))
+}
+
+fn is_withheld(got: &Got) -> bool {
+    matches!(got.value, Err(Missing::Controller(_)))
 }
 
 fn missed(got: &Got, place: &Place) -> Degraded {
@@ -98,6 +111,11 @@ pub fn left(steps: &[Step]) -> Option<Degraded> {
 impl Limited {
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
+    }
+
+    /// What was not taken, but for what the plan has made good since.
+    pub fn refused(&self) -> impl Iterator<Item = Degraded> {
+        self.got.iter().filter(|got| !got.held && !is_withheld(got)).map(|got| missed(got, &self.place))
     }
 
     /// What was set when the sandbox was there; what is missing now.

@@ -15,7 +15,7 @@ use super::output::{say, talk};
 use super::start::{Assembled, Effects, Request, assemble, terminal_sides};
 use super::streams::refuse_ways_out;
 use super::which::{self, Chosen};
-use crate::host::{Directories, Explanation, Ids, Place};
+use crate::host::{Delegation, Directories, Explanation, Ids, Learned, Place};
 use crate::launch::{self, CgroupError, LaunchError, lower};
 use crate::plan::{self, Degraded, Invocation, Plan, Step};
 use crate::profile::{Isolation, OnReplace, Profile, SeccompSource};
@@ -162,7 +162,7 @@ fn start_reported(
     let name = args.name.as_ref().filter(|_| show.is_none());
     let _name = name.map(|name| super::names::take(name, &directories)).transpose()?;
     let effects = if show.is_some() { Effects::None } else { Effects::All };
-    let assemble = |profile: &Profile, no_cgroup: Option<&str>| {
+    let assemble = |profile: &Profile, learned: &Learned| {
         assemble(&Request {
             profile,
             project: &project,
@@ -172,25 +172,25 @@ fn start_reported(
             inputs: &inputs,
             written: &written,
             offline: args.offline,
-            no_cgroup,
+            learned,
             effects,
         })
     };
-    let assemble_without_namespaces = |why: &Explanation, no_cgroup: Option<&str>| {
+    let assemble_without_namespaces = |why: &Explanation, learned: &Learned| {
         if show.is_none() {
             refuse_ways_out(&profile, true)?;
         }
-        let mut assembled = assemble(&landlock_rung::on_rung(&profile), no_cgroup).map_err(|error| landlock_rung::refused(error, why))?;
+        let mut assembled = assemble(&landlock_rung::on_rung(&profile), learned).map_err(|error| landlock_rung::refused(error, why))?;
         landlock_rung::explain(&mut assembled.plan, why);
         Ok::<_, CliError>(assembled)
     };
     let blocked = show.and_then(|_| landlock_rung::blocked_plan(&profile));
-    let chosen = |blocked: Option<&Explanation>, no_cgroup: Option<&str>| match blocked {
-        Some(why) => assemble_without_namespaces(why, no_cgroup),
-        None if profile.isolation == Isolation::Landlock => assemble(&landlock_rung::on_rung(&profile), no_cgroup),
-        None => assemble(&profile, no_cgroup),
+    let chosen = |blocked: Option<&Explanation>, learned: &Learned| match blocked {
+        Some(why) => assemble_without_namespaces(why, learned),
+        None if profile.isolation == Isolation::Landlock => assemble(&landlock_rung::on_rung(&profile), learned),
+        None => assemble(&profile, learned),
     };
-    let assembled = chosen(blocked.as_ref(), None)?;
+    let assembled = chosen(blocked.as_ref(), &Learned::default())?;
     match show {
         None => {}
         Some(Show::Human) => {
@@ -211,37 +211,44 @@ fn start_reported(
     }
     let own_command = is_own_command(&invocation, &profile);
     let lacks_capabilities = own_command && assembled.image.image.user.uid == 0 && profile.security.caps.is_empty();
-    let mut launch = |assembled: Assembled| {
+    let mut launch = |assembled: Assembled, kept: Option<Limited>| {
         let (trees, guarded) = &assembled.exposed;
         ledger.begin(trees, guarded)?;
         // All that was guarded, unless it is known that nothing was replaced.
         let mut lost = guarded.clone();
-        let ended = launch_and_wait(&profile, assembled, &directories, &Told { destination, verbose: args.verbose }, all, &mut lost);
+        let ended = launch_and_wait(&profile, assembled, &directories, &Told { destination, verbose: args.verbose }, all, kept, &mut lost);
         if let Err(error) = ledger.end(&lost) {
             talk(&error.render());
         }
         ended
     };
-    let mut ended = launch(assembled)?;
-    let (mut blocked, mut no_cgroup) = (None, None);
-    // Each of the two happens once.
-    for _ in 0..2 {
+    let mut ended = launch(assembled, None)?;
+    let (mut blocked, mut learned) = (None, Learned::default());
+    // Each of the three happens once.
+    for _ in 0..3 {
+        let mut kept = None;
         let umask = match ended {
             Ended::Code(_) => break,
             Ended::Blocked { why, umask } => {
-                blocked = Some(why);
+                // The cgroup, if there was one, went with it.
+                (blocked, learned.delegation) = (Some(why), None);
                 umask
             }
             Ended::Unlimited { why, umask } => {
-                no_cgroup = Some(why);
+                learned.none = Some(why);
+                umask
+            }
+            Ended::Withheld { delegation, cgroup, umask } => {
+                learned.delegation = delegation.map(|delegation| *delegation);
+                kept = Some(cgroup);
                 umask
             }
         };
-        let mut assembled = chosen(blocked.as_ref(), no_cgroup.as_deref())?;
+        let mut assembled = chosen(blocked.as_ref(), &learned)?;
         // The first start has changed it.
         assembled.resources.iter_mut().for_each(|resources| resources.umask = umask);
         say_plan(&profile, &assembled.plan, &said, &directories);
-        ended = launch(assembled)?;
+        ended = launch(assembled, kept)?;
     }
     if let Ended::Code(code @ 1..128) = ended
         && code != i32::from(TIME_LIMIT)
@@ -256,6 +263,9 @@ fn start_reported(
         Ended::Code(code) => Ok(u8::try_from(code).unwrap_or(125)),
         Ended::Blocked { why, .. } => Err(CliError::Told { words: why.sentence, hint: None }),
         Ended::Unlimited { why, .. } => Err(CliError::Told { words: why, hint: None }),
+        Ended::Withheld { .. } => {
+            Err(CliError::Told { words: "the cgroup has lost controllers while the sandbox was started".into(), hint: None })
+        }
     }
 }
 
@@ -297,6 +307,12 @@ enum Ended {
         why: String,
         umask: u32,
     },
+    /// The cgroup has less than was planned, and the start may be made anew in it, with what stands in for the rest.
+    Withheld {
+        delegation: Option<Box<Delegation>>,
+        cgroup: Limited,
+        umask: u32,
+    },
 }
 
 fn current_directory() -> Result<PathBuf, CliError> {
@@ -335,9 +351,11 @@ fn launch_and_wait(
     directories: &Directories,
     told: &Told<'_>,
     all: &Arguments,
+    kept: Option<Limited>,
     lost: &mut Vec<PathBuf>,
 ) -> Result<Ended, CliError> {
-    let Assembled { mut plan, resources, pipes, opened, watched, appearing, exposed: _, absent, stop_signal, image, host } = assembled;
+    let Assembled { mut plan, delegation, resources, pipes, opened, watched, appearing, exposed: _, absent, stop_signal, image, host } =
+        assembled;
     let Some(mut resources) = resources else { return Ok(Ended::Code(0)) };
     let (sides, umask) = (resources.terminal, resources.umask);
     let scratch = resources.scratch.take();
@@ -349,13 +367,24 @@ fn launch_and_wait(
     if !asks {
         sys::block_signals();
     }
-    let mut cgroup = match super::limits::make(&plan.steps, profile)? {
+    let made = match kept {
+        Some(limited) => {
+            let refused = limited.refused().collect();
+            Made::Cgroup(limited, refused)
+        }
+        None => super::limits::make(&plan.steps, profile)?,
+    };
+    let mut cgroup = match made {
         Made::Cgroup(limited, missing) => {
             plan.degraded.extend(missing);
             Some(limited)
         }
         Made::NotNeeded => None,
         Made::Cannot(why) => return Ok(Ended::Unlimited { why, umask }),
+        Made::Withheld(cgroup, withheld) => {
+            let delegation = delegation.map(|delegation| delegation.without(withheld)).map(Box::new);
+            return Ok(Ended::Withheld { delegation, cgroup, umask });
+        }
     };
     super::notice::limits(&plan.degraded);
     if asks {

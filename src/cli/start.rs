@@ -1,9 +1,9 @@
 //! What `run`, `shell` and `plan` have in common: everything from a profile to a plan that can be started.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, chmod, fstat};
+use rustix::fs::{FileType, Mode, chmod, fstat};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
@@ -15,7 +15,7 @@ use super::landlock_rung::Private;
 use super::ledger::Tree;
 use super::sources::{Opening, open_home, open_mounts, open_project, project_target, refuse_moved_project, refuse_swapped_image};
 use super::state::{ProjectState, lock_keep, make_directory, masks};
-use crate::host::{Controller, Delegation, Directories, Disks, Host, Ids, can_end_own_cgroup, open_source};
+use crate::host::{Controller, Delegation, Directories, Disks, Host, Ids, Learned, can_end_own_cgroup, open_source};
 use crate::launch::{Resources, RootAttributes, Scratch};
 use crate::plan::{self, Invocation, Plan, Step};
 use crate::profile::{HomeMode, Isolation, MapMode, NetworkMode, Preset, Profile, Requirement, RootMode, TtyMode};
@@ -51,8 +51,8 @@ pub struct Request<'r> {
     /// Directories that payloads could write below at some time: no link in them is followed.
     pub written: &'r [Tree],
     pub offline: bool,
-    /// Why no cgroup is looked for, where one could not be made.
-    pub no_cgroup: Option<&'r str>,
+    /// What an earlier start of this run has found out.
+    pub learned: &'r Learned,
     pub effects: Effects,
 }
 
@@ -72,6 +72,8 @@ pub struct Assembled {
     pub exposed: (Vec<Tree>, Vec<PathBuf>),
     /// What git obeys in the repository of a worktree, and was not there.
     pub absent: Vec<PathBuf>,
+    /// Where the cgroup comes from, if one was looked for.
+    pub delegation: Option<Delegation>,
     pub stop_signal: Signal,
     pub image: ImageFacts,
     pub host: Host,
@@ -82,7 +84,7 @@ pub struct Assembled {
 /// # Errors
 /// [`CliError`] with the act, the object and a hint; nothing has been started.
 pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
-    let &Request { profile, project: choice, directories, ids, invocation, inputs, written, offline, no_cgroup, effects } = request;
+    let &Request { profile, project: choice, directories, ids, invocation, inputs, written, offline, learned, effects } = request;
     let rung = profile.isolation == Isolation::Landlock;
     if rung {
         plan::refuse_wishes(profile)?;
@@ -166,10 +168,7 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
         .collect();
     let disks = (limits.needs_disks() || limits.io_weight.is_some()).then(|| disks(&opened.fds, &image, directories));
     let weighed = disks.as_ref().filter(|_| limits.io_weight.is_some());
-    let delegation = limited.then(|| match no_cgroup {
-        Some(why) => Delegation::none(why),
-        None => Delegation::find(&of_processors, weighed),
-    });
+    let delegation = limited.then(|| Delegation::find(&of_processors, weighed, learned));
     let mut plan = plan::build(&plan::Request {
         profile,
         host: &host,
@@ -226,19 +225,23 @@ pub fn assemble(request: &Request<'_>) -> Result<Assembled, CliError> {
         appearing,
         exposed,
         absent,
+        delegation,
         stop_signal: stop_signal(profile, &image),
         image,
         host,
     })
 }
 
-/// What lies below all that the sandbox may read or write: what was opened, layers, and scratch directories.
+/// What lies below all that the sandbox may read or write: what was opened, layers, scratch directories, and files in place of a terminal.
 fn disks(opened: &[OwnedFd], image: &ImageFacts, directories: &Directories) -> Disks {
     // Those of the store may be links to somewhere else. A start that has none of them does without.
     let own = ["layers", "scratch", "scratch-range"].map(|name| open_source(&directories.data.join(name)).ok());
     let own = own.iter().flatten().map(|opened| opened.fd.as_fd());
     let published = image.published.iter().map(|tree| tree.fd.as_fd());
-    Disks::below(opened.iter().map(AsFd::as_fd).chain(own).chain(published))
+    // What the caller has redirected is passed on as it is.
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    let is_file = |fd: &BorrowedFd<'_>| fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+    Disks::below(opened.iter().map(AsFd::as_fd).chain(own).chain(published).chain(streams.into_iter().filter(is_file)))
 }
 
 fn stop_signal(profile: &Profile, image: &ImageFacts) -> Signal {

@@ -9,7 +9,7 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, getxattr, openat,
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::getpid;
+use rustix::process::{Resource, getpid, getrlimit};
 use serde::Serialize;
 
 use super::disks::Disks;
@@ -104,12 +104,43 @@ impl std::fmt::Display for Place {
     }
 }
 
+/// Why there is no place for a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoPlace {
+    pub why: String,
+    /// The cgroup above our own, or that itself, which limits or confines what is in it: a scope of the service manager would leave that.
+    pub kept_by: Option<PathBuf>,
+}
+
+impl<T: Into<String>> From<T> for NoPlace {
+    fn from(why: T) -> Self {
+        Self { why: why.into(), kept_by: None }
+    }
+}
+
+/// What a start that came to nothing has found out about cgroups, for the next one.
+#[derive(Clone, Debug, Default)]
+pub struct Learned {
+    /// Why none could be made.
+    pub none: Option<String>,
+    /// What there is, of which one was made.
+    pub delegation: Option<Delegation>,
+}
+
 /// A delegated cgroup, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delegation {
-    pub place: Result<Place, String>,
+    pub place: Result<Place, NoPlace>,
     /// What can be enabled there, sorted.
     pub controllers: Vec<Controller>,
+    /// What was to be there, and was not when it was tried, and why.
+    pub withheld: Vec<(Controller, String)>,
+    /// Whether a cgroup of the sandbox is there already.
+    pub made: bool,
+    /// What processes of this user may be given at the most in place of a controller that is not there: hard limits of this process, by which
+    /// bytes of data and processes are bound.
+    pub data: Option<u64>,
+    pub processes: Option<u64>,
     /// The processors that this process may run on, another one first each time; looked for where they stand in for a controller.
     pub processors: Vec<u32>,
     /// Whether weights divide each disk that the sandbox's files are on; looked for where they are wanted.
@@ -133,23 +164,38 @@ impl Delegation {
     /// Other processes are never moved, and a cgroup that a service manager keeps for itself is not touched even where it could be written:
     /// `user.delegate` tells those that are delegated (systemd's CGROUP_DELEGATION document). `of_processors`: the controllers that are
     /// wanted, and for which an affinity stands in.
-    pub fn find(of_processors: &[Controller], weighed: Option<&Disks>) -> Self {
-        let (place, controllers) = match find() {
-            Ok((place, controllers)) => (Ok(place), controllers),
-            Err(why) => (Err(why), Vec::new()),
-        };
+    pub fn find(of_processors: &[Controller], weighed: Option<&Disks>, learned: &Learned) -> Self {
+        if let Some(delegation) = &learned.delegation {
+            return delegation.clone();
+        }
+        let found = learned.none.as_ref().map_or_else(find, |why| Err(why.as_str().into()));
+        let (place, controllers) = found.map_or_else(|no| (Err(no), Vec::new()), |(place, controllers)| (Ok(place), controllers));
         let held = of_processors.iter().all(|wanted| controllers.contains(wanted));
         let weighs_disks = weighed.is_some_and(|disks| std::fs::read_to_string(COST_MODELS).is_ok_and(|text| weighs(disks, &text)));
-        Self { place, controllers, processors: if held { Vec::new() } else { processors() }, weighs_disks }
+        let processors = if held { Vec::new() } else { processors() };
+        let mut found =
+            Self { place, controllers, withheld: Vec::new(), made: false, data: None, processes: None, processors, weighs_disks };
+        found.look_for_bounds();
+        found
     }
 
-    /// None, since one could not be made.
-    pub fn none(why: &str) -> Self {
-        Self { place: Err(why.to_owned()), controllers: Vec::new(), processors: processors(), weighs_disks: false }
+    /// What is left of it where a cgroup that was made there had not got these, for the reasons that go with them.
+    pub fn without(mut self, withheld: Vec<(Controller, String)>) -> Self {
+        self.controllers.retain(|controller| withheld.iter().all(|(other, _)| other != controller));
+        (self.withheld, self.made, self.processors) = (withheld, true, processors());
+        self.look_for_bounds();
+        self
+    }
+
+    fn look_for_bounds(&mut self) {
+        let bound = |controller, resource| {
+            if self.controllers.contains(&controller) { None } else { getrlimit(resource).maximum }
+        };
+        (self.data, self.processes) = (bound(Controller::Memory, Resource::Data), bound(Controller::Pids, Resource::Nproc));
     }
 }
 
-fn find() -> Result<(Place, Vec<Controller>), String> {
+fn find() -> Result<(Place, Vec<Controller>), NoPlace> {
     let own = own_cgroup().ok_or("this process stands in no cgroup of version 2")?;
     // Outside of the namespace's own root nothing is ours.
     let inside = !own.starts_with("/..") && !own.ends_with(" (deleted)");
@@ -174,19 +220,20 @@ fn find() -> Result<(Place, Vec<Controller>), String> {
                 format!("only {names} here, delegated to nobody: version 1 has the others")
             }
         };
-        return Err(format!("cgroup version 2 has {have}, which no ordinary user can be given"));
+        return Err(format!("cgroup version 2 has {have}, which no ordinary user can be given").into());
     }
     let manager = Manager::find();
     match manager.reached {
         Ok(()) => {
             let service = manager.service();
-            if let Some(limit) = left_behind(mount, &own, &service.join("app.slice"), &LIMITS) {
-                return Err(format!("{own} has a limit of its own ({limit}), which a scope of the service manager would leave"));
+            if let Some((path, limit)) = left_behind(mount, &own, &service.join("app.slice"), &LIMITS) {
+                let why = format!("{own} has a limit of its own ({limit}), which a scope of the service manager would leave");
+                return Err(NoPlace { why, kept_by: Some(path) });
             }
-            if let Some((unit, rule)) = confinement_left(&own, &service, &manager.directory) {
-                return Err(format!(
-                    "{unit} confines what runs in it ({rule}), which a scope of the service manager would leave; Delegate=yes keeps it there"
-                ));
+            if let Some((path, rule)) = confinement_left(&own, &service, &manager.directory) {
+                let unit = path.file_name().unwrap_or_default().to_string_lossy();
+                let why = format!("{unit} confines what runs in it ({rule}), which a scope of the service manager would leave");
+                return Err(NoPlace { why, kept_by: Some(path) });
             }
             let controllers = controllers(&service);
             Ok((Place::Manager { mount: mount.into(), bus: manager.is_bus(), socket: manager.path() }, controllers))
@@ -195,15 +242,19 @@ fn find() -> Result<(Place, Vec<Controller>), String> {
             "{own} is not delegated to you, and no service manager answers at {} ({})",
             manager.path().display(),
             errno_name(errno)
-        )),
+        )
+        .into()),
     }
 }
 
 /// Files that limit, and what they have where they do not. The first word counts: a quota has a period behind it.
-const LIMITS: [(&str, &str); 7] = [
+const LIMITS: [(&str, &str); 10] = [
     ("memory.max", "max"),
     ("memory.high", "max"),
     ("memory.swap.max", "max"),
+    ("memory.zswap.max", "max"),
+    ("hugetlb.2MB.max", "max"),
+    ("hugetlb.1GB.max", "max"),
     ("cpuset.cpus", ""),
     ("cpuset.mems", ""),
     ("io.max", ""),
@@ -213,8 +264,8 @@ const LIMITS: [(&str, &str); 7] = [
 /// A limit that managers set for every unit; what an admin has set is in the unit's files.
 const OF_PROCESSES: (&str, &str) = ("pids.max", "max");
 
-/// A limit that this process stands under, and would not in a cgroup below the other: `FILE = VALUE`.
-fn left_behind(mount: &Path, own: &str, other: &Path, limits: &[(&str, &str)]) -> Option<String> {
+/// A limit that this process stands under, and would not in a cgroup below the other: the cgroup that has it, and `FILE = VALUE`.
+fn left_behind(mount: &Path, own: &str, other: &Path, limits: &[(&str, &str)]) -> Option<(PathBuf, String)> {
     let own = mount.join(own.trim_start_matches('/'));
     let left = own.ancestors().take(MAX_DEPTH).take_while(|path| path.starts_with(mount) && !other.starts_with(path));
     left.flat_map(|path| {
@@ -222,7 +273,7 @@ fn left_behind(mount: &Path, own: &str, other: &Path, limits: &[(&str, &str)]) -
             // However long: the limits of many disks are limits.
             let (value, _) = beginning(&path.join(file), OFlags::RDONLY)?;
             let value = value.lines().next().unwrap_or_default();
-            (value.split_whitespace().next().unwrap_or_default() != *none).then(|| format!("{file} = {value}"))
+            (value.split_whitespace().next().unwrap_or_default() != *none).then(|| (path.to_owned(), format!("{file} = {value}")))
         };
         limits.iter().filter_map(limit).collect::<Vec<_>>()
     })
@@ -230,8 +281,8 @@ fn left_behind(mount: &Path, own: &str, other: &Path, limits: &[(&str, &str)]) -
 }
 
 /// What a unit does to its cgroup by other means than limits, of which the scope's manager knows nothing, or by a limit that managers set for every
-/// other: the unit and the assignment. Of all units that the process stands in, and would not in one below the manager's `service`.
-fn confinement_left(own: &str, service: &Path, runtime: &Path) -> Option<(String, String)> {
+/// other: the unit's cgroup and the assignment. Of all units that the process stands in, and would not in one below the manager's `service`.
+fn confinement_left(own: &str, service: &Path, runtime: &Path) -> Option<(PathBuf, String)> {
     const KEYS: [&str; 12] = [
         "IPAddressDeny",
         "DevicePolicy",
@@ -258,7 +309,7 @@ fn confinement_left(own: &str, service: &Path, runtime: &Path) -> Option<(String
         let files = units.files(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let set = |key: &&str| {
             let last = in_files(&files, key).pop()?;
-            (!NO.contains(&last.value.as_str())).then(|| (unit.to_owned(), format!("{key}={}", last.value)))
+            (!NO.contains(&last.value.as_str())).then(|| (path.to_owned(), format!("{key}={}", last.value)))
         };
         KEYS.iter().find_map(set)
     })
@@ -278,7 +329,7 @@ fn configured_as(unit: &str) -> Vec<String> {
 pub fn limit_left(place: &Place) -> Option<String> {
     let Place::Above { directory } = place else { return None };
     let all: Vec<_> = LIMITS.into_iter().chain([OF_PROCESSES]).collect();
-    left_behind(Hierarchy::find().mount()?, &own_cgroup()?, directory, &all)
+    left_behind(Hierarchy::find().mount()?, &own_cgroup()?, directory, &all).map(|(_, limit)| limit)
 }
 
 /// Whether this process may write what ends or freezes all that stand in its own cgroup: as in the scopes of a user's own service manager.
@@ -466,7 +517,7 @@ mod tests {
             std::fs::write(own.join(file), text).expect("a file");
             let left = left_behind(&mount, "/slice/unit", &mount.join("slice/other"), &LIMITS);
             std::fs::remove_file(own.join(file)).expect("a file");
-            left
+            left.map(|(path, limit)| (path == own).then_some(limit).expect("its own"))
         };
         // Of more disks than are read.
         let disks: String = (0..256).map(|number| format!("8:{number} rbps=1048576 wbps=max riops=max wiops=max\n")).collect();

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, Mode, OFlags, mkdir, mkdirat, openat};
+use rustix::fs::{CWD, Mode, OFlags, chmod, mkdir, mkdirat, openat};
 use rustix::io::{Errno, pread, read, write};
 use rustix::process::Pid;
 
@@ -24,6 +24,13 @@ pub enum CgroupError {
     Nowhere,
     #[error("a process of this run was killed in the cgroup that the run was started in, as all is there when a service stops")]
     CleanupKilled,
+}
+
+impl CgroupError {
+    /// Whether the manager has moved this process all the same, and nothing would end it with the cgroup that it was started in.
+    pub fn has_moved_us(&self, place: &Place) -> bool {
+        matches!(place, Place::Manager { .. }) && own_cgroup().is_some_and(|own| own.contains(&format!("/{UNIT}")))
+    }
 }
 
 /// A setting that was written, and what the kernel says of it then.
@@ -423,6 +430,8 @@ fn scope(
     };
     let turn = scope::enter(socket, bus, waits, || place().is_some())?;
     let base = place().ok_or(CgroupError::Nowhere)?;
+    // Which runs there are, and what they use together, is nobody else's to see.
+    chmod(&base, Mode::RWXU).map_err(|source| CgroupError::Act { act: "close to others", path: base.clone(), source })?;
     step_aside(&base, PARENTS, None)?;
     let enabled = enable(&base, controllers);
     drop(turn);

@@ -137,10 +137,9 @@ pub fn start(mut lowered: Lowered, cgroup: Option<&Cgroup>, arguments: &Argument
         Forked::Parent { child, pidfd } => (child, pidfd),
     };
     drop(theirs);
-    let kills_as_one = lowered.kill_step.and(cgroup).map(Cgroup::kill_as_one);
     let (scratch, has_namespaces) = (lowered.scratch.take(), lowered.has_namespaces());
-    let running =
-        Running { child, pidfd, socket: ours, scratch, init: lowered.has_init, kills_as_one, has_namespaces, adopts, reaped: false };
+    let (init, kills) = (lowered.has_init, lowered.kill_step.and(cgroup));
+    let mut running = Running { child, pidfd, socket: ours, scratch, init, kills_as_one: None, has_namespaces, adopts, reaped: false };
     if let Some((step, uids, gids)) = &lowered.maps {
         write_maps_with_programs(child, uids, gids).map_err(|source| LaunchError::Maps { step: *step, source })?;
         match wire::go_ahead(&running.socket) {
@@ -149,6 +148,8 @@ pub fn start(mut lowered: Lowered, cgroup: Option<&Cgroup>, arguments: &Argument
             Err(source) => return Err(LaunchError::Step { step: *step, source }),
         }
     }
+    // Now, when the child waits for nothing any more.
+    running.kills_as_one = kills.map(Cgroup::kill_as_one);
     // Its pieces are in memory that goes with the process, as the one descriptor in it does.
     std::mem::forget(lowered);
     Ok(running)

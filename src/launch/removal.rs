@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawDir, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawDir, chmodat, openat, unlinkat};
 use rustix::io::{Errno, write};
 use rustix::process::Pid;
 
@@ -101,7 +101,12 @@ impl Removal {
     /// the killed process has started there, newuidmap(1) for one, is ended.
     pub(super) fn undivide(&self, other: Option<Pid>) {
         let Some(home) = &self.home else { return };
-        let _ = put(CWD, &home.subtree_control, home.undividing.as_bytes());
+        // Where one of them was never there, none of the line is taken.
+        if put(CWD, &home.subtree_control, home.undividing.as_bytes()).is_err() {
+            for one in home.undividing.split(' ') {
+                let _ = put(CWD, &home.subtree_control, one.as_bytes());
+            }
+        }
         if let Some(aside) = &home.aside
             && put(CWD, &home.processes, b"0").is_ok()
         {
@@ -152,11 +157,18 @@ fn remove_all(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     // Each round takes away one branch at least.
     for _ in 0..=MAX_DESCENDANTS {
         match unlinkat(parent, name, AtFlags::REMOVEDIR) {
-            Err(Errno::BUSY) => remove_lowest(openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?)?,
+            Err(Errno::BUSY) => remove_lowest(enter(parent, name)?)?,
             result => return result,
         }
     }
     Err(Errno::BUSY)
+}
+
+/// Opens a cgroup, which a payload may have closed to everybody, to remove what is in it.
+fn enter(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    // Ignoring: what follows says why it cannot be done. There are no links in this file system.
+    let _ = chmodat(parent, name, Mode::RWXU, AtFlags::empty());
+    openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
 }
 
 /// Goes down to where nothing is below any more; what was found empty on the way is gone.
@@ -190,7 +202,7 @@ fn remove_empty(directory: &OwnedFd) -> Result<Below, Errno> {
         }
         match unlinkat(directory, entry.file_name(), AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => found = Below::Emptied,
-            Err(Errno::BUSY) => return openat(directory, entry.file_name(), DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).map(Below::Busy),
+            Err(Errno::BUSY) => return enter(directory.as_fd(), entry.file_name()).map(Below::Busy),
             Err(errno) => return Err(errno),
         }
     }

@@ -119,8 +119,8 @@ pub fn choose(request: &Request<'_>, plan: &mut Plan) -> Result<Chosen, PlanErro
         .into_iter()
         .partition(|setting| setting.lacks(delegation).is_none() && !setting.is_idle(delegation));
     let required = profile.require.contains(&Requirement::Cgroup);
-    if let (true, Err(why)) = (required, &delegation.place) {
-        return Err(PlanError::Required { what: "cgroup", got: why.clone() });
+    if let (true, Err(no)) = (required, &delegation.place) {
+        return Err(PlanError::Required { what: "cgroup", got: no.why.clone() });
     }
     let mut chosen = Chosen::default();
     let strict = required || profile.limits.missing_is_error;
@@ -134,25 +134,34 @@ pub fn choose(request: &Request<'_>, plan: &mut Plan) -> Result<Chosen, PlanErro
         degraded.got += &stand_in(setting, request, delegation, &mut chosen);
     }
     plan.degraded.extend(missing.into_iter().chain(elsewhere));
-    if let (true, Err(why)) = (request.apart, &delegation.place) {
+    if let (true, Err(no)) = (request.apart, &delegation.place) {
+        let why = &no.why;
         let got = format!("none: a payload that mounts cgroups can end all that stands in the one that hamper stands in ({why})");
         plan.degraded.push(Degraded { what: "cgroup", asked: "a cgroup of its own".into(), got });
     }
     // One without a limit is for who requires that there is one, and for a payload that could end others in it.
-    let wanted = required || request.apart || !can.is_empty();
+    let wanted = required || request.apart || delegation.made || !can.is_empty();
     chosen.cgroup = delegation.place.as_ref().ok().filter(|_| wanted).map(|place| (place.clone(), can));
     Ok(chosen)
 }
 
 fn why(delegation: &Delegation, setting: &Setting) -> String {
     match &delegation.place {
-        Err(why) => format!("no limit: {why}"),
+        Err(no) => format!("no limit: {}", no.why),
         Ok(_) if setting.lacks(delegation).is_none() => "no limit: no disk of this machine is divided by weights (io.cost.qos)".into(),
         Ok(_) => {
             let controller = setting.lacks(delegation).unwrap_or(setting.controller);
+            if let Some((_, why)) = delegation.withheld.iter().find(|(withheld, _)| *withheld == controller) {
+                return why.clone();
+            }
             format!("no limit: the controller `{}` is not delegated to you", controller.name())
         }
     }
+}
+
+/// Whether something stands in for a limit that is not there.
+pub fn has_stand_in(setting: &Setting) -> bool {
+    matches!(setting.file, "memory.max" | "pids.max" | "cpu.max" | "cpuset.cpus")
 }
 
 /// What helps a little, and what it is.
@@ -161,12 +170,19 @@ fn stand_in(setting: &Setting, request: &Request<'_>, delegation: &Delegation, c
     let set = |resource| limits.ulimits.iter().any(|(own, _)| *own == resource);
     match (setting.file, limits) {
         ("memory.max", Limits { memory: Some(bytes), .. }) if !set(Rlimit::Data) => {
+            if let Some(less) = delegation.data.filter(|most| most < bytes) {
+                return format!("; each process may have {less} bytes of data, as before (RLIMIT_DATA)");
+            }
             chosen.rlimits.push((Rlimit::Data, *bytes));
             "; each process may have that much data (RLIMIT_DATA)".into()
         }
         // Before Linux 5.14 it counts all that the user has running, everywhere.
         ("pids.max", Limits { pids: Some(_), .. }) if !set(Rlimit::Nproc) && request.host.kernel >= (5, 14) => {
-            chosen.rlimits.push((Rlimit::Nproc, setting.value.parse().unwrap_or(u64::MAX)));
+            let count = setting.value.parse().unwrap_or(u64::MAX);
+            if let Some(less) = delegation.processes.filter(|most| *most < count) {
+                return format!("; RLIMIT_NPROC is {less}, as before");
+            }
+            chosen.rlimits.push((Rlimit::Nproc, count));
             "; RLIMIT_NPROC is set to it".into()
         }
         ("cpu.max", Limits { cpus: Some(cpus), cpuset: None, .. }) => {
@@ -232,8 +248,12 @@ mod tests {
     #[test]
     fn what_is_written_is_held_by_way_of_memory() {
         let delegation = |controllers: &[Controller]| Delegation {
-            place: Err(String::new()),
+            place: Err("".into()),
             controllers: controllers.to_vec(),
+            withheld: vec![],
+            made: false,
+            data: None,
+            processes: None,
             processors: vec![],
             weighs_disks: false,
         };

@@ -26,7 +26,7 @@ use serde::Serialize;
 pub use build::{build, kept_directory, missing, needs_own_cgroup};
 pub use landlock::{MINIMUM_ABI, file_rights, handled_access, scoped, tcp};
 pub use landlock_rung::{RUNG_MINIMUM_ABI, refuse_wishes, writable};
-pub use limits::{BETWEEN_DISKS, Setting, in_list};
+pub use limits::{BETWEEN_DISKS, Setting, has_stand_in, in_list};
 pub use payload::{Invocation, inside_home, payload_environment};
 pub use procfs::MASKED_DIRECTORIES;
 pub use request::{Home, Image, OpenedMount, Project, Request, SeccompFacts, Tree, User, Worktree};

@@ -139,16 +139,21 @@ pub struct Limits {
     pub usage: Usage,
 }
 
-/// Every limit that was asked for, in the words of the kernel, with what its file says; those that nothing holds are `null`.
+/// Every limit that was asked for, in the words of the kernel, with what its file says; those that nothing holds are `null`, and what does not
+/// hold beside one that does, on one of several mounts for one, is among its `missing`.
 fn limits(profile: &Profile, plan: &Plan, limits: Option<&Limits>) -> Option<Protection> {
     let got = limits.map_or(&[][..], |limits| limits.got.as_slice());
-    let had = got.iter().map(|got| {
-        let value = got.value.as_ref().ok().filter(|_| got.held);
-        (got.setting.file.to_owned(), json!({ "asked": got.setting.value, "got": value }))
-    });
-    let missed = plan.degraded.iter().filter(|one| one.what == "cgroup").filter_map(|one| one.asked.split_once(" = "));
-    let missed = missed.map(|(file, value)| (file.to_owned(), json!({ "asked": value, "got": null })));
-    let all: serde_json::Map<String, Value> = missed.chain(had).collect();
+    let had = got.iter().filter(|got| got.held).filter_map(|got| Some((&got.setting, got.value.as_ref().ok()?)));
+    let mut all: serde_json::Map<String, Value> =
+        had.map(|(setting, value)| (setting.file.to_owned(), json!({ "asked": setting.value, "got": value }))).collect();
+    let missed = plan.degraded.iter().filter(|one| one.what == "cgroup");
+    for (one, (file, asked)) in missed.filter_map(|one| Some((one, one.asked.split_once(" = ")?))) {
+        let entry = all.entry(file).or_insert_with(|| json!({ "asked": asked, "got": null }));
+        if let (false, Some(entry)) = (entry["got"].is_null(), entry.as_object_mut()) {
+            let list = entry.entry("missing").or_insert_with(|| json!([]));
+            list.as_array_mut().into_iter().for_each(|list| list.push(json!({ "asked": asked, "got": one.got })));
+        }
+    }
     (!all.is_empty()).then(|| Protection { name: "limits", asked: json!(profile.limits), got: Value::Object(all) })
 }
 

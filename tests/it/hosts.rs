@@ -208,15 +208,24 @@ fn cgroup_v1_on_this_host() {
     host.starts();
     host.well_but(&["cgroup", "user_manager"]);
     // Kernels that have lost the memory controller of version 1 have it in version 2.
-    let (have, words) = if vm_kernel().as_deref() == Some("6.1") {
-        ("none of the controllers that limits need; version 1 has them", "no controllers here: version 1 has them")
-    } else {
-        ("cpuset memory; version 1 has the others", "only cpuset memory here, delegated to nobody: version 1 has the others")
-    };
+    let have = if vm_kernel().as_deref() == Some("6.1") { "pids" } else { "cpuset memory pids" };
+    let words = format!("only {have} here, delegated to nobody: version 1 has the others");
+    let have = &format!(" has {have}; version 1 has the others");
     host.found("cgroup", "missing", &["hybrid", have], &["systemd.unified_cgroup_hierarchy=1"]);
     host.found("user_manager", "degraded", &["answers, but its limits enforce nothing without cgroup version 2"], &[]);
     let why = format!("cgroup version 2 has {words}, which no ordinary user can be given");
     host.has_no_limits(|_| why.clone(), Some(&why));
+    // What somebody has delegated there is ours to divide.
+    let root = "cd /sys/fs/cgroup/unified; echo +pids >cgroup.subtree_control; mkdir -p tests/shell
+        chown $SUDO_UID tests tests/cgroup.procs tests/cgroup.subtree_control tests/shell tests/shell/cgroup.procs";
+    host.env.program("sudo", ["-n", "sh", "-ec", root]).output().code(0);
+    let run = host.run("busybox").set("limits.pids=20").args(["--entrypoint", ""]);
+    let strict = run.set("limits.on_missing=error").payload(["cat", "/sys/fs/cgroup/pids.max"]).words();
+    let script = format!(
+        "echo $$ | sudo -n tee /sys/fs/cgroup/unified/tests/shell/cgroup.procs >&2; {strict}; ls -d /sys/fs/cgroup/unified/tests/*/"
+    );
+    let seen = host.env.program("sh", ["-c", &script]).in_session().output().code(0);
+    assert_eq!(seen.stdout, "21\n/sys/fs/cgroup/unified/tests/shell/\n", "{}", seen.stderr);
 }
 
 /// The single map is what there is: said in the report, and no start that asks for more.

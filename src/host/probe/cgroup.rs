@@ -6,7 +6,7 @@ use rustix::process::getuid;
 
 use super::units::{self, Assignment};
 use super::{Finding, errno_name};
-use crate::host::delegation::{self, Controller, Delegation, Hierarchy, Manager, Place};
+use crate::host::delegation::{self, Controller, Delegation, Hierarchy, Learned, Manager, Place};
 
 /// Controllers that limits of a profile need.
 const WANTED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
@@ -44,7 +44,7 @@ pub fn check() -> Vec<Finding> {
     let hierarchy = Hierarchy::find();
     let manager = Manager::find();
     let cgroup = match hierarchy {
-        Hierarchy::Unified => unified(&Delegation::find(&[], None), None),
+        Hierarchy::Unified => unified(&Delegation::find(&[], None, &Learned::default()), None),
         other => legacy(other),
     };
     vec![cgroup, finding(&manager, hierarchy)]
@@ -99,7 +99,10 @@ fn unified(delegation: &Delegation, made: Option<Result<Vec<Controller>, String>
                 .instead(INSTEAD)
                 .remedy([format!("sudo systemctl restart user@{}.service  # ends all that runs in it", getuid().as_raw())]);
         }
-        (Err(why), _) => return Finding::missing(CHECK, format!("version 2, but {why}")).instead(INSTEAD).remedy(["# see user_manager"]),
+        (Err(no), _) => {
+            let remedy = no.kept_by.as_deref().map_or_else(|| vec!["# see user_manager".to_owned()], keep_and_divide);
+            return Finding::missing(CHECK, format!("version 2, but {}", no.why)).instead(INSTEAD).remedy(remedy);
+        }
     };
     let names = |list: &[Controller]| list.iter().map(|controller| controller.name().to_owned()).collect::<Vec<_>>();
     let delegated = names(&delegation.controllers);
@@ -114,6 +117,43 @@ fn unified(delegation: &Delegation, made: Option<Result<Vec<Controller>, String>
     Finding::degraded(CHECK, format!("{seen}, without {}{}", absent.join(" "), why.words()))
         .instead(format!("limits by {} are not enforced: said loudly, or refused with on_missing = \"error\"", absent.join(", ")))
         .remedy(why.remedy(lingers()))
+}
+
+/// How the rules of a unit stay, and limits can be had below it: it is delegated, where it can be (systemd.resource-control(5), `Delegate=`).
+fn keep_and_divide(kept_by: &Path) -> Vec<String> {
+    let kind = |path: &&Path| {
+        let kind = path.extension().and_then(|kind| kind.to_str());
+        kind.filter(|kind| matches!(*kind, "service" | "scope" | "slice")).map(str::to_owned)
+    };
+    let Some((path, kind)) = kept_by.ancestors().find_map(|path| kind(&path).map(|kind| (path, kind))) else {
+        return vec!["# whoever has made this cgroup (a unit, a container, a batch system) must delegate it, or one below it".into()];
+    };
+    let of_user = path.ancestors().skip(1).any(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("user@")));
+    let user = if of_user { " --user" } else { "" };
+    let unit = path.file_name().unwrap_or_default().to_string_lossy();
+    let word = super::shell_word(&unit);
+    let shows = format!("systemctl{user} cat {word}  # where it says so");
+    match kind.as_str() {
+        // Managers of users tell which of their units are delegated from systemd 253 on.
+        _ if of_user => vec![
+            shows,
+            format!("# put the limit into the profile, and out of {unit}; or from systemd 253 on: Delegate=yes, and hamper alone in it"),
+        ],
+        "service" => vec![
+            shows,
+            format!("sudo mkdir -p /etc/systemd/system/{word}.d"),
+            format!("printf '%s\\n' '[Service]' 'Delegate=yes' | sudo tee /etc/systemd/system/{word}.d/delegate.conf"),
+            "sudo systemctl daemon-reload".into(),
+            format!("sudo systemctl restart {word}  # then hamper divides it, where nothing else stands in it (ExecStart=/.../hamper run)"),
+        ],
+        "scope" if !unit.starts_with("session-") => {
+            vec![shows, "# start it with: systemd-run --scope -p Delegate=yes --uid=USER COMMAND, and exec hamper in it".into()]
+        }
+        _ => vec![
+            shows,
+            format!("# {unit} cannot be delegated: who may write there takes the rule out, or gives it to a service with Delegate=yes"),
+        ],
+    }
 }
 
 /// What keeps controllers away, from the kernel down.

@@ -8,6 +8,7 @@ use crate::support::{Child, slow, within};
 
 mod bombs;
 mod ends;
+mod told;
 
 pub(super) fn run(env: &TestEnv) -> Hamper {
     env.run("busybox").in_session().limit(Duration::from_secs(60))
@@ -36,7 +37,11 @@ fn a_hog_dies_and_nothing_else_does() {
     let _alone = alone();
     let env = TestEnv::new();
     let other = begun(run(&env).set("limits.memory=64M"), "read line; echo $line");
-    run(&env).set("limits.memory=64M").set("limits.swap=0").sh("dd if=/dev/zero of=/dev/null bs=200M count=1").code(137);
+    let hog = || run(&env).set("limits.memory=64M").set("limits.swap=0");
+    hog().sh("dd if=/dev/zero of=/dev/null bs=200M count=1").code(137);
+    // All of it, and not that process alone: what watches it would go on, and so would what it is beside.
+    let seen = hog().sh("sleep 1000 & dd if=/dev/zero of=/dev/null bs=200M count=1; echo $?; echo survived; wait").code(137);
+    assert_eq!(seen.told(&["hamper: memory limit 64 MiB reached; killed by the kernel"]).stdout, "");
     let mut other = other;
     use std::io::Write;
     other.child.stdin.take().expect("stdin").write_all(b"alive\n").expect("write");
@@ -72,6 +77,12 @@ fn a_payload_that_can_mount_lifts_no_limit_and_leaves_nothing() {
     let limits = |run: Hamper| run.in_session().set("limits.memory=64M").set("limits.swap=0").set("security.nested_userns=true");
     let seen = limits(env.run("host")).payload(["sh", "-c", script]).output().any();
     seen.code(137).told(&["memory limit 64 MiB reached"]);
+    assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+    // Closed to everybody.
+    let closed = "unshare -U -r -m -C sh -c 'mkdir -p /tmp/x; mount -t cgroup2 none /tmp/x && cd /tmp/x && mkdir -p a/b/c d && chmod 0 a/b d && \
+                  chmod 500 a && chmod 0 . && echo closed' 2>/dev/null";
+    let made = limits(env.run("host")).payload(["sh", "-c", closed]).output().any().code(0);
+    assert_eq!((made.stdout.as_str(), made.stderr.as_str()), ("closed\n", ""));
     assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
     // Deeper and wider than anybody would look.
     let tree = "unshare -U -r -m -C sh -c 'mkdir -p /tmp/x; mount -t cgroup2 none /tmp/x && cd /tmp/x && mkdir a && i=0; \
@@ -174,7 +185,7 @@ fn a_scope_does_not_leave_what_a_unit_confines() {
     let unit = |property: &str, more: &str| {
         let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
         let run = format!("{hamper} run --image {image} --entrypoint '' --set limits.pids=50 {more} -- echo ran; echo $?");
-        in_unit_with(&env, property, &run)
+        in_unit_with(&env, &[property], &run)
     };
     let seen = unit("-pIPAddressDeny=any", "");
     assert!(seen.contains("pids.max = 51: ") && seen.contains("confines what runs in it (IPAddressDeny="), "{seen}");
@@ -363,11 +374,12 @@ struct Theirs {
 impl Theirs {
     fn new(env: &TestEnv, who: &'static str, store: String) -> Self {
         let slice = format!("/user-{}.slice/", of(env, who, "id -u").output().ok().trim());
-        let found: Vec<String> = ours().into_iter().filter(|path| path.contains(&slice) && path.contains("/hamper-")).collect();
+        let found = of(env, who, "find /sys/fs/cgroup -type d -name 'hamper-*' 2>/dev/null; true").output().ok();
+        let found: Vec<&str> = found.lines().filter(|path| path.contains(&slice)).collect();
         let [cgroup] = &found[..] else { panic!("{who} has one sandbox: {found:?}") };
         let processes = of(env, who, &format!("cat {cgroup}/cgroup.procs")).output().ok();
         let process = processes.lines().next().expect("a process").to_owned();
-        Self { who, cgroup: cgroup.clone(), process, store }
+        Self { who, cgroup: (*cgroup).to_owned(), process, store }
     }
 
     /// What its owner can see and do, and the words by which another user is refused.
@@ -375,13 +387,15 @@ impl Theirs {
         let Self { cgroup, process, store, .. } = self;
         let denied = [
             format!("cat {cgroup}/cgroup.procs {cgroup}/memory.current"),
+            // How many there are, and what they use together.
+            format!("D=$(dirname {cgroup}); ls $D; cat $D/memory.current $D/pids.current"),
             format!("echo 32M > {cgroup}/memory.high"),
             format!("echo max > {cgroup}/memory.max"),
             format!("mkdir {cgroup}/x && rmdir {cgroup}/x"),
             // From below the user's own manager, whose processes may be moved there.
             format!("XDG_RUNTIME_DIR=/run/user/$(id -u) systemd-run --user --scope -q bash -c 'echo $$ > {cgroup}/cgroup.procs'"),
             format!("ls {store}"),
-            format!("ls /run/user/$(stat -c %u {cgroup})"),
+            format!("ls /run/user/$(stat -c %u $(dirname {cgroup}))"),
         ];
         let denied = denied.into_iter().map(|act| (act, "Permission denied"));
         denied.chain([(format!("kill -0 {process}"), "Operation not permitted")]).collect()
@@ -449,16 +463,16 @@ fn another_user_neither_sees_nor_touches_it() {
 
 /// Runs a script in a unit of the system's manager whose cgroup is delegated to this user.
 fn in_unit(env: &TestEnv, script: &str) -> String {
-    in_unit_with(env, "-pDelegate=yes", script)
+    in_unit_with(env, &["-pDelegate=yes"], script)
 }
 
-fn in_unit_with(env: &TestEnv, property: &str, script: &str) -> String {
+fn in_unit_with(env: &TestEnv, properties: &[&str], script: &str) -> String {
     let user = format!("--uid={}", rustix::process::getuid().as_raw());
     let home = format!("--setenv=HOME={}", env.home().display());
     let data = format!("--setenv=XDG_DATA_HOME={}", env.store().display());
     let directory = format!("-pWorkingDirectory={}", env.project().display());
-    let unit = ["-n", "systemd-run", "-q", "--pipe", "--wait", property, &user, &home, &data, &directory];
-    let out = Command::new("sudo").args(unit).args(["bash", "-c", script]).output().expect("a unit");
+    let unit = ["-n", "systemd-run", "-q", "--pipe", "--wait", &user, &home, &data, &directory];
+    let out = Command::new("sudo").args(unit).args(properties).args(["bash", "-c", script]).output().expect("a unit");
     let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{text}");
     text
@@ -486,6 +500,10 @@ fn a_cgroup_that_is_delegated_is_taken_without_asking_anybody() {
     // Others stand in it: they are not moved, and it is not divided.
     let plan = in_unit(&env, &format!("{hamper} plan {words} -- true; true"));
     assert!(!plan.contains("in our own,") && !plan.contains("make a cgroup in /sys"), "{plan}");
+    let others = "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); sleep 1000 & S=$!";
+    let still = "grep -cxe $BASHPID -e $S $C/cgroup.procs; cat $C/cgroup.subtree_control; ls -d $C/*/ 2>/dev/null; kill $S";
+    let run = in_unit(&env, &format!("{others}; {hamper} run {words} -- cat /sys/fs/cgroup/memory.max; {still}; true"));
+    assert_eq!(run, "67108864\n2\n", "{run}");
     // A unit that its manager keeps for itself is left to it.
     let words: Vec<&str> = words.split(' ').map(|word| word.trim_matches('\'')).collect();
     let kept = env
@@ -687,4 +705,26 @@ fn direct_delegation_costs_few_calls() {
     // Beside its tracer; alone, in a cgroup that a manager removes whole, and in one that has to be tidied.
     let more = ["tools", "own.service", "own"].map(|place| calls(&env, place, limits) - calls(&env, place, ""));
     assert!(more.iter().all(|more| (13..=25).contains(more)), "{more:?}");
+}
+
+/// A child whose maps are written by others waits for them, and for nothing of its cgroup.
+#[test]
+fn direct_delegation_keeps_no_child_waiting() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    env.run("busybox").map("range").sh("true").code(0);
+    let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+    let run = format!("{hamper} run --image {image} --entrypoint '' --set identity.map=range --set limits.memory=64M -- true");
+    // Root traces it, or newgidmap would have no privilege.
+    let lines = in_unit(
+        &env,
+        &format!(
+            "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); mkdir $C/tools; echo $BASHPID > $C/tools/cgroup.procs
+            sudo -n strace -u $(id -un) -f -o /tmp/trace-of-tests env HOME=$HOME XDG_DATA_HOME=$XDG_DATA_HOME {run}; echo $?
+            awk '/execve[(].*newgidmap/ {{ maps = $1 }} $1 == maps && /exited with 0/ {{ over = NR }} \
+                 /memory.oom.group/ && !group {{ group = NR }} END {{ print (over > 0) \" \" (group > over) }}' /tmp/trace-of-tests
+            sudo -n rm /tmp/trace-of-tests"
+        ),
+    );
+    assert_eq!(lines, "0\n1 1\n");
 }

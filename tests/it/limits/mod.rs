@@ -163,6 +163,27 @@ fn memory_ends_at_its_limit() {
     }
 }
 
+/// What stands in for a limit is no more than the caller has, who could not raise it.
+#[test]
+fn what_stands_in_is_no_more_than_there_was() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    let bound = |bounds: &str, set: &str, probe: &str| {
+        let run = env.run("busybox").set(set).args(["--entrypoint", ""]);
+        let run = run.payload(std::iter::once("/probe").chain(probe.split(' '))).words();
+        env.program("bash", ["-c", &format!("{bounds}; exec {run}")]).in_session().output().any()
+    };
+    for (set, file, bounds, probe, line) in [
+        ("limits.memory=2G", "memory.max", "ulimit -d 1000000", "getrlimit 2", "rlimit 2 1024000000 1024000000"),
+        ("limits.pids=3000", "pids.max", "ulimit -u 2000", "getrlimit 6", "rlimit 6 2000 2000"),
+    ] {
+        let told = !holds(&env, set, file);
+        let seen = bound(bounds, set, probe).code(0);
+        assert!(seen.stdout.contains(line), "{seen:?}");
+        assert_eq!(seen.stderr.contains(", as before"), told, "{}", seen.stderr);
+    }
+}
+
 #[test]
 fn processes_end_at_their_limit() {
     let _alone = alone();
