@@ -7,7 +7,7 @@ mod terminal;
 mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
@@ -128,9 +128,10 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
     }
     let end = end?;
     let Supervision { mut orders, missed, mut replaced, watch, started, .. } = supervision;
-    if let (None, Some((project, paths))) = (&watch, &orders.watched) {
-        // It did not last long enough to be watched.
-        replaced.extend(watch::replaced(project, paths));
+    if let (Some((project, paths)), false) = (&orders.watched, matches!(end, End::Replaced(_))) {
+        // What no event has told: it did not last long enough to be watched, or the last of them were not read.
+        let found: Vec<PathBuf> = watch::replaced(project, paths).filter(|path| !is_below(path, &replaced)).collect();
+        replaced.extend(found);
     }
     // Not closed but left to the process's end, or to whoever holds it by then: closing takes some ten milliseconds.
     std::mem::forget(watch);
@@ -139,6 +140,10 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
     std::mem::forget(signals);
     let appeared = orders.appearing.take().map(Appearing::appeared).unwrap_or_default();
     Ok(Outcome { end, missed, replaced, appeared })
+}
+
+fn is_below(path: &Path, known: &[PathBuf]) -> bool {
+    known.iter().any(|known| path.starts_with(known))
 }
 
 /// Shows what the payload has written and nobody has seen yet, while somebody looks: a screen that takes nothing does not hold up one who is told to
@@ -377,6 +382,11 @@ impl Supervision<'_> {
         replaced.map_or(Ok(()), |path| self.take_replaced(path))
     }
 
+    fn look_at_guarded(&mut self) -> Result<(), SuperviseError> {
+        let found = self.orders.watched.as_ref().and_then(|(project, paths)| watch::replaced(project, paths).next());
+        found.map_or(Ok(()), |path| self.take_replaced(path))
+    }
+
     fn take_signals(&mut self, signals: &SignalFd) -> Result<(), SuperviseError> {
         while let Ok(Some(info)) = signals.read_signal() {
             let Some(signal) = i32::try_from(info.ssi_signo).ok().and_then(Signal::from_named_raw) else { continue };
@@ -509,8 +519,9 @@ impl Supervision<'_> {
         if let Some(terminal) = &mut self.orders.terminal {
             terminal.take();
         }
-        // What the host has replaced meanwhile, the payload does not get to see.
+        // What the host has replaced meanwhile, the payload does not get to see; of that there may be more events than are read at once.
         if self.watch.is_some() && self.end.is_none() {
+            self.look_at_guarded()?;
             self.look_at_watch()?;
         }
         self.send(Signal::CONT)
