@@ -237,7 +237,7 @@ impl Supervision<'_> {
             if let Some(pipes) = &mut self.orders.pipes {
                 pipes.pump();
             }
-            if ready.watch && self.end.is_none() {
+            if ready.watch {
                 self.look_at_watch()?;
             }
             if ready.socket && self.hung_up {
@@ -317,7 +317,7 @@ impl Supervision<'_> {
     /// What only a run that lasts needs, or can spare.
     fn settle(&mut self) -> Result<(), SuperviseError> {
         self.settled = true;
-        if self.end.is_none() {
+        if self.stage != Stage::Killed {
             self.begin_watch()?;
         }
         sys::forget_stack();
@@ -331,15 +331,17 @@ impl Supervision<'_> {
         replaced.map_or(Ok(()), |path| self.take_replaced(path))
     }
 
+    /// Also while the payload takes its time to end, which stays the reason then.
     fn take_replaced(&mut self, path: PathBuf) -> Result<(), SuperviseError> {
-        if self.orders.warn_only {
-            if !self.replaced.contains(&path) {
-                self.replaced.push(path);
-            }
+        if matches!(self.end, Some(End::Replaced(_))) {
             return Ok(());
         }
-        self.end = Some(End::Replaced(path));
-        self.kill()
+        if self.end.is_none() && !self.orders.warn_only {
+            self.end = Some(End::Replaced(path));
+        } else if !self.replaced.contains(&path) {
+            self.replaced.push(path);
+        }
+        if self.orders.warn_only { Ok(()) } else { self.kill() }
     }
 
     fn keep_time(&mut self) -> Result<(), SuperviseError> {
@@ -520,7 +522,7 @@ impl Supervision<'_> {
             terminal.take();
         }
         // What the host has replaced meanwhile, the payload does not get to see; of that there may be more events than are read at once.
-        if self.watch.is_some() && self.end.is_none() {
+        if self.watch.is_some() {
             self.look_at_guarded()?;
             self.look_at_watch()?;
         }

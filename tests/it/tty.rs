@@ -4,7 +4,7 @@ use rustix::termios::LocalModes;
 
 use crate::require;
 use crate::support::pty::Pty;
-use crate::support::{TestEnv, has_image, image, maps, slow, within};
+use crate::support::{TestEnv, has_image, image, maps, slow, ticks, within};
 
 fn node(env: &TestEnv, map: &str) -> String {
     env.hamper(["run", "--image", &image("node14")]).map(map).words()
@@ -177,15 +177,7 @@ fn a_terminal_that_the_payload_has_left_is_the_callers_again() {
     pty.start(&format!("exec {}", env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", script]).words()), &env);
     pty.expect("ready");
     assert!(within(5.0, || !pty.is_raw()), "it is raw");
-    let used = || -> u64 {
-        let stats = crate::support::descendants(pty.pid()).into_iter().chain([pty.pid()]);
-        let stats = stats.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
-        let ticks = |stat: String| -> u64 {
-            let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-            fields[11..=12].iter().map(|field| field.parse::<u64>().expect("ticks")).sum()
-        };
-        stats.map(ticks).sum()
-    };
+    let used = || -> u64 { crate::support::descendants(pty.pid()).into_iter().chain([pty.pid()]).filter_map(ticks).sum() };
     let before = used();
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert!(used() - before < 50, "{} hundredths of a second in two seconds", used() - before);
