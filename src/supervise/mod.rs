@@ -402,8 +402,8 @@ impl Supervision<'_> {
                 Signal::CONT => self.resume()?,
                 // The kernel's own word to this process about a terminal that it does not own just now.
                 Signal::TTIN | Signal::TTOU => {}
-                // Or about a payload that reads no more of what is typed.
-                Signal::PIPE if self.orders.pipes.is_some() => {}
+                // Or about what it has written and nobody reads, a line of its own or what was typed for the payload: that comes as from itself.
+                Signal::PIPE if info.ssi_pid == std::process::id() => {}
                 // A run with a time limit never stops its clock, and so is not stopped; nor is what else was at once, since its shell waits for all.
                 Signal::TSTP if self.orders.limit.is_some() => {
                     rustix::process::kill_current_process_group(Signal::CONT).map_err(cannot("continue the job"))?;

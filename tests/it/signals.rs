@@ -59,6 +59,20 @@ fn a_payload_that_was_told_to_end_is_watched_on() {
     assert!(seen.took < seconds(5), "{:?}", seen.took);
 }
 
+/// The kernel tells a writer whom nobody reads by a signal, which is ours; one that somebody sends is the payload's.
+#[test]
+fn what_nobody_reads_of_us_ends_no_payload() {
+    let env = TestEnv::new();
+    let line = env.run("busybox").set("limits.memory=1G").args(["--entrypoint", ""]).payload(["sh", "-c", "sleep 0.5; echo alive"]).words();
+    let script = format!("(sleep 0.5; {line} 2>&1 >out; echo $? >code) | true; while ! [ -s code ]; do sleep 0.1; done");
+    env.program("bash", ["-c", &script]).output().code(0);
+    assert_eq!((env.read("out").as_str(), env.read("code").as_str()), ("alive\n", "0\n"));
+    let mut child = env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; exec sleep 60"]).spawn();
+    child.await_line("ready");
+    child.signal(Signal::PIPE);
+    child.output().code(141);
+}
+
 #[test]
 fn the_signal_mask_of_the_payload_is_empty() {
     let env = TestEnv::new();
