@@ -3,6 +3,7 @@
 //! It holds no host descriptor but the socket, has no capability that the payload lacks, and is not dumpable.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, ioctl_tiocsctty, kill_process, kill_process_group, setsid, wait};
@@ -117,23 +118,27 @@ fn end_all(init: &Init) {
     }
 }
 
-/// How often init looks whether all are gone, and how long it waits in between.
+/// How often in a row init looks in vain for one that has ended, how long it waits in between, and how long it looks at most.
 const PATIENCE: u32 = 200;
 const A_MOMENT: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+const AT_MOST: Duration = Duration::from_secs(5);
 
 /// Ends whatever the payload has left running, so that nothing runs any more when the parent hears of the end.
 fn end_the_rest() {
     // Ignoring: ESRCH says that there is nothing to end.
     let _ = sys::kill_all(Signal::KILL);
-    // What belongs to another id cannot be signalled by an init without CAP_KILL: the kernel ends that with init itself.
-    for _ in 0..PATIENCE {
+    // What belongs to another id cannot be signalled by an init without CAP_KILL: the kernel ends that with init itself. It may start others
+    // without end until then.
+    let (began, mut in_vain) = (Instant::now(), 0);
+    while in_vain < PATIENCE && began.elapsed() < AT_MOST {
         match wait(WaitOptions::NOHANG) {
             Err(Errno::CHILD) => return,
-            Ok(None) => {
+            Ok(Some(_)) => in_vain = 0,
+            _ => {
+                in_vain += 1;
                 // Ignoring: a wait that a signal cut short is a wait.
                 let _ = rustix::thread::nanosleep(&A_MOMENT);
             }
-            _ => {}
         }
     }
 }

@@ -7,7 +7,7 @@ mod terminal;
 mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
@@ -128,9 +128,10 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
     }
     let end = end?;
     let Supervision { mut orders, missed, mut replaced, watch, started, .. } = supervision;
-    if let (None, Some((project, paths))) = (&watch, &orders.watched) {
-        // It did not last long enough to be watched.
-        replaced.extend(watch::replaced(project, paths));
+    if let (Some((project, paths)), false) = (&orders.watched, matches!(end, End::Replaced(_))) {
+        // What no event has told: it did not last long enough to be watched, or the last of them were not read.
+        let found: Vec<PathBuf> = watch::replaced(project, paths).filter(|path| !is_below(path, &replaced)).collect();
+        replaced.extend(found);
     }
     // Not closed but left to the process's end, or to whoever holds it by then: closing takes some ten milliseconds.
     std::mem::forget(watch);
@@ -139,6 +140,10 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
     std::mem::forget(signals);
     let appeared = orders.appearing.take().map(Appearing::appeared).unwrap_or_default();
     Ok(Outcome { end, missed, replaced, appeared })
+}
+
+fn is_below(path: &Path, known: &[PathBuf]) -> bool {
+    known.iter().any(|known| path.starts_with(known))
 }
 
 /// Shows what the payload has written and nobody has seen yet, while somebody looks: a screen that takes nothing does not hold up one who is told to
@@ -232,7 +237,7 @@ impl Supervision<'_> {
             if let Some(pipes) = &mut self.orders.pipes {
                 pipes.pump();
             }
-            if ready.watch && self.end.is_none() {
+            if ready.watch {
                 self.look_at_watch()?;
             }
             if ready.socket && self.hung_up {
@@ -312,7 +317,7 @@ impl Supervision<'_> {
     /// What only a run that lasts needs, or can spare.
     fn settle(&mut self) -> Result<(), SuperviseError> {
         self.settled = true;
-        if self.end.is_none() {
+        if self.stage != Stage::Killed {
             self.begin_watch()?;
         }
         sys::forget_stack();
@@ -326,15 +331,17 @@ impl Supervision<'_> {
         replaced.map_or(Ok(()), |path| self.take_replaced(path))
     }
 
+    /// Also while the payload takes its time to end, which stays the reason then.
     fn take_replaced(&mut self, path: PathBuf) -> Result<(), SuperviseError> {
-        if self.orders.warn_only {
-            if !self.replaced.contains(&path) {
-                self.replaced.push(path);
-            }
+        if matches!(self.end, Some(End::Replaced(_))) {
             return Ok(());
         }
-        self.end = Some(End::Replaced(path));
-        self.kill()
+        if self.end.is_none() && !self.orders.warn_only {
+            self.end = Some(End::Replaced(path));
+        } else if !self.replaced.contains(&path) {
+            self.replaced.push(path);
+        }
+        if self.orders.warn_only { Ok(()) } else { self.kill() }
     }
 
     fn keep_time(&mut self) -> Result<(), SuperviseError> {
@@ -377,6 +384,11 @@ impl Supervision<'_> {
         replaced.map_or(Ok(()), |path| self.take_replaced(path))
     }
 
+    fn look_at_guarded(&mut self) -> Result<(), SuperviseError> {
+        let found = self.orders.watched.as_ref().and_then(|(project, paths)| watch::replaced(project, paths).next());
+        found.map_or(Ok(()), |path| self.take_replaced(path))
+    }
+
     fn take_signals(&mut self, signals: &SignalFd) -> Result<(), SuperviseError> {
         while let Ok(Some(info)) = signals.read_signal() {
             let Some(signal) = i32::try_from(info.ssi_signo).ok().and_then(Signal::from_named_raw) else { continue };
@@ -390,8 +402,8 @@ impl Supervision<'_> {
                 Signal::CONT => self.resume()?,
                 // The kernel's own word to this process about a terminal that it does not own just now.
                 Signal::TTIN | Signal::TTOU => {}
-                // Or about a payload that reads no more of what is typed.
-                Signal::PIPE if self.orders.pipes.is_some() => {}
+                // Or about what it has written and nobody reads, a line of its own or what was typed for the payload: that comes as from itself.
+                Signal::PIPE if info.ssi_pid == std::process::id() => {}
                 // A run with a time limit never stops its clock, and so is not stopped; nor is what else was at once, since its shell waits for all.
                 Signal::TSTP if self.orders.limit.is_some() => {
                     rustix::process::kill_current_process_group(Signal::CONT).map_err(cannot("continue the job"))?;
@@ -509,8 +521,9 @@ impl Supervision<'_> {
         if let Some(terminal) = &mut self.orders.terminal {
             terminal.take();
         }
-        // What the host has replaced meanwhile, the payload does not get to see.
-        if self.watch.is_some() && self.end.is_none() {
+        // What the host has replaced meanwhile, the payload does not get to see; of that there may be more events than are read at once.
+        if self.watch.is_some() {
+            self.look_at_guarded()?;
             self.look_at_watch()?;
         }
         self.send(Signal::CONT)

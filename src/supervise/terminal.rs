@@ -8,8 +8,8 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::PIPE_BUF;
 use rustix::termios::{
-    InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
-    tcsetwinsize,
+    InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, Winsize, isatty, tcgetattr, tcgetpgrp, tcgetwinsize,
+    tcsetattr, tcsetwinsize,
 };
 
 /// Which of the descriptors 0, 1, 2 are terminals.
@@ -26,6 +26,8 @@ pub(super) const BUFFER: usize = 8192;
 /// The caller's terminal, and what it was like before.
 pub struct Terminal {
     sides: [Side; 3],
+    /// Which of them are terminals of the caller's: a payload that always has one has it in place of pipes and files as well.
+    real: [Side; 3],
     held: Option<Held>,
     /// Whether it is raw now by this process's doing.
     raw: bool,
@@ -36,9 +38,14 @@ pub struct Terminal {
     shown: Shown,
     /// Nobody has the payload's side open: its keys would be nobody's.
     deserted: bool,
+    /// What has come of a standard input that is no terminal has not ended with its last line.
+    line_begun: bool,
     /// When the key was typed that stops what runs in the payload's terminal.
     stop_typed: Option<Instant>,
 }
+
+/// The size of a terminal that nobody sees.
+const USUAL_SIZE: Winsize = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
 
 /// Settings of the caller's terminal before it was made raw, and those that it has got then.
 struct Held {
@@ -223,8 +230,10 @@ impl Terminal {
             [_, _, true] => Some(rustix::stdio::stderr()),
             _ => None,
         };
+        let outside = self::sides();
         Self {
             sides,
+            real: std::array::from_fn(|side| sides[side] && outside[side]),
             held: None,
             raw: false,
             background: false,
@@ -232,38 +241,48 @@ impl Terminal {
             typed: Typed::new(sides[0]),
             shown: Shown::new(screen),
             deserted: false,
+            line_begun: false,
             stop_typed: None,
         }
     }
 
-    /// Keyboard and screen are both the terminal: then every key goes to the payload as it is.
+    /// There is a keyboard, and the payload's screen is its terminal: then every key goes to the payload as it is.
     fn wants_raw(&self) -> bool {
-        self.sides[0] && self.sides[1]
+        self.real[0] && self.sides[1]
     }
 
-    /// A descriptor of the caller's terminal.
+    /// Whether what the payload writes is shown by a terminal, which translates it.
+    fn is_shown(&self) -> bool {
+        if self.sides[1] { self.real[1] } else { self.real[2] }
+    }
+
+    /// A descriptor of the caller's terminal, where there is one.
     fn own(&self) -> BorrowedFd<'static> {
-        if self.sides[0] {
+        if self.real[0] {
             rustix::stdio::stdin()
-        } else if self.sides[1] {
+        } else if self.real[1] {
             rustix::stdio::stdout()
         } else {
             rustix::stdio::stderr()
         }
     }
 
-    /// Takes the payload's side into service: settings and size of the caller's terminal go to it.
+    /// Takes the payload's side into service: settings and size of the caller's terminal go to it, or those that terminals begin with.
     pub fn connect(&mut self, master: OwnedFd) -> Result<(), Errno> {
         rustix::io::ioctl_fionbio(&master, true)?;
         // In the background it may have the settings of a shell that edits lines, which are nobody else's.
-        let settings = if in_foreground(self.own()) { tcgetattr(self.own()) } else { tcgetattr(&master) };
+        let settings = if self.real.contains(&true) && in_foreground(self.own()) { tcgetattr(self.own()) } else { tcgetattr(&master) };
         if let Ok(mut settings) = settings {
             if !self.wants_raw() {
-                // The caller's terminal stays as it is: it echoes and translates already.
+                // The caller's terminal stays as it is, and echoes already; what comes from elsewhere is not typed.
                 settings.local_modes.remove(LocalModes::ECHO);
-                settings.output_modes.remove(OutputModes::OPOST);
+                settings.output_modes.set(OutputModes::OPOST, settings.output_modes.contains(OutputModes::OPOST) && !self.is_shown());
             }
             tcsetattr(&master, OptionalActions::Now, &settings)?;
+        }
+        if !self.real.contains(&true) {
+            // Ignoring: as where there is a terminal.
+            let _ = tcsetwinsize(&master, USUAL_SIZE);
         }
         self.master = Some(master);
         self.take();
@@ -313,7 +332,7 @@ impl Terminal {
     /// Whether to look from time to time if the terminal has come back, or the payload's has somebody: nobody tells of that, not a shell that
     /// brings a job that runs to the foreground.
     pub fn looks_again(&self) -> bool {
-        self.deserted || self.background && self.sides[0] && self.typed.wants_more()
+        self.deserted || self.background && self.real[0] && self.typed.wants_more()
     }
 
     /// Gives the caller's terminal back as it was.
@@ -333,7 +352,9 @@ impl Terminal {
     }
 
     fn reads(&self) -> bool {
-        self.typed.wants_more() && !self.background && !self.deserted && (self.raw || !self.wants_raw())
+        // What is no terminal is nobody else's at any time.
+        let may_read = !self.real[0] || !self.background && (self.raw || !self.wants_raw());
+        self.master.is_some() && self.typed.wants_more() && !self.deserted && may_read
     }
 
     /// What to wait for.
@@ -398,14 +419,17 @@ impl Terminal {
         }
     }
 
-    /// An end that was typed is one key of many, and ends what the payload reads just now; a terminal that is gone types nothing.
+    /// An end that was typed is one key of many, and ends what the payload reads just now; a terminal that is gone types nothing. The end of
+    /// what is no terminal is that key, the last one; in the midst of a line it ends that alone, and is typed again (termios(3)).
     fn look_for_end(&mut self) {
-        if self.typed.open || tcgetattr(rustix::stdio::stdin()).is_err() {
+        self.line_begun = self.typed.pending.last().map_or(self.line_begun, |last| !b"\r\n".contains(last));
+        if self.typed.open || self.real[0] && tcgetattr(rustix::stdio::stdin()).is_err() {
             return;
         }
         if let Some(settings) = self.master.as_ref().and_then(|master| tcgetattr(master).ok()) {
-            self.typed.pending.push(settings.special_codes[SpecialCodeIndex::VEOF]);
-            self.typed.open = true;
+            let times = if self.line_begun && !self.real[0] { 2 } else { 1 };
+            self.typed.pending.extend(std::iter::repeat_n(settings.special_codes[SpecialCodeIndex::VEOF], times));
+            self.typed.open = self.real[0];
         }
     }
 

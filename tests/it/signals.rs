@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::support::tree::{is_recycled, names};
-use crate::support::{TestEnv, descendants, is_alive, maps, within};
+use crate::support::{TestEnv, descendants, image, is_alive, maps, seconds, ticks, within};
 
 #[test]
 fn signals_are_forwarded() {
@@ -38,6 +38,39 @@ fn a_payload_that_is_stopped_hears_of_its_time_limit() {
     let run = env.run("busybox").set("limits.time=1s").args(["--entrypoint", ""]).payload(["sh", "-c", script]);
     let seen = run.output().code(124).told(&["the time limit was reached"]);
     assert_eq!(seen.stdout, "ready\ntold\n");
+}
+
+/// It rests while the payload takes its time, and ends it when a guarded file is replaced.
+#[test]
+fn a_payload_that_was_told_to_end_is_watched_on() {
+    let env = TestEnv::new();
+    env.profile(&format!("image = \"{}\"\n", image("busybox")));
+    let script = "trap '' TERM; echo ready; sleep 1.5; touch x; mv x y; echo moved; sleep 60";
+    let run = env.run_profile().set("limits.time=1s").set("lifecycle.stop_timeout=20s").args(["--entrypoint", ""]);
+    let mut child = run.payload(["sh", "-c", script]).spawn();
+    child.await_line("moved");
+    let before = ticks(child.pid()).expect("running");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let used = ticks(child.pid()).expect("running") - before;
+    assert!(used < 50, "{used} hundredths of a second in two seconds");
+    env.file("new-file", env.read("hamper.toml"));
+    std::fs::rename(env.project().join("new-file"), env.project().join("hamper.toml")).expect("rename");
+    let seen = child.output().code(124).told(&["hamper.toml was made or replaced while the sandbox ran", "the time limit was reached"]);
+    assert!(seen.took < seconds(5), "{:?}", seen.took);
+}
+
+/// The kernel tells a writer whom nobody reads by a signal, which is ours; one that somebody sends is the payload's.
+#[test]
+fn what_nobody_reads_of_us_ends_no_payload() {
+    let env = TestEnv::new();
+    let line = env.run("busybox").set("limits.memory=1G").args(["--entrypoint", ""]).payload(["sh", "-c", "sleep 0.5; echo alive"]).words();
+    let script = format!("(sleep 0.5; {line} 2>&1 >out; echo $? >code) | true; while ! [ -s code ]; do sleep 0.1; done");
+    env.program("bash", ["-c", &script]).output().code(0);
+    assert_eq!((env.read("out").as_str(), env.read("code").as_str()), ("alive\n", "0\n"));
+    let mut child = env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", "echo ready; exec sleep 60"]).spawn();
+    child.await_line("ready");
+    child.signal(Signal::PIPE);
+    child.output().code(141);
 }
 
 #[test]

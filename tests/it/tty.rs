@@ -4,7 +4,7 @@ use rustix::termios::LocalModes;
 
 use crate::require;
 use crate::support::pty::Pty;
-use crate::support::{TestEnv, has_image, image, maps, slow, within};
+use crate::support::{TestEnv, has_image, image, maps, seconds, slow, ticks, within};
 
 fn node(env: &TestEnv, map: &str) -> String {
     env.hamper(["run", "--image", &image("node14")]).map(map).words()
@@ -177,20 +177,41 @@ fn a_terminal_that_the_payload_has_left_is_the_callers_again() {
     pty.start(&format!("exec {}", env.run("busybox").args(["--entrypoint", ""]).payload(["sh", "-c", script]).words()), &env);
     pty.expect("ready");
     assert!(within(5.0, || !pty.is_raw()), "it is raw");
-    let used = || -> u64 {
-        let stats = crate::support::descendants(pty.pid()).into_iter().chain([pty.pid()]);
-        let stats = stats.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
-        let ticks = |stat: String| -> u64 {
-            let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-            fields[11..=12].iter().map(|field| field.parse::<u64>().expect("ticks")).sum()
-        };
-        stats.map(ticks).sum()
-    };
+    let used = || -> u64 { crate::support::descendants(pty.pid()).into_iter().chain([pty.pid()]).filter_map(ticks).sum() };
     let before = used();
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert!(used() - before < 50, "{} hundredths of a second in two seconds", used() - before);
     pty.send("\x03");
     assert_eq!(pty.wait().code(), Some(130), "{}", pty.shown());
+}
+
+/// The payload has a terminal, and what is no terminal outside is passed on as if it was typed there.
+#[test]
+fn a_payload_that_always_has_a_terminal_reads_what_is_no_terminal() {
+    let env = TestEnv::new();
+    let run = |script: &str| {
+        let run = env.run("busybox").set("lifecycle.tty=always").args(["--entrypoint", ""]);
+        run.limit(seconds(15)).payload(["sh", "-c", script])
+    };
+    let of = |script: &str, input: &str| run(script).stdin(input).output().ok().replace('\r', "");
+    let many: String = (0..20_000).map(|number| format!("line {number}\n")).collect();
+    for input in ["hi\n", "no end of line", "", &many] {
+        assert!(of("cat", input) == input, "{} bytes", input.len());
+    }
+    assert_eq!(of("sleep 1; cat", "hi\n"), "hi\n", "also where it reads late");
+    assert_eq!(of("test -t 0 && test -t 1 && stty size", "hi\n"), "24 80\n");
+    let seen = run("echo told >&2; exec cat").stdin("x\n").output().code(0);
+    assert_eq!(seen.stdout, "told\r\nx\r\n");
+    // Beside a terminal: its size, and keys that are signals.
+    let out = Pty::new().run(&format!("echo word | {}", run("stty size; cat").words()), &env);
+    assert_eq!(out, "24 80\r\nword\r\n");
+    let mut pty = Pty::new();
+    pty.resize(30, 90);
+    pty.start(&format!("sleep 1000 | {}; echo code=$?", run("stty size; exec cat").words()), &env);
+    pty.expect("30 90");
+    assert!(!pty.is_raw());
+    pty.send("\x03");
+    assert!(within(10.0, || !pty.is_running()), "{}", pty.shown());
 }
 
 #[test]

@@ -902,7 +902,7 @@ static const char usage[] =
 	"  stdin | attributes PATH | snake LEAD SECONDS MARK | listener FLAGS | fchmod MODE PATH FLAGS | pair stream|seqpacket|dgram NAME | chains N | daemon FILE\n"
 	"  connect ADDRESS PORT | reconnect ADDRESS PORT | unix NAME | reunix PATH | bind PORT | ptrace PID | kill PID SIGNAL | queue PID SIGNAL | memory PATH\n"
 	"  setrlimit RESOURCE VALUE | getrlimit RESOURCE | umask | session\n"
-	"  signal | sleep SECONDS | exit CODE | raise SIGNAL | orphan | spawn N | walk [EXCLUDE...]\n";
+	"  signal | sleep SECONDS | hold MEBIBYTES | exit CODE | raise SIGNAL | orphan | spawn N | walk [EXCLUDE...]\n";
 
 extern char **environ;
 
@@ -1143,6 +1143,17 @@ static void run(int argc, char **argv)
 		NEED(1);
 		fflush(stdout);
 		raise(number(argv[0]));
+	} else if (IS("hold")) {
+		NEED(1);
+		/* memory that takes the kernel its time to free */
+		size_t size = (size_t)number(argv[0]) << 20;
+		char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (memory == MAP_FAILED)
+			die("no memory");
+		madvise(memory, size, MADV_NOHUGEPAGE);
+		memset(memory, 1, size);
+		for (;;)
+			pause();
 	} else if (IS("orphan")) {
 		/* a process in a session of its own that outlives its parent */
 		if (!fork()) {

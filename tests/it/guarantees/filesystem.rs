@@ -1,7 +1,9 @@
 //! What of the host's files is there, what may be written, and what protect and hide hold against.
 
+use rustix::process::Signal;
+
 use crate::require;
-use crate::support::{Seen, TestEnv, has_image, image, isolations, maps, seconds};
+use crate::support::{Seen, TestEnv, has_image, image, isolations, maps, seconds, slow};
 
 /// A project that is a git repository, with something to hide.
 fn repository(env: &TestEnv) {
@@ -232,6 +234,30 @@ fn what_the_host_replaces_ends_the_sandbox() {
     env.file("new-file", "x");
     std::fs::rename(env.project().join("new-file"), env.project().join(".git/config")).expect("rename");
     child.output().code(7);
+}
+
+/// The kernel keeps so many events for one who does not read them, and a payload can make more.
+#[test]
+fn what_the_host_replaces_is_seen_behind_more_events_than_the_kernel_keeps() {
+    for set in ["project.on_replace=stop", "project.on_replace=warn"] {
+        let env = TestEnv::new();
+        repository(&env);
+        let most = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("limit");
+        let count = most.trim().parse::<u32>().expect("number") + 1000;
+        let script = format!("echo ready; read x; seq 1 {count} | xargs touch; seq 1 {count} | xargs rm; echo made; sleep 4; exit 7");
+        let mut child = env.run_profile().set(set).args(["--entrypoint", ""]).payload(["sh", "-c", &script]).spawn();
+        child.await_line("ready");
+        // Until it is watched.
+        std::thread::sleep(std::time::Duration::from_millis(500) * slow());
+        child.signal(Signal::STOP);
+        std::io::Write::write_all(child.child.stdin.as_mut().expect("stdin"), b"go\n").expect("write");
+        child.await_line("made");
+        env.file("new-file", env.read("hamper.toml"));
+        std::fs::rename(env.project().join("new-file"), env.project().join("hamper.toml")).expect("rename");
+        child.signal(Signal::CONT);
+        let code = if set.ends_with("stop") { 125 } else { 7 };
+        child.output().code(code).told(&["was made or replaced while the sandbox ran", "hamper.toml"]);
+    }
 }
 
 #[test]

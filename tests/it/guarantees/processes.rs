@@ -1,5 +1,8 @@
 //! Processes of the host do not exist inside; init is pid 1, and nobody can touch it.
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+
 use crate::support::{TestEnv, maps};
 
 #[test]
@@ -74,6 +77,23 @@ fn init_reaps_orphans_and_ends_with_the_payload() {
     // Orphans that have not are ended.
     for map in maps() {
         env.run("busybox").map(map).args(["--entrypoint", ""]).payload(["/probe", "orphan"]).measured().code(0).left_nothing();
+    }
+}
+
+/// Also many, and such as take their time: each has the standard error, whose end comes with that of the last.
+#[test]
+fn whatever_the_payload_has_left_has_ended_when_its_end_is_told() {
+    let env = TestEnv::new();
+    let script = "/probe hold 200 & /probe hold 200 & i=0; while [ $i -lt 800 ]; do sleep 1000 & i=$((i+1)); done; sleep 1; echo $i";
+    for map in maps() {
+        let mut run = env.run("busybox").map(map).args(["--entrypoint", ""]).payload(["sh", "-c", script]).spawn();
+        run.await_line("800");
+        let status = run.child.wait().expect("wait");
+        let mut held = [PollFd::new(run.child.stderr.as_ref().expect("stderr"), PollFlags::IN)];
+        poll(&mut held, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("poll");
+        let held = held[0].revents();
+        assert!(held.contains(PollFlags::HUP), "{map}: somebody has it still: {held:?}");
+        assert_eq!(status.code(), Some(0));
     }
 }
 

@@ -249,3 +249,10 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 pub fn is_alive(pid: u32) -> bool {
     parents().contains_key(&pid)
 }
+
+/// The processor time that a process has used, in hundredths of a second; `None` for one that is gone.
+pub fn ticks(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    Some(fields[11..=12].iter().map(|field| field.parse::<u64>().expect("ticks")).sum())
+}
