@@ -52,8 +52,8 @@ fn at_most_three_hundred_calls_get_through_by_reading_the_filter() {
 fn a_payload_that_is_pid_1_ends_with_hamper() {
     let env = TestEnv::new();
     let forget = |init: &str| env.run("busybox").set(&format!("lifecycle.init={init}")).probe("syscall 157 1 0");
-    forget("false").code(0).line("157 EPERM");
-    forget("true").code(0).line("157 0");
+    forget("false").code(0).line("syscall 157: EPERM");
+    forget("true").code(0).line("syscall 157: ok 0");
 }
 
 /// What a filter says to a call with arguments of 0: the classic BPF that seccomp(2) takes.
