@@ -5,13 +5,17 @@
 //! domain, resolves the path once, to a descriptor, looks where that leads, and acts on the descriptor. Nothing that the payload does
 //! meanwhile changes which file that is; it cannot move a file out of or into what it may write. The host can: so what may be written is
 //! held by descriptor, as Landlock holds it, and a file counts only if it is found from there by its own name.
+//!
+//! A thread does all that: resolving a path waits for whoever serves it, and signals and limits of time must not.
 
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, Timestamps, chmod, fstat, open, openat2, readlink, utimensat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -22,8 +26,8 @@ use crate::sys::{self, Asked};
 /// Longest path, with its zero byte, as the kernel takes it.
 const PATH_MAX: usize = 4096;
 
-/// Answers until others wait as well: a payload that asks without end must not keep signals and terminal waiting.
-const AT_ONCE: usize = 64;
+/// Bytes of stack, for a path and what a file of /proc is read into.
+const STACK: usize = 256 * 1024;
 
 /// So often a file that is renamed all the time is looked for again.
 const RENAMES: usize = 8;
@@ -86,25 +90,32 @@ impl Attributes {
         Self { listener, writable }
     }
 
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
+    /// Answers from now on, beside what else is waited for: a path of the payload's may lead to a server that does not answer, and whoever
+    /// resolves it waits until it does.
+    ///
+    /// # Errors
+    /// `EAGAIN` where no thread is to be had: nobody answers then, and the caller has to end the sandbox.
+    pub fn begin(self) -> Result<JoinHandle<()>, Errno> {
+        let thread = std::thread::Builder::new().name("attributes".into()).stack_size(STACK);
+        thread.spawn(move || while self.answer() {}).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
 
-    /// Answers what there is; false once nobody can ask any more.
-    pub fn answer(&self) -> bool {
-        for _ in 0..AT_ONCE {
-            let mut fds = [rustix::event::PollFd::new(&self.listener, rustix::event::PollFlags::IN)];
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            // Ignoring: a poll that fails is made again by who waits for all.
-            let _ = rustix::event::poll(&mut fds, Some(&now));
-            let ready = fds[0].revents();
-            if !ready.contains(rustix::event::PollFlags::IN) {
-                return !ready.intersects(rustix::event::PollFlags::HUP | rustix::event::PollFlags::ERR);
-            }
-            if let Ok(asked) = sys::hear_call(self.as_fd()) {
-                // Ignoring: who has asked is gone.
-                let _ = sys::answer_call(self.as_fd(), asked.id, self.perform(&asked));
-            }
+    /// Waits for the next call and answers it; false once nobody can ask any more.
+    fn answer(&self) -> bool {
+        let mut fds = [PollFd::new(&self.listener, PollFlags::IN)];
+        // Ignoring: a poll that fails is made again.
+        let _ = poll(&mut fds, None);
+        let ready = fds[0].revents();
+        if !ready.contains(PollFlags::IN) {
+            return !ready.intersects(PollFlags::HUP | PollFlags::ERR);
+        }
+        if let Ok(asked) = sys::hear_call(self.as_fd()) {
+            // Ignoring: who has asked is gone.
+            let _ = sys::answer_call(self.as_fd(), asked.id, self.perform(&asked));
         }
         true
     }

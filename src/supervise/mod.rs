@@ -8,6 +8,7 @@ mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
@@ -123,9 +124,10 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
     };
     let end = supervision.run(&signals);
     if end.is_err() {
-        // While the listener is open: a payload must not outlive what answers for it.
+        // A payload must not outlive what answers for it.
         supervision.end_now();
     }
+    supervision.attributes.iter().for_each(await_end);
     let end = end?;
     let Supervision { mut orders, missed, mut replaced, watch, started, .. } = supervision;
     if let (Some((project, paths)), false) = (&orders.watched, matches!(end, End::Replaced(_))) {
@@ -140,6 +142,14 @@ pub fn supervise(running: &mut Running, orders: Orders) -> Result<Outcome, Super
     std::mem::forget(signals);
     let appeared = orders.appearing.take().map(Appearing::appeared).unwrap_or_default();
     Ok(Outcome { end, missed, replaced, appeared })
+}
+
+/// Nobody can ask any more: unless it waits for an answer itself, it is over in a moment, and what comes next has one thread.
+fn await_end(attributes: &JoinHandle<()>) {
+    let patience = Instant::now() + Duration::from_secs(1);
+    while !attributes.is_finished() && Instant::now() < patience {
+        std::thread::sleep(Duration::from_micros(200));
+    }
 }
 
 fn is_below(path: &Path, known: &[PathBuf]) -> bool {
@@ -200,7 +210,8 @@ struct Supervision<'a> {
     stage: Stage,
     started: Instant,
     watch: Option<Watch>,
-    attributes: Option<Attributes>,
+    /// Who answers for what the payload may not do itself.
+    attributes: Option<JoinHandle<()>>,
     replaced: Vec<PathBuf>,
     /// Init, or the payload that took its place, has closed its end: now only its own end is waited for.
     hung_up: bool,
@@ -231,9 +242,6 @@ impl Supervision<'_> {
             if let Some(terminal) = &mut self.orders.terminal {
                 terminal.pump();
             }
-            if ready.attributes && !self.attributes.as_ref().is_some_and(Attributes::answer) {
-                self.attributes = None;
-            }
             if let Some(pipes) = &mut self.orders.pipes {
                 pipes.pump();
             }
@@ -258,10 +266,6 @@ impl Supervision<'_> {
         if let Some(watch) = &self.watch {
             list.push(PollFd::from_borrowed_fd(watch.as_fd(), PollFlags::IN));
         }
-        let attributes_at = self.attributes.as_ref().map(|attributes| {
-            list.push(PollFd::from_borrowed_fd(attributes.as_fd(), PollFlags::IN));
-            list.len() - 1
-        });
         if let Some(terminal) = &self.orders.terminal {
             terminal.add_to(&mut list);
         }
@@ -281,12 +285,7 @@ impl Supervision<'_> {
             Err(errno) => return Err(cannot("wait for events")(errno)),
         }
         let is_ready = |index: usize| !list[index].revents().is_empty();
-        Ok(Ready {
-            socket: is_ready(SOCKET),
-            signals: is_ready(SIGNALS),
-            watch: self.watch.is_some() && is_ready(SIGNALS + 1),
-            attributes: attributes_at.is_some_and(is_ready),
-        })
+        Ok(Ready { socket: is_ready(SOCKET), signals: is_ready(SIGNALS), watch: self.watch.is_some() && is_ready(SIGNALS + 1) })
     }
 
     fn timeout(&self) -> Option<Timespec> {
@@ -472,7 +471,8 @@ impl Supervision<'_> {
                 }
             }
             Message::Listener => {
-                self.attributes = fd.map(|listener| Attributes::new(listener, std::mem::take(&mut self.orders.writable)));
+                let attributes = fd.map(|listener| Attributes::new(listener, std::mem::take(&mut self.orders.writable)));
+                self.attributes = attributes.map(Attributes::begin).transpose().map_err(cannot("answer the payload"))?;
             }
             Message::Stopped => self.suspend()?,
             Message::Exited { code } => {
@@ -572,5 +572,4 @@ struct Ready {
     socket: bool,
     signals: bool,
     watch: bool,
-    attributes: bool,
 }

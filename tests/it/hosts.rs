@@ -1,8 +1,10 @@
 //! What hamper does, says and answers with on each host that `tests/vm` can be: one test a variant, which `tests/vm/suite` starts there alone.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
-use crate::support::{Hamper, Seen, TestEnv, landlock_abi, uid, user_name, vm_kernel, vm_variant};
+use crate::support::{Hamper, Seen, TestEnv, landlock_abi, seconds, uid, user_name, vm_kernel, vm_variant};
 
 /// A host, as doctor sees it.
 struct Host {
@@ -272,8 +274,28 @@ fn no_userns_on_this_host() {
         ];
         rung.code(125).told(&words).told(&["sysctl"]);
     } else {
-        rung.code(7).told(&["user.max_user_namespaces is 0", "held by Landlock and seccomp alone"]);
+        let _ = rung.code(7).told(&["user.max_user_namespaces is 0", "held by Landlock and seccomp alone"]);
+        a_path_that_nobody_answers_for_holds_nobody_up(&host);
     }
+}
+
+/// The mode of a file behind a server that does not answer: whoever resolves its path waits, and not the run's limits and signals.
+#[track_caller]
+fn a_path_that_nobody_answers_for_holds_nobody_up(host: &Host) {
+    let root = "modprobe fuse; mkdir -p /run/hangs; exec 3<>/dev/fuse
+        mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0,allow_other hangs /run/hangs; echo mounted; exec sleep 120";
+    let mut server = host.env.program("sudo", ["-n", "sh", "-ec", root]).spawn();
+    server.await_line("mounted");
+    for (path, ended) in [("own", Duration::from_secs(0)), ("/run/hangs/x", Duration::from_secs(2))] {
+        // chmod(1) would look at the file first, and wait itself.
+        let script = format!("touch own; python3 -c 'import os; os.chmod(\"{path}\", 0o600)' || exit 3; exit 5");
+        let run = host.env.hamper(["run", "--image", "host"]).in_session().limit(Duration::from_secs(60)).set("limits.time=2s");
+        let run = run.set("lifecycle.stop_timeout=1s").args(["--project", "."]).payload(["sh", "-c", &script]);
+        let begin = Instant::now();
+        run.output().code(if ended.is_zero() { 5 } else { 124 });
+        assert!((ended..seconds(10)).contains(&begin.elapsed()), "{path}: {:?}", begin.elapsed());
+    }
+    server.signal(rustix::process::Signal::TERM);
 }
 
 #[test]
