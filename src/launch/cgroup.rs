@@ -168,8 +168,8 @@ impl Cgroup {
         end.removal.is_intended(&path);
         let mut made = mkdir(&path, Mode::from_raw_mode(0o755));
         if made == Err(Errno::EXIST) && alone {
-            // Of a killed run, with its limits, and with what its payload stood in.
-            made = remove_left(&path).and_then(|()| mkdir(&path, Mode::from_raw_mode(0o755)));
+            // Of a killed run, with its limits, and with what its payload stood in. One that cannot be removed keeps its name, and nothing else.
+            made = remove_left(&path).and_then(|()| mkdir(&path, Mode::from_raw_mode(0o755))).or(Err(Errno::EXIST));
         }
         for again in 1..MOST_NAMES {
             if made != Err(Errno::EXIST) {

@@ -674,6 +674,19 @@ fn what_was_killed_with_its_cleanup_is_no_hindrance() {
     }
 }
 
+/// What has come by the name is another's, and goes on.
+#[test]
+fn what_cannot_be_removed_is_no_hindrance() {
+    let _alone = alone();
+    let unit = Killed::new();
+    let run = unit.alone("--set limits.pids=20 --set limits.on_missing=error", "cat /sys/fs/cgroup/pids.max");
+    let lines = unit.lines(&format!(
+        "mkdir $O/hamper-sandbox; sleep 1000 & echo $! > $O/hamper-sandbox/cgroup.procs
+        {run} 2>&1; cat $O/hamper-sandbox/cgroup.procs | wc -l; kill $!; wait $!; ls -d $O/*/ | sed 's|.*/own/||'; true"
+    ));
+    assert_eq!(lines, ["21", "1", "hamper-sandbox/"]);
+}
+
 /// System calls until the payload begins, of a run in a delegated cgroup: the fewest of five, since one may have to wait or to tidy up.
 fn calls(env: &TestEnv, place: &str, more: &str) -> usize {
     let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
