@@ -84,10 +84,10 @@ fn init_reaps_orphans_and_ends_with_the_payload() {
 #[test]
 fn whatever_the_payload_has_left_has_ended_when_its_end_is_told() {
     let env = TestEnv::new();
-    let script = "/probe hold 200 & /probe hold 200 & i=0; while [ $i -lt 800 ]; do sleep 1000 & i=$((i+1)); done; sleep 1; echo $i";
+    let script = "/probe hold 200 & /probe hold 200 & i=0; while [ $i -lt 400 ]; do sleep 1000 & i=$((i+1)); done; sleep 1; echo $i";
     for map in maps() {
         let mut run = env.run("busybox").map(map).args(["--entrypoint", ""]).payload(["sh", "-c", script]).spawn();
-        run.await_line("800");
+        run.await_line("400");
         let status = run.child.wait().expect("wait");
         let mut held = [PollFd::new(run.child.stderr.as_ref().expect("stderr"), PollFlags::IN)];
         poll(&mut held, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("poll");
