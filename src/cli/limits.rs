@@ -1,14 +1,17 @@
 //! The cgroup of a run, from the plan's step to its end: what could not be had stops the run or is said, each limit by itself.
 
+use std::path::Path;
+
 use rustix::io::Errno;
 
 use super::error::CliError;
 use super::output::talk;
-use crate::host::{Controller, Place, limit_left};
-use crate::launch::{Cgroup, CgroupError, Missing};
-use crate::plan::{Degraded, PlanError, Step, has_stand_in};
-use crate::profile::{Profile, Requirement};
+use crate::host::{Controller, Place, SubRange, limit_left, subordinate_ranges, unbound_by_shares};
+use crate::launch::{self, Cgroup, CgroupError, Missing};
+use crate::plan::{Degraded, PlanError, Setting, Step, has_stand_in};
+use crate::profile::{Profile, Requirement, Rlimit};
 use crate::report::Limits;
+use crate::rootfs;
 use crate::supervise::{End, Got, Outcome, Usage};
 
 /// A run that has a cgroup of its own.
@@ -49,6 +52,10 @@ pub fn make(steps: &[Step], profile: &Profile) -> Result<Made, CliError> {
             all => PlanError::Limits(all.iter().map(|setting| setting.missing(why.clone())).collect()),
         }
         .into());
+    }
+    let unbound = if strict { unbound(steps, settings) } else { Vec::new() };
+    if !unbound.is_empty() {
+        return Err(PlanError::Limits(unbound).into());
     }
     let waits = || talk("hamper: waiting for other runs of this user, which are getting their cgroups: pgrep -a hamper");
     let (cgroup, got) = match Cgroup::make(place, settings, nested, waits) {
@@ -101,11 +108,29 @@ fn no_controller(name: &str, more: &str) -> String {
     format!("no limit: the controller `{name}` is not passed on to the sandbox's cgroup{more}")
 }
 
-/// What does not hold for a sandbox that stands beside what hamper stands in; looked for beside a start, which it would slow down.
-pub fn left(steps: &[Step]) -> Option<Degraded> {
-    let place = steps.iter().find_map(|step| if let Step::MakeCgroup { place, .. } = step { Some(place) } else { None })?;
-    let asked = limit_left(place)?;
-    Some(Degraded { what: "cgroup", asked, got: "no limit: hamper stands under it, and the sandbox beside that".into() })
+/// What does not hold though it was taken: for a sandbox that stands beside what hamper stands in, and for threads that shares do not bind. Looked
+/// for beside a start, which it would slow down.
+pub fn left(steps: &[Step]) -> Vec<Degraded> {
+    let Some((place, settings)) = steps.iter().find_map(|step| match step {
+        Step::MakeCgroup { place, settings, .. } => Some((place, settings)),
+        _ => None,
+    }) else {
+        return Vec::new();
+    };
+    let got = "no limit: hamper stands under it, and the sandbox beside that";
+    let left = limit_left(place).map(|asked| Degraded { what: "cgroup", asked, got: got.into() });
+    left.into_iter().chain(unbound(steps, settings)).collect()
+}
+
+/// Shares of the processors, where some threads are bound by none.
+fn unbound(steps: &[Step], settings: &[Setting]) -> Vec<Degraded> {
+    let shares: Vec<_> = settings.iter().filter(|setting| matches!(setting.file, "cpu.max" | "cpu.weight")).collect();
+    if shares.is_empty() {
+        return Vec::new();
+    }
+    let rlimits = steps.iter().find_map(|step| if let Step::SetRlimits { rlimits } = step { Some(rlimits) } else { None });
+    let most = rlimits.and_then(|rlimits| rlimits.iter().find(|(resource, _)| *resource == Rlimit::Rtprio)).map(|(_, most)| *most);
+    unbound_by_shares(most).map_or_else(Vec::new, |why| shares.into_iter().map(|setting| setting.missing(why.clone())).collect())
 }
 
 impl Limited {
@@ -140,14 +165,27 @@ impl Limited {
             }
             _ => {}
         }
-        cgroup.sweep();
+        let swept = cgroup.sweep();
         let path = cgroup.path().to_owned();
-        if let Err(errno) = cgroup.remove() {
+        let mut removed = cgroup.remove();
+        if [swept, removed].iter().any(|done| matches!(done, Err(Errno::ACCESS | Errno::PERM))) {
+            removed = remove_of_others(&path);
+        }
+        if let Err(errno) = removed {
             let path = path.display();
             talk(&format!("hamper: ignoring: cannot remove {path}: {errno}; when it is empty: rmdir {path}"));
         }
         Limits { got, usage }
     }
+}
+
+/// As root of the subordinate ranges: a payload that had them may have given them cgroups that it has made.
+fn remove_of_others(path: &Path) -> Result<(), Errno> {
+    let range = |range: SubRange| rootfs::SubRange { start: range.start, count: range.count };
+    let (uids, gids) = subordinate_ranges(rustix::process::getuid().as_raw()).ok_or(Errno::PERM)?;
+    let removed = rootfs::in_range(range(uids), range(gids), || Ok(launch::remove_cgroups(path).err().map(Errno::raw_os_error)));
+    // Ignoring why no child is to be had: what is left is told by the path.
+    removed.unwrap_or(Some(Errno::PERM.raw_os_error())).map_or(Ok(()), |errno| Err(Errno::from_raw_os_error(errno)))
 }
 
 /// Bytes as people say them, where that is a whole number.

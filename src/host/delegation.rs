@@ -5,7 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, getxattr, openat, statfs};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, StatVfsMountFlags, accessat, getxattr, openat, statfs, statvfs};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -108,13 +109,23 @@ impl std::fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoPlace {
     pub why: String,
+    pub cause: Cause,
+}
+
+/// What keeps this process from a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Nobody has delegated one, and there is no service manager that could.
+    Nobody,
     /// The cgroup above our own, or that itself, which limits or confines what is in it: a scope of the service manager would leave that.
-    pub kept_by: Option<PathBuf>,
+    KeptBy(PathBuf),
+    /// Namespaces or mounts that hamper was started in.
+    Surroundings,
 }
 
 impl<T: Into<String>> From<T> for NoPlace {
     fn from(why: T) -> Self {
-        Self { why: why.into(), kept_by: None }
+        Self { why: why.into(), cause: Cause::Nobody }
     }
 }
 
@@ -222,18 +233,26 @@ fn find() -> Result<(Place, Vec<Controller>), NoPlace> {
         };
         return Err(format!("cgroup version 2 has {have}, which no ordinary user can be given").into());
     }
+    let surroundings = |why| Err(NoPlace { why, cause: Cause::Surroundings });
     let manager = Manager::find();
     match manager.reached {
+        Ok(()) if statvfs(mount).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY)) => {
+            surroundings(format!("{} is read-only here, so that no cgroup can be made in it", mount.display()))
+        }
+        // It is told whom to move by a number, which there is another process's.
+        Ok(()) if manager.in_other_namespace => {
+            surroundings("this process is in a pid namespace in which the service manager is not, which would move another".into())
+        }
         Ok(()) => {
             let service = manager.service();
             if let Some((path, limit)) = left_behind(mount, &own, &service.join("app.slice"), &LIMITS) {
                 let why = format!("{own} has a limit of its own ({limit}), which a scope of the service manager would leave");
-                return Err(NoPlace { why, kept_by: Some(path) });
+                return Err(NoPlace { why, cause: Cause::KeptBy(path) });
             }
             if let Some((path, rule)) = confinement_left(&own, &service, &manager.directory) {
                 let unit = path.file_name().unwrap_or_default().to_string_lossy();
                 let why = format!("{unit} confines what runs in it ({rule}), which a scope of the service manager would leave");
-                return Err(NoPlace { why, kept_by: Some(path) });
+                return Err(NoPlace { why, cause: Cause::KeptBy(path) });
             }
             let controllers = controllers(&service);
             Ok((Place::Manager { mount: mount.into(), bus: manager.is_bus(), socket: manager.path() }, controllers))
@@ -332,6 +351,21 @@ pub fn limit_left(place: &Place) -> Option<String> {
     left_behind(Hierarchy::find().mount()?, &own_cgroup()?, directory, &all).map(|(_, limit)| limit)
 }
 
+/// Why a share of the processors would not hold what is started from here: shares bind threads of the fair class alone (sched(7)). `most`: the
+/// rlimit that it starts with, where it is not this process's.
+pub fn unbound_by_shares(most: Option<u64>) -> Option<String> {
+    if sys::is_real_time() {
+        return Some("no limit: hamper was started in a real-time class, and so is what it starts: chrt --other 0 hamper ...".into());
+    }
+    let most = most.or_else(|| getrlimit(Resource::Rtprio).maximum);
+    (most != Some(0)).then(|| {
+        let most = most.map_or_else(|| "unlimited".to_owned(), |most| most.to_string());
+        format!(
+            "no limit for threads that take a real-time class, as RLIMIT_RTPRIO lets them ({most}): [limits] ulimits = {{ rtprio = 0 }}"
+        )
+    })
+}
+
 /// Whether this process may write what ends or freezes all that stand in its own cgroup: as in the scopes of a user's own service manager.
 pub fn can_end_own_cgroup() -> bool {
     let path = |mount: &Path, own: &str| mount.join(own.trim_start_matches('/')).join("cgroup.procs");
@@ -367,8 +401,12 @@ fn is_ours(mount: &Path, directory: &Path) -> bool {
     match directory.ancestors().find(managed) {
         // Not the manager's own cgroup, which is delegated to it and not to us.
         Some(manager) => below.by_ref().take_while(|path| *path != manager).any(says_delegated),
-        // What an ordinary user can write is so by somebody's will, and so is what root finds at the root of its container.
-        None => directory == mount || sys::ids_at_start().uid != 0 || says_delegated(directory),
+        // What an ordinary user can write is so by somebody's will, and so is what root finds at the root of its container, if no service
+        // manager has that for itself (sd_booted(3)).
+        None => {
+            let container = directory == mount && !Path::new("/run/systemd/system").is_dir();
+            container || sys::ids_at_start().uid != 0 || says_delegated(directory)
+        }
     }
 }
 
@@ -442,6 +480,8 @@ pub(super) struct Manager {
     pub by_environment: bool,
     /// Whether one of its sockets takes a connection, and which; or why not.
     pub reached: Result<(), Errno>,
+    /// Whether it has no number in our pid namespace, and so we have another in its own.
+    in_other_namespace: bool,
     socket: &'static str,
 }
 
@@ -454,11 +494,16 @@ impl Manager {
         let environment = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
         let by_environment = environment.is_some();
         let usual = PathBuf::from(format!("/run/user/{}", rustix::process::getuid().as_raw()));
-        let mut found =
-            Self { directory: environment.unwrap_or_else(|| usual.clone()), by_environment, reached: Err(Errno::NOENT), socket: "bus" };
+        let at = |directory, by_environment| Self {
+            directory,
+            by_environment,
+            reached: Err(Errno::NOENT),
+            in_other_namespace: false,
+            socket: "bus",
+        };
+        let mut found = at(environment.unwrap_or_else(|| usual.clone()), by_environment);
         if found.connect().is_err() && found.directory != usual {
-            let other = Self { directory: usual, by_environment: false, reached: Err(Errno::NOENT), socket: "bus" };
-            let mut other = other;
+            let mut other = at(usual, false);
             if other.connect().is_ok() {
                 return other;
             }
@@ -469,8 +514,11 @@ impl Manager {
     fn connect(&mut self) -> Result<(), Errno> {
         for name in Self::SOCKETS {
             self.socket = name;
-            self.reached = self.owned().and_then(|()| connect_within(&self.path(), ANSWERS_WITHIN).map(drop));
-            if self.reached.is_ok() {
+            let connection = self.owned().and_then(|()| connect_within(&self.path(), ANSWERS_WITHIN));
+            self.reached = connection.as_ref().map(drop).map_err(|errno| *errno);
+            if let Ok(connection) = connection {
+                // unix(7), SO_PEERCRED: who listens, which is the manager for the bus as well; 0 is nobody whom we could name.
+                self.in_other_namespace = getsockopt(&connection, PeerCredentials).is_ok_and(|peer| peer.pid() == 0);
                 break;
             }
         }

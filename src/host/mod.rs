@@ -9,7 +9,9 @@ mod sources;
 mod tree;
 mod worktree;
 
-pub use delegation::{Controller, Delegation, Learned, Place, can_end_own_cgroup, connect_within, limit_left, own_cgroup};
+pub use delegation::{
+    Controller, Delegation, Learned, Place, can_end_own_cgroup, connect_within, limit_left, own_cgroup, unbound_by_shares,
+};
 pub use devices::gpu_devices;
 pub use disks::{Disks, Number};
 pub use facts::{Directories, Host, HostError, Ids, SubRange, landlock_abi, subordinate_ranges};

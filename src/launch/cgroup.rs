@@ -262,8 +262,11 @@ impl Cgroup {
     }
 
     /// Removes what killed runs have left beside it; for a run that has lasted, since it takes a look at all that is there.
-    pub fn sweep(&self) {
-        sweep(self.path.parent().unwrap_or(&self.path));
+    ///
+    /// # Errors
+    /// `EACCES`, `EPERM` where something in there belongs to somebody else.
+    pub fn sweep(&self) -> Result<(), Errno> {
+        sweep(self.path.parent().unwrap_or(&self.path))
     }
 
     pub fn path(&self) -> &Path {
@@ -279,6 +282,19 @@ impl Cgroup {
         // The process ends now, and the kernel closes what is open faster than we do.
         std::mem::forget(self);
         removed
+    }
+}
+
+/// Removes a sandbox's cgroup whose processes have been ended, and what killed runs have left beside it.
+///
+/// # Errors
+/// Those of rmdir(2) for the first; what is left of others is left.
+pub fn remove_cgroups(path: &Path) -> Result<(), Errno> {
+    // Ignoring: the next run sweeps too.
+    let _ = sweep(path.parent().unwrap_or(path));
+    match remove_left(path) {
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed,
     }
 }
 

@@ -18,7 +18,7 @@ mod scratch;
 mod tree;
 pub mod wire;
 
-pub use cgroup::{Cgroup, CgroupError, Got, Missing, Usage};
+pub use cgroup::{Cgroup, CgroupError, Got, Missing, Usage, remove_cgroups};
 pub use lower::{LowerError, Lowered, Resources, lower};
 pub use parent::{LaunchError, Running, start};
 pub use scratch::{RootAttributes, Scratch, ScratchError, discard_free};

@@ -219,16 +219,23 @@ pub(super) fn remove_left(path: &Path) -> Result<(), Errno> {
 
 /// Removes what killed runs have left: an empty cgroup with a name of ours. One with a process in it is not removable, which the kernel
 /// sees to; one that another run has just made is told by its number.
-pub(super) fn sweep(base: &Path) {
+///
+/// # Errors
+/// `EACCES`, `EPERM` where something in there belongs to somebody else.
+pub(super) fn sweep(base: &Path) -> Result<(), Errno> {
     const MOST: usize = 4096;
-    let Ok(base) = openat(CWD, base, DIRECTORY, Mode::empty()) else { return };
-    let Ok(directory) = Dir::read_from(&base) else { return };
-    for entry in directory.flatten().take(MOST) {
-        if is_left(entry.file_name().to_bytes()) {
-            // Ignoring: it is in use.
-            let _ = remove_all(base.as_fd(), entry.file_name());
+    let base = openat(CWD, base, DIRECTORY, Mode::empty())?;
+    let mut swept = Ok(());
+    for entry in Dir::read_from(&base)?.flatten().take(MOST) {
+        if !is_left(entry.file_name().to_bytes()) {
+            continue;
+        }
+        // Ignoring others: it is in use, or another has removed it.
+        if let Err(errno @ (Errno::ACCESS | Errno::PERM)) = remove_all(base.as_fd(), entry.file_name()) {
+            swept = Err(errno);
         }
     }
+    swept
 }
 
 /// Whether a cgroup has the name of one whose run may have ended: one with a number says whether it has.

@@ -180,7 +180,7 @@ fn can_mount(profile: &Profile) -> bool {
 /// refuses.
 pub fn needs_own_cgroup(profile: &Profile, host: &Host) -> bool {
     let security = &profile.security;
-    let held = security.landlock != LandlockMode::Off && !security.nested_userns && host.landlock.is_ok();
+    let held = security.landlock != LandlockMode::Off && !security.nested_userns && host.landlock.is_ok_and(|abi| abi >= MINIMUM_ABI);
     can_mount(profile) && !held
 }
 
@@ -269,6 +269,25 @@ pub fn kept_directory(kind: &MountKind) -> Option<PathBuf> {
         MountKind::Volume { name } => Some(Path::new("volumes").join(name)),
         MountKind::Cache { name, shared: true } => Some(Path::new("caches").join(name)),
         MountKind::Cache { .. } | MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{Vars, local_text};
+    use rustix::io::Errno;
+
+    #[test]
+    fn who_may_mount_has_a_cgroup_of_its_own_unless_a_domain_refuses_mounts() {
+        let host = |landlock| Host { uid: 1000, gid: 1000, landlock, ranges: None, kernel: (5, 15) };
+        let vars = Vars { home: Path::new("/home/u"), env: &|_| None, project: Some(Path::new("/p")) };
+        let profile = |text: &str| local_text("x.toml", text, Path::new("/p"), &[]).finish(&vars).expect("valid");
+        assert!(!needs_own_cgroup(&profile("image = \"host\""), &host(Err(Errno::NOSYS))));
+        let profile = profile("image = \"host\"\n[security]\nseccomp = \"none\"");
+        for (landlock, needs) in [(Err(Errno::NOSYS), true), (Ok(1), true), (Ok(2), false), (Ok(7), false)] {
+            assert_eq!(needs_own_cgroup(&profile, &host(landlock)), needs, "{landlock:?}");
+        }
     }
 }
 

@@ -52,6 +52,9 @@ const PERIOD: u64 = 100_000;
 /// The least that the kernel takes as a quota, in microseconds.
 const LEAST_QUOTA: u64 = 1000;
 
+/// The most that the kernel takes for `pids.max`: what is above is no limit, and written as such.
+const PIDS_MAX: u64 = 4_194_304;
+
 /// The settings of a profile's limits, in the kernel's words. `init` is one process more, which is ours.
 fn settings(limits: &Limits, init: bool, disks: Option<&Disks>) -> Vec<Setting> {
     use Controller::{Cpu, Cpuset, Io, Memory, Pids};
@@ -60,7 +63,7 @@ fn settings(limits: &Limits, init: bool, disks: Option<&Disks>) -> Vec<Setting> 
         (Memory, "memory.max", limits.memory.map(|bytes| bytes.to_string())),
         (Memory, "memory.high", limits.memory_high.map(|bytes| bytes.to_string())),
         (Memory, "memory.swap.max", limits.swap.map(|bytes| bytes.to_string())),
-        (Pids, "pids.max", limits.pids.map(|count| (u64::from(count) + u64::from(init)).to_string())),
+        (Pids, "pids.max", limits.pids.map(|count| (u64::from(count) + u64::from(init)).min(PIDS_MAX).to_string())),
         (Cpu, "cpu.max", limits.cpus.map(|cpus| format!("{} {PERIOD}", quota(cpus)))),
         (Cpu, "cpu.weight", limits.cpu_weight.map(|weight| weight.to_string())),
         (Cpuset, "cpuset.cpus", limits.cpuset.clone()),
@@ -222,6 +225,8 @@ mod tests {
         let limits = Limits { memory: Some(64 << 20), cpus: Some(0.25), pids: Some(20), cpuset: Some("0-1".into()), ..Limits::default() };
         let words: Vec<String> = settings(&limits, true, None).iter().map(|one| format!("{}={}", one.file, one.value)).collect();
         assert_eq!(words, ["memory.max=67108864", "pids.max=21", "cpu.max=25000 100000", "cpuset.cpus=0-1"]);
+        let many = Limits { pids: Some(4_194_304), ..Limits::default() };
+        assert_eq!(settings(&many, true, None).first().map(|one| one.value.as_str()), Some("4194304"));
         let tiny = Limits { cpus: Some(0.001), ..Limits::default() };
         assert_eq!(settings(&tiny, false, None).first().map(|one| one.value.as_str()), Some("1000 100000"));
     }

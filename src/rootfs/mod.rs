@@ -33,6 +33,7 @@ pub use error::{Error, hint_of_errno};
 pub use export::export;
 pub use kept::contents;
 pub use manage::{Gone, Prune, Removed, fetched_names, find_image, find_image_for, images, index_of, is_digest, prune, remove_image, tag};
+pub(crate) use namespace::in_range;
 pub use owner::{Ownership, SubRange};
 pub use prepare::{Lease, Origins, Prepared, Progress, Registries, Request, Stores, Tree, Watch, forget_torn, not_loaded, prepare};
 pub use publish::publish;

@@ -151,6 +151,14 @@ pub fn secure_mode() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
+/// Whether this process has a scheduling policy that goes before all that is fair, and passes it on: sched_setscheduler(2), `SCHED_FIFO`, `SCHED_RR` and
+/// `SCHED_DEADLINE` without `SCHED_RESET_ON_FORK`.
+pub fn is_real_time() -> bool {
+    // SAFETY: integers only.
+    let policy = unsafe { libc::sched_getscheduler(0) };
+    matches!(policy, libc::SCHED_FIFO | libc::SCHED_RR | libc::SCHED_DEADLINE)
+}
+
 /// The ids that this program was started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartIds {

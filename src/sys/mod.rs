@@ -21,7 +21,7 @@ pub use clone::{
     release, replace_descriptor, reset_signals, single_threaded, spawn_sharing_memory,
 };
 pub use confine::{
-    MountAttr, close_all_but, close_from, drop_bounding, ids_at_start, install_filter, join_session_keyring, landlock_abi,
+    MountAttr, close_all_but, close_from, drop_bounding, ids_at_start, install_filter, is_real_time, join_session_keyring, landlock_abi,
     landlock_add_path, landlock_restrict_self, mount_setattr, secure_mode,
 };
 pub use entry::{Arguments, arguments};

@@ -6,7 +6,7 @@ use rustix::process::getuid;
 
 use super::units::{self, Assignment};
 use super::{Finding, errno_name};
-use crate::host::delegation::{self, Controller, Delegation, Hierarchy, Learned, Manager, Place};
+use crate::host::delegation::{self, Cause, Controller, Delegation, Hierarchy, Learned, Manager, Place};
 
 /// Controllers that limits of a profile need.
 const WANTED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
@@ -100,7 +100,14 @@ fn unified(delegation: &Delegation, made: Option<Result<Vec<Controller>, String>
                 .remedy([format!("sudo systemctl restart user@{}.service  # ends all that runs in it", getuid().as_raw())]);
         }
         (Err(no), _) => {
-            let remedy = no.kept_by.as_deref().map_or_else(|| vec!["# see user_manager".to_owned()], keep_and_divide);
+            let remedy = match &no.cause {
+                Cause::Nobody => vec!["# see user_manager".to_owned()],
+                Cause::KeptBy(path) => keep_and_divide(path),
+                Cause::Surroundings => vec![
+                    "# start hamper outside of what has made it so (a container, unshare, bwrap, a unit with ProtectControlGroups=yes)"
+                        .into(),
+                ],
+            };
             return Finding::missing(CHECK, format!("version 2, but {}", no.why)).instead(INSTEAD).remedy(remedy);
         }
     };

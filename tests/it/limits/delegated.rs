@@ -84,6 +84,24 @@ fn a_payload_that_can_mount_lifts_no_limit_and_leaves_nothing() {
     let made = limits(env.run("host")).payload(["sh", "-c", closed]).output().any().code(0);
     assert_eq!((made.stdout.as_str(), made.stderr.as_str()), ("closed\n", ""));
     assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+    // Given to another id, of a run that ends and of one that is killed, which the next takes away.
+    let given = |after: &str| {
+        format!(
+            "unshare -U -m -C sh -c 'sleep 1; exec sh -c \"mkdir -p /tmp/x; mount -t cgroup2 none /tmp/x && cd /tmp/x && mkdir -p a/b && \
+            chown 1:1 a/b a && chmod 700 a && echo given; {after}\"' & \
+            sleep 0.5; echo 0 0 100 >/proc/$!/uid_map; echo 0 0 100 >/proc/$!/gid_map; wait"
+        )
+    };
+    let range = |script: &str| limits(env.run("debian")).map("range").set("security.caps=[\"@root\"]").payload(["bash", "-c", script]);
+    let made = range(&given("true")).output().any().code(0);
+    assert_eq!((made.stdout.as_str(), made.stderr.as_str()), ("given\n", ""));
+    assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
+    let mut child = range(&given("sleep 100")).spawn();
+    assert_eq!(child.await_line("\n"), "given\n");
+    child.signal(rustix::process::Signal::KILL);
+    let _ = child.output().any();
+    range("true").output().any().code(0);
+    assert!(within(5.0, || ours().is_empty()), "{:?}", ours());
     // Deeper and wider than anybody would look.
     let tree = "unshare -U -r -m -C sh -c 'mkdir -p /tmp/x; mount -t cgroup2 none /tmp/x && cd /tmp/x && mkdir a && i=0; \
                 while mkdir b$i 2>/dev/null; do i=$((i+1)); done; cd a; while mkdir d 2>/dev/null && cd d; do i=$((i+1)); done; echo $i'";

@@ -160,3 +160,60 @@ fn doctor_says_how_a_unit_is_divided_that_confines() {
     assert!(doctor.contains("has a limit of its own (memory.max = 209715200)"), "{doctor}");
     assert!(doctor.contains("systemctl --user cat run-") && doctor.contains("put the limit into the profile, and out of run-"), "{doctor}");
 }
+
+/// Where hamper was started in a mount or a pid namespace that keeps it from cgroups, a run has its stand-ins, and nobody is moved.
+#[test]
+fn surroundings_that_keep_cgroups_away_are_told() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    env.run("busybox").sh("true").code(0);
+    let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
+    let run = format!("{hamper} run --image {image} --entrypoint '' --set limits.pids=50");
+    let seen = |around: &[&str], before: &str, command: &str| {
+        let script = format!("{before} {command}");
+        let words = around.iter().copied().chain(["sh", "-c", &script]);
+        env.program("unshare", words).in_session().env("XDG_RUNTIME_DIR", format!("/run/user/{}", uid())).output().any()
+    };
+    let own_user = format!("exec unshare -U --map-user={} --map-group={}", uid(), rustix::process::getgid().as_raw());
+    let read_only = format!("mount -o remount,bind,ro /sys/fs/cgroup; {own_user}");
+    let cases: [(&[&str], &str, &str); 2] = [
+        (&["-r", "-m"], &read_only, "pids.max = 51: no limit: /sys/fs/cgroup is read-only here"),
+        (&["-U", "--map-current-user", "-p", "-f", "--mount-proc"], "exec", "pids.max = 51: no limit: this process is in a pid namespace"),
+    ];
+    for (around, before, words) in cases {
+        let ran = seen(around, before, &format!("{run} -- echo ran")).code(0).told(&[words]);
+        assert_eq!(ran.stdout, "ran\n");
+        let doctor = seen(around, before, &format!("{hamper} doctor")).stdout;
+        assert!(doctor.contains("# start hamper outside of what has made it so"), "{doctor}");
+    }
+    assert_eq!(ours(), [""; 0]);
+    // The control: namespaces that keep nothing away.
+    for (around, before) in [(&["-r", "-m"][..], &*own_user), (&["-U", "--map-current-user"], "exec")] {
+        let ran = seen(around, before, &format!("{run} --set limits.on_missing=error -- echo ran")).code(0);
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("ran\n", ""));
+    }
+}
+
+/// Shares of processors bind the fair class, and a user may have another.
+#[test]
+fn a_share_that_real_time_threads_do_without_is_told() {
+    let _alone = alone();
+    let env = TestEnv::new();
+    env.run("debian").sh("true").code(0);
+    let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("debian"));
+    let seen = |properties: &[&str], before: &str, more: &str| {
+        let run = format!("{hamper} run --image {image} --entrypoint '' --set limits.cpus=0.5 {more}");
+        let command = "bash -c 'chrt --fifo 1 true 2>/dev/null && echo taken'; echo $?";
+        in_unit_with(&env, &[&["-pDelegate=yes"], properties].concat(), &format!("{before} {run} -- {command}"))
+    };
+    let words = "hamper: cpu.max = 50000 100000: no limit for threads that take a real-time class, as RLIMIT_RTPRIO lets them (20)";
+    let text = seen(&["-pLimitRTPRIO=20"], "", "");
+    assert!(text.contains(words) && text.contains("taken\n0\n"), "{text}");
+    let text = seen(&["-pLimitRTPRIO=20"], "", "--set limits.on_missing=error");
+    assert!(text.contains("RLIMIT_RTPRIO") && text.ends_with("125\n") || text.starts_with("125\n"), "{text}");
+    // The hint holds.
+    assert_eq!(seen(&["-pLimitRTPRIO=20"], "", "--set limits.on_missing=error --set 'limits.ulimits={ rtprio = 0 }'"), "1\n");
+    assert_eq!(seen(&[], "", "--set limits.on_missing=error"), "1\n");
+    let text = seen(&["-pLimitRTPRIO=20"], "chrt --fifo 1", "--set 'limits.ulimits={ rtprio = 0 }'");
+    assert!(text.contains("cpu.max = 50000 100000: no limit: hamper was started in a real-time class"), "{text}");
+}
