@@ -92,7 +92,8 @@ fn a_payload_that_can_mount_lifts_no_limit_and_leaves_nothing() {
             sleep 0.5; echo 0 0 100 >/proc/$!/uid_map; echo 0 0 100 >/proc/$!/gid_map; wait"
         )
     };
-    let range = |script: &str| limits(env.run("debian")).map("range").set("security.caps=[\"@root\"]").payload(["bash", "-c", script]);
+    let range =
+        |script: &str| limits(env.run("debian")).map("range").set("security.caps=[\"@root\", \"SETFCAP\"]").payload(["bash", "-c", script]);
     let made = range(&given("true")).output().any().code(0);
     assert_eq!((made.stdout.as_str(), made.stderr.as_str()), ("given\n", ""));
     assert!(within(5.0, || ours().is_empty()), "{:?}", ours());

@@ -166,9 +166,9 @@ fn doctor_says_how_a_unit_is_divided_that_confines() {
 fn surroundings_that_keep_cgroups_away_are_told() {
     let _alone = alone();
     let env = TestEnv::new();
-    env.run("busybox").sh("true").code(0);
+    env.run("busybox").map("single").sh("true").code(0);
     let (hamper, image) = (crate::support::hamper().display().to_string(), crate::support::image("busybox"));
-    let run = format!("{hamper} run --image {image} --entrypoint '' --set limits.pids=50");
+    let run = format!("{hamper} run --image {image} --entrypoint '' --set identity.map=single --set limits.pids=50");
     let seen = |around: &[&str], before: &str, command: &str| {
         let script = format!("{before} {command}");
         let words = around.iter().copied().chain(["sh", "-c", &script]);
