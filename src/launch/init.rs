@@ -118,10 +118,10 @@ fn end_all(init: &Init) {
     }
 }
 
-/// How often in a row init looks in vain for one that has ended, how long it waits in between, and how long it looks at most.
+/// How often in a row init looks in vain for one that has ended or can be ended, how long it waits in between, and how long it looks at most.
 const PATIENCE: u32 = 200;
 const A_MOMENT: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
-const AT_MOST: Duration = Duration::from_secs(5);
+const AT_MOST: Duration = Duration::from_secs(30);
 
 /// Ends whatever the payload has left running, so that nothing runs any more when the parent hears of the end.
 fn end_the_rest() {
@@ -135,7 +135,8 @@ fn end_the_rest() {
             Err(Errno::CHILD) => return,
             Ok(Some(_)) => in_vain = 0,
             _ => {
-                in_vain += 1;
+                // Whoever can be signalled is on its way out still, however long the kernel takes for its memory.
+                in_vain = if sys::kill_all(Signal::KILL).is_ok() { 0 } else { in_vain + 1 };
                 // Ignoring: a wait that a signal cut short is a wait.
                 let _ = rustix::thread::nanosleep(&A_MOMENT);
             }
