@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags, chmod, mkdir, mkdirat, openat};
 use rustix::io::{Errno, pread, read, write};
 use rustix::process::Pid;
 
-use super::removal::{DIRECTORY, Home, MAX_DEPTH, MAX_DESCENDANTS, PREFIX, Removal, remove_left, sweep};
+use super::removal::{DIRECTORY, Home, MAX_DEPTH, MAX_DESCENDANTS, PREFIX, Removal, end_and_remove_at, remove_left, sweep};
 use super::scope::{self, PARENTS, ScopeError, UNIT};
 use crate::host::{Controller, Place, own_cgroup};
 use crate::plan::{BETWEEN_DISKS, Setting, in_list};
@@ -292,10 +292,7 @@ impl Cgroup {
 pub fn remove_cgroups(path: &Path) -> Result<(), Errno> {
     // Ignoring: the next run sweeps too.
     let _ = sweep(path.parent().unwrap_or(path));
-    match remove_left(path) {
-        Err(Errno::NOENT) => Ok(()),
-        removed => removed,
-    }
+    end_and_remove_at(path)
 }
 
 impl End {

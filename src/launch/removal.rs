@@ -146,6 +146,14 @@ fn end_and_remove(path: &CStr) -> Result<(), Errno> {
     }
 }
 
+/// Ends what is in a sandbox's cgroup and removes it, waiting for what is on its way out.
+///
+/// # Errors
+/// As [`Removal::remove_made`].
+pub(super) fn end_and_remove_at(path: &Path) -> Result<(), Errno> {
+    end_and_remove(&c_path(path))
+}
+
 /// Cgroups in each other that a payload may make.
 pub(super) const MAX_DEPTH: usize = 64;
 
