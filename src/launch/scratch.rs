@@ -315,8 +315,9 @@ fn prepare(slot: &OwnedFd, root: RootAttributes) -> Result<Fit, Errno> {
             Ok(if set_root(slot, root).is_ok() { Fit::Ready { size: stat.st_size } } else { Fit::Used })
         }
         Err(Errno::NOENT) => {
-            make(slot, "u")?;
+            // The upper directory last: where it is, a slot is taken for a whole one.
             make(slot, "w")?;
+            make(slot, "u")?;
             set_root(slot, root)?;
             Ok(Fit::Ready { size: statat(slot, "u", AtFlags::SYMLINK_NOFOLLOW)?.st_size })
         }

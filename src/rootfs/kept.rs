@@ -112,7 +112,7 @@ pub(super) fn keep_blobs(store: &Store, layers: &mut [Layer], progress: Option<&
 /// A layer's blob in the store, and its size.
 fn keep_or_find(store: &Store, layer: &Layer) -> Result<(File, u64), Error> {
     let expected = layer.digest.as_ref().or(layer.diff_id.as_ref());
-    let _lock = expected.map(|digest| store.lock_layer(digest.hex())).transpose()?;
+    let _lock = expected.map(|digest| store.lock_name(digest.hex())).transpose()?;
     match kept_blob(store, layer, expected)? {
         Some(found) => Ok(found),
         None => keep_blob(store, layer, expected),
@@ -191,7 +191,7 @@ impl Kept {
             return Ok(bytes);
         }
         let upstream = self.upstream(&digest.to_string())?;
-        let _lock = self.store.lock_layer(digest.hex()).map_err(&failed)?;
+        let _lock = self.store.lock_name(digest.hex()).map_err(&failed)?;
         if let Some(bytes) = look()? {
             return Ok(bytes);
         }

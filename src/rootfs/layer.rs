@@ -104,7 +104,7 @@ fn load_one(load: &Load<'_>, layer: &Layer, bounds: &Bounds) -> Result<Loaded, E
     if let Some(loaded) = known(load, diff_id)? {
         return Ok(loaded);
     }
-    let _lock = load.store.lock_layer(layer_name(diff_id, load.map, You::default()).as_str())?;
+    let _lock = load.store.lock_name(layer_name(diff_id, load.map, You::default()).as_str())?;
     // Somebody else may have made it while we waited.
     let found = known(load, diff_id)?.map_or_else(|| super::shared::adopt(load, diff_id), |known| Ok(Some(known)))?;
     match found {

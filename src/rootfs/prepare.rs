@@ -174,11 +174,7 @@ fn find_or_load(store: &Store, request: &Request<'_>) -> Result<Prepared, Error>
     let (mut prepared, _lock) = load(store, request)?;
     // The load may have changed what a reference stands for.
     if let Some(key) = record::key(store, request)? {
-        // A sandbox may hold its lease on the record that is there.
-        if record::read(store, &key)?.is_none() {
-            record::write(store, &key, &prepared)?;
-        }
-        prepared.lease = record::read(store, &key)?.and_then(|again| again.lease);
+        prepared.lease = record::keep(store, &key, &prepared)?;
     }
     Ok(prepared)
 }

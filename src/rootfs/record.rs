@@ -243,10 +243,18 @@ pub(crate) fn forget(store: &Store, key: &[u8]) -> Result<bool, Error> {
     Ok(store.unlink(&name(key))?)
 }
 
-pub(crate) fn write(store: &Store, key: &[u8], prepared: &Prepared) -> Result<(), Error> {
+/// Notes what the next start finds, and takes the lease on it. A record that is there stays, since a sandbox may have its lease on it; only one
+/// load looks and writes at a time, so that none puts its own over the one that another has just leased.
+pub(super) fn keep(store: &Store, key: &[u8], prepared: &Prepared) -> Result<Option<Lease>, Error> {
+    let name = name(key);
+    let _lock = store.lock_name(name.trim_start_matches("prepared/"))?;
+    if let Some(found) = read(store, key)? {
+        return Ok(found.lease);
+    }
     let body = to_json(prepared);
     let bytes = [MAGIC, &(key.len() as u64).to_le_bytes(), key, &body].concat();
-    Ok(store.write(&name(key), &bytes)?)
+    store.write(&name, &bytes)?;
+    Ok(read(store, key)?.and_then(|written| written.lease))
 }
 
 /// The image that a reference stands for.

@@ -1,7 +1,7 @@
-//! Who loads, who sweeps, and who makes which layer.
+//! Who loads, who sweeps, and who makes what.
 //!
 //! Locks are flock(2) on files of the store: the kernel drops them when their holder dies. No deadlock: everybody takes the store's
-//! lock first, and a thread that holds a layer's lock takes no other.
+//! lock first, and a thread that holds the lock of a name takes no other.
 
 use std::os::fd::OwnedFd;
 
@@ -24,7 +24,8 @@ impl Store {
         self.create_directories()?;
         let file = self.lock_file("lock")?;
         let leftovers = match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => self.sweep()?,
+            // A tree that is not whole has a name that other loads may give by the time when it would be removed; they replace it.
+            Ok(()) => self.sweep()?.into_iter().filter(|path| is_temporary(path)).collect(),
             Err(Errno::WOULDBLOCK) => Vec::new(),
             Err(errno) => return Err(self.error("lock", "lock", errno)),
         };
@@ -55,8 +56,8 @@ impl Store {
         })
     }
 
-    /// Waits until nobody else makes the layer `name`.
-    pub(crate) fn lock_layer(&self, name: &str) -> Result<Lock, Error> {
+    /// Waits until nobody else makes what has this name: a layer, a blob, a record. To be held beside [`Self::begin_load`]'s.
+    pub(crate) fn lock_name(&self, name: &str) -> Result<Lock, Error> {
         let path = format!("locks/{name}");
         let file = self.lock_file(&path)?;
         self.flock(&file, FlockOperation::LockExclusive, &path)?;
@@ -82,7 +83,7 @@ impl Store {
         let mut doomed = Vec::new();
         for directory in ["layers", "owners", "images", "references", "prepared", "blobs/sha256", "blobs/sha512"] {
             for name in self.list_all(directory)? {
-                if name.starts_with(TEMPORARY) {
+                if is_temporary(&name) {
                     doomed.push(format!("{directory}/{name}"));
                 }
             }
@@ -126,4 +127,8 @@ impl Store {
             Err(errno) => Err(self.error("remove", path, errno)),
         }
     }
+}
+
+fn is_temporary(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| name.starts_with(TEMPORARY))
 }

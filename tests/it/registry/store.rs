@@ -246,6 +246,28 @@ fn images_go_by_age_but_not_from_under_a_sandbox() {
     hamper(&env, &["prune", "--older-than", "1d", "--all"]).code(2);
 }
 
+/// Who makes an image ready while others do the same must not lose it to a removal once those have ended.
+#[test]
+fn who_loads_beside_others_keeps_what_it_uses() {
+    let env = TestEnv::alone();
+    for round in 0..30 {
+        let script = "echo up; read x; test -e /bin/busybox";
+        let start = || env.run("busybox").map("single").args(["--entrypoint", ""]).payload(["sh", "-c", script]).spawn();
+        let mut running: [_; 8] = std::array::from_fn(|_| start());
+        running.iter_mut().for_each(|run| drop(run.await_line("up")));
+        let end = |mut run: crate::support::Child| {
+            drop(run.child.stdin.take());
+            drop(run.output().code(0));
+        };
+        let [last, others @ ..] = running;
+        others.into_iter().for_each(end);
+        let removed = json(hamper(&env, &["prune", "--all", "--json"]));
+        assert_eq!((&removed["images"], &removed["in_use"]), (&0.into(), &1.into()), "{round}: {removed}");
+        end(last);
+        assert_eq!(json(hamper(&env, &["prune", "--all", "--json"]))["images"], 1);
+    }
+}
+
 #[test]
 fn trees_are_kept_elsewhere_where_the_stores_file_system_does_not_do() {
     require!(has_image("whiteouts"), "the test images");
