@@ -169,7 +169,11 @@ impl Limited {
         let path = cgroup.path().to_owned();
         let mut removed = cgroup.remove();
         if [swept, removed].iter().any(|done| matches!(done, Err(Errno::ACCESS | Errno::PERM))) {
-            removed = remove_of_others(&path);
+            // What is swept is another's: that it cannot be had is no news of this run, and the next tries again.
+            let others = remove_of_others(&path);
+            if removed.is_err() {
+                removed = others;
+            }
         }
         if let Err(errno) = removed {
             let path = path.display();

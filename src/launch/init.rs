@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, ioctl_tiocsctty, kill_process, kill_process_group, setsid, wait};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use super::child::{State, is_hung_up};
 use super::descendants::{end_descendants, end_domain};
@@ -118,30 +119,37 @@ fn end_all(init: &Init) {
     }
 }
 
-/// How often in a row init looks in vain for one that has ended or can be ended, how long it waits in between, and how long it looks at most.
+/// How often in a row init looks in vain for one that has ended, where some may not be its to end; how long it waits in between, and how long
+/// it looks at most.
 const PATIENCE: u32 = 200;
 const A_MOMENT: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 const AT_MOST: Duration = Duration::from_secs(30);
 
 /// Ends whatever the payload has left running, so that nothing runs any more when the parent hears of the end.
 fn end_the_rest() {
-    // Ignoring: ESRCH says that there is nothing to end.
+    // Ignoring: ESRCH says that there is nothing to end, and success not that all were.
     let _ = sys::kill_all(Signal::KILL);
-    // What belongs to another id cannot be signalled by an init without CAP_KILL: the kernel ends that with init itself. It may start others
-    // without end until then.
+    // All of them are on their way out then, however long the kernel takes for their memory. Else what belongs to another id is ended by the
+    // kernel with init itself, and may start others without end until then.
+    let patience = if can_end_all() { u32::MAX } else { PATIENCE };
     let (began, mut in_vain) = (Instant::now(), 0);
-    while in_vain < PATIENCE && began.elapsed() < AT_MOST {
+    while in_vain < patience && began.elapsed() < AT_MOST {
         match wait(WaitOptions::NOHANG) {
             Err(Errno::CHILD) => return,
             Ok(Some(_)) => in_vain = 0,
             _ => {
-                // Whoever can be signalled is on its way out still, however long the kernel takes for its memory.
-                in_vain = if sys::kill_all(Signal::KILL).is_ok() { 0 } else { in_vain + 1 };
+                in_vain += 1;
                 // Ignoring: a wait that a signal cut short is a wait.
                 let _ = rustix::thread::nanosleep(&A_MOMENT);
             }
         }
     }
+}
+
+/// Whether nothing in the sandbox is safe from a signal of init's: it may signal every id (capabilities(7), CAP_KILL), or no process can have got
+/// another id, since the payload has no more than init.
+fn can_end_all() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::KILL) || !sets.permitted.contains(CapabilitySet::SETUID))
 }
 
 /// Keyboard signals go to the payload's process group, as a terminal sends them; the others to the payload alone.

@@ -56,7 +56,7 @@ struct Outside(Child);
 
 impl Outside {
     fn new() -> Self {
-        Self(Command::new("sleep").arg("60").env("SECRET", "x").stdin(Stdio::null()).spawn().expect("sleep"))
+        Self(Command::new("sleep").arg("60").env("SECRET", "x").stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("sleep"))
     }
 
     fn pid(&self) -> u32 {

@@ -1,5 +1,7 @@
 //! Processes of the host do not exist inside; init is pid 1, and nobody can touch it.
 
+use std::time::{Duration, Instant};
+
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
@@ -95,6 +97,21 @@ fn whatever_the_payload_has_left_has_ended_when_its_end_is_told() {
         assert!(held.contains(PollFlags::HUP), "{map}: somebody has it still: {held:?}");
         assert_eq!(status.code(), Some(0));
     }
+}
+
+/// With CAP_SETUID and without CAP_KILL a payload leaves processes that init cannot signal: the kernel ends them with init.
+#[test]
+fn what_init_cannot_end_keeps_nobody_waiting_under_a_range() {
+    let env = TestEnv::new();
+    let run = |caps: &str| {
+        let script = "setpriv --reuid 5 --clear-groups sh -c 'echo left; exec sleep 100' & sleep 1; kill -0 $! && echo may";
+        let began = Instant::now();
+        let out = env.run("debian").map("range").set(&format!("security.caps={caps}")).payload(["sh", "-c", script]).output().any();
+        assert!(began.elapsed() < Duration::from_secs(15), "{caps}: {:?}", began.elapsed());
+        out.stdout
+    };
+    assert_eq!(run("[\"SETUID\", \"SETGID\"]"), "left\n");
+    assert_eq!(run("[\"SETUID\", \"SETGID\", \"KILL\"]"), "left\nmay\n");
 }
 
 #[test]
