@@ -102,6 +102,10 @@ fn whatever_the_payload_has_left_has_ended_when_its_end_is_told() {
 /// With CAP_SETUID and without CAP_KILL a payload leaves processes that init cannot signal: the kernel ends them with init.
 #[test]
 fn what_init_cannot_end_keeps_nobody_waiting_under_a_range() {
+    // Where there is no range, nobody has another id.
+    if !maps().contains(&"range") {
+        return;
+    }
     let env = TestEnv::new();
     env.run("debian").map("range").sh("true").code(0);
     let run = |caps: &str| {
